@@ -1,0 +1,1 @@
+"""The engine: one readable loop (`ampo_core.train`) and what it needs."""

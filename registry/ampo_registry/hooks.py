@@ -1,0 +1,33 @@
+"""The pluggy hooks. `ampo_specs` brings components; the others observe a run.
+
+An observer that raises is reported once and does not stop training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ampo_registry.markers import hookspec
+from ampo_registry.protocols import RunContext
+from ampo_registry.specs import ComponentSpec
+from ampo_registry.types import StepReport
+
+
+@hookspec
+def ampo_specs() -> Sequence[type[ComponentSpec]]:  # type: ignore[empty-body]
+    """Return the spec classes of this plugin; the base class gives the kind."""
+
+
+@hookspec
+def ampo_run_started(context: RunContext) -> None:
+    """Called once, on rank 0, before the first step."""
+
+
+@hookspec
+def ampo_step_finished(report: StepReport, context: RunContext) -> None:
+    """Called after each step, on rank 0, when its metrics are written."""
+
+
+@hookspec
+def ampo_run_finished(context: RunContext) -> None:
+    """Called once, on rank 0, after the last checkpoint."""

@@ -1,0 +1,150 @@
+"""What a component gets (contexts) and what the core calls on it (protocols)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from ampo_registry.types import (
+    Grade,
+    GradeRequest,
+    Guidance,
+    Question,
+    Rollout,
+    RolloutGroup,
+    RolloutRequest,
+    SamplingOptions,
+    Selection,
+    SelectionRequest,
+    TaskData,
+    TeacherAnswer,
+    Totals,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """What `spec.build(context)` may use.
+
+    `run_dir` is None outside a run; `model_path` and `tokenizer` (a transformers tokenizer) are set for
+    rollouts and tasks; `config` is the resolved config in JSON types; `trust_remote_code` stays off unless the command line says otherwise.
+    """
+
+    seed: int = 0
+    run_name: str = ""
+    run_dir: Path | None = None
+    model_path: str | None = None
+    tokenizer: Any = None
+    rank: int = 0
+    world_size: int = 1
+    config: Mapping[str, Any] = field(default_factory=dict)
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What observers get: which run, where its files are, and its resolved config in JSON types."""
+
+    name: str
+    folder: Path
+    job: str
+    seed: int
+    config: Mapping[str, Any]
+
+
+class Scorer(Protocol):
+    """The only way from a selector to the model. A collective call: every rank makes it with the same items."""
+
+    def answer_logprobs(self, items: Sequence[tuple[Question, Guidance]]) -> list[list[float]]:
+        """Log-probs (nats, temperature 1, current policy) of the ground-truth answer's tokens put in place of
+        the teacher's answer, one list for each item; empty if the text has not exactly one `<answer>`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionContext:
+    """The scorer of the current policy and the step number (from 1)."""
+
+    scorer: Scorer
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerContext:
+    """The step number (from 1)."""
+
+    step: int
+
+
+class Selector(Protocol):
+    def select(self, requests: Sequence[SelectionRequest], context: SelectionContext) -> list[list[Selection]]: ...
+
+
+class Trigger(Protocol):
+    def fires(self, group: RolloutGroup, context: TriggerContext) -> bool: ...
+
+
+class Aggregator(Protocol):
+    def token_weights(self, lengths: torch.Tensor, totals: Totals) -> torch.Tensor: ...
+
+
+class Shaping(Protocol):
+    def shape(self, log_ratio: torch.Tensor) -> torch.Tensor: ...
+
+
+class TeacherPool(Protocol):
+    def answers(self, question: Question) -> Sequence[TeacherAnswer]: ...
+
+
+class Reward(Protocol):
+    def grade(self, requests: Sequence[GradeRequest]) -> list[Grade]: ...
+
+    def check_truth(self, answer: str) -> str | None: ...
+
+
+class Advantage(Protocol):
+    def advantages(
+        self, rewards: torch.Tensor, correct: torch.Tensor, off_policy: torch.Tensor
+    ) -> torch.Tensor: ...
+
+
+class RolloutEngine(Protocol):
+    """Samples from its own copy of the weights."""
+
+    def generate(self, requests: Sequence[RolloutRequest], options: SamplingOptions) -> list[list[Rollout]]: ...
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]], policy_version: int) -> None: ...
+
+    def sleep(self) -> None: ...
+
+    def wake(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Tracker(Protocol):
+    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Task(Protocol):
+    def make(self, seed: int) -> TaskData: ...
+
+    def write_start_model(self, folder: Path, seed: int) -> bool: ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A component with memory. The state is JSON; the core puts it into every checkpoint."""
+
+    def state_dict(self) -> dict[str, JsonValue]: ...
+
+    def load_state_dict(self, state: dict[str, JsonValue]) -> None: ...

@@ -1,0 +1,91 @@
+"""Spec bases of selectors: the free form, and the form that only scores and inherits top-k and the tie rule."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
+
+from ampo_registry.protocols import BuildContext, SelectionContext, Selector
+from ampo_registry.specs import ComponentSpec
+from ampo_registry.types import Guidance, Selection, SelectionRequest
+
+
+class SelectorSpec(ComponentSpec):
+    """Chooses teacher answers for all triggered groups of a step in one call."""
+
+    kind: ClassVar[str] = "selector"
+    behaviour: ClassVar[tuple[str, ...]] = ("select",)
+
+    def build(self, context: BuildContext) -> Selector:
+        return self
+
+    def select(self, requests: Sequence[SelectionRequest], context: SelectionContext) -> list[list[Selection]]:
+        """For each request at most `request.k` of its candidates, best first, none twice. Randomness comes
+        only from `request.rng`."""
+        self._missing("select")
+
+
+class Decimals(BaseModel):
+    """Round scores to this many decimals before ranking."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    decimals: NonNegativeInt
+
+
+class ScoringSelectorSpec(SelectorSpec):
+    """A selector that only scores: the k candidates with the highest scores are chosen.
+
+    `score_rounding` rounds scores before ranking, so that near-equal ones tie; `ties` are broken by the shorter
+    answer (tokens) or by the dataset's order, and the dataset's order decides what is left.
+    """
+
+    behaviour: ClassVar[tuple[str, ...]] = ("score",)
+
+    score_rounding: Literal["bfloat16"] | Decimals | None = None
+    ties: Literal["shorter", "dataset"] = "shorter"
+
+    def score(self, requests: Sequence[SelectionRequest], context: SelectionContext) -> list[list[float]]:
+        """One score for each candidate of each request; higher is better."""
+        self._missing("score")
+
+    def rank_key(self, candidate: Guidance, score: float) -> float:
+        """What candidates are ranked by, given the rounded score."""
+        return score
+
+    def select(self, requests: Sequence[SelectionRequest], context: SelectionContext) -> list[list[Selection]]:
+        return [
+            self._top(request, scores)
+            for request, scores in zip(requests, self.score(requests, context), strict=True)
+        ]
+
+    def _top(self, request: SelectionRequest, scores: Sequence[float]) -> list[Selection]:
+        rounded = [self.round_score(score) for score in scores]
+
+        def order(item: tuple[int, Guidance]) -> tuple[float, int, int]:
+            position, candidate = item
+            length = len(candidate.token_ids) if self.ties == "shorter" else 0
+            return (-self.rank_key(candidate, rounded[position]), length, position)
+
+        if len(rounded) != len(request.candidates):
+            raise ValueError(f"{len(rounded)} scores for {len(request.candidates)} candidates")
+        ranked = sorted(enumerate(request.candidates), key=order)
+        return [Selection(candidate, rounded[position]) for position, candidate in ranked[: request.k]]
+
+    def round_score(self, score: float) -> float:
+        """`score` as `score_rounding` says."""
+        if self.score_rounding is None:
+            return score
+        if isinstance(self.score_rounding, Decimals):
+            return round(score, self.score_rounding.decimals)
+        return round_to_bfloat16(score)
+
+
+def round_to_bfloat16(value: float) -> float:
+    """The bfloat16 nearest to `value` (ties to even), by way of float32. Without torch."""
+    bits: int = struct.unpack("<I", struct.pack("<f", value))[0]
+    bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+    rounded: float = struct.unpack("<f", struct.pack("<I", bits))[0]
+    return rounded

@@ -1,0 +1,267 @@
+"""Spec bases: one for each kind of component. A plugin subclasses one and names itself in `type`.
+
+A spec is a frozen pydantic model: its fields are the component's YAML options. By default the spec *is* the
+component (`build` returns `self`); a component that needs a model, a process or a file overrides `build`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+from ampo_registry.errors import PluginError
+from ampo_registry.protocols import (
+    Advantage,
+    Aggregator,
+    BuildContext,
+    Reward,
+    RolloutEngine,
+    Selector,
+    Shaping,
+    Task,
+    TeacherPool,
+    Tracker,
+    Trigger,
+    TriggerContext,
+)
+from ampo_registry.types import Grade, GradeRequest, Question, RolloutGroup, TaskData, TeacherAnswer, Totals
+
+if TYPE_CHECKING:
+    import torch
+
+
+class ComponentSpec(BaseModel):
+    """Base of all specs. Subclass the base of a kind, not this one.
+
+    `kind` is the YAML name of the kind; `behaviour` names the methods that a subclass must bring, unless it
+    overrides `build`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: ClassVar[str]
+    behaviour: ClassVar[tuple[str, ...]]
+
+    def unavailable(self) -> str | None:
+        """Why this component cannot run here (a missing package, a later release), or None. Must be cheap."""
+        return None
+
+    def _missing(self, method: str) -> NoReturn:
+        raise PluginError(f"{self.kind} {type(self).__name__} defines neither {method}() nor build()")
+
+
+class TriggerSpec(ComponentSpec):
+    """Decides whether a group needs guidance."""
+
+    kind: ClassVar[str] = "trigger"
+    behaviour: ClassVar[tuple[str, ...]] = ("fires",)
+
+    def build(self, context: BuildContext) -> Trigger:
+        return self
+
+    def fires(self, group: RolloutGroup, context: TriggerContext) -> bool:
+        """True iff `group` should get teacher answers."""
+        self._missing("fires")
+
+
+class AggregatorSpec(ComponentSpec):
+    """A rule for the weight of each sequence's tokens in a loss."""
+
+    kind: ClassVar[str] = "aggregator"
+    behaviour: ClassVar[tuple[str, ...]] = ("token_weights",)
+
+    def build(self, context: BuildContext) -> Aggregator:
+        return self
+
+    def token_weights(self, lengths: torch.Tensor, totals: Totals) -> torch.Tensor:
+        """`lengths` [sequences] int64 -> [sequences] float64, the weight of every token of each sequence.
+
+        `totals` are those of the whole scope and source, of which `lengths` may be a part; a sequence of
+        length 0 must get a finite weight.
+        """
+        self._missing("token_weights")
+
+
+class ShapingSpec(ComponentSpec):
+    """Shapes the importance ratio of teacher tokens."""
+
+    kind: ClassVar[str] = "shaping"
+    behaviour: ClassVar[tuple[str, ...]] = ("shape",)
+
+    def build(self, context: BuildContext) -> Shaping:
+        return self
+
+    def shape(self, log_ratio: torch.Tensor) -> torch.Tensor:
+        """`log_ratio` [tokens] = log(π_θ/π_φ) -> [tokens], differentiable; value and gradient must be finite
+        for log-ratios from 0 down to -1e4."""
+        self._missing("shape")
+
+
+class TeacherPoolSpec(ComponentSpec):
+    """Gives the teachers' answers for a question."""
+
+    kind: ClassVar[str] = "teacher_pool"
+    behaviour: ClassVar[tuple[str, ...]] = ("answers",)
+
+    def build(self, context: BuildContext) -> TeacherPool:
+        return self
+
+    def answers(self, question: Question) -> Sequence[TeacherAnswer]:
+        """All answers for `question`, best first; may be empty. Same question, same answers."""
+        self._missing("answers")
+
+
+class AdvantageSpec(ComponentSpec):
+    """Turns the rewards of an augmented group into advantages."""
+
+    kind: ClassVar[str] = "advantage"
+    behaviour: ClassVar[tuple[str, ...]] = ("advantages",)
+
+    def build(self, context: BuildContext) -> Advantage:
+        return self
+
+    def advantages(self, rewards: torch.Tensor, correct: torch.Tensor, off_policy: torch.Tensor) -> torch.Tensor:
+        """`rewards` [G] float64, `correct` [G] bool, `off_policy` [G] bool -> [G] float64. Equal rewards give
+        exactly 0."""
+        self._missing("advantages")
+
+
+class NgramPenalty(BaseModel):
+    """`value` is added to a non-zero reward if some `ngram` words in a row occur `limit` times or more."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    ngram: PositiveInt = 10
+    limit: PositiveInt = 10
+    value: float = -1.0
+
+
+class OverlongPenalty(BaseModel):
+    """Grows linearly from 0 to `value` over the last `buffer` tokens before max_response_tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    buffer: PositiveInt
+    value: float = -1.0
+
+
+class RewardSpec(ComponentSpec):
+    """Verifies a response. Runs in worker processes: it must be picklable and keep no state.
+
+    The reward is `(1 - format_weight)·correct + format_weight·formatted` (Eq. 8). The core owns the workers,
+    the deadline of `timeout_s` seconds an item, and the two penalties; it stops the run when the share of
+    timeouts and errors of a step exceeds `max_error_rate`.
+    """
+
+    kind: ClassVar[str] = "reward"
+    behaviour: ClassVar[tuple[str, ...]] = ("grade", "check_truth")
+
+    format_weight: float = Field(default=0.1, ge=0.0, le=1.0)
+    timeout_s: PositiveFloat = 5.0
+    workers: PositiveInt | Literal["auto"] = "auto"
+    max_error_rate: float = Field(default=0.01, ge=0.0, le=1.0)
+    repetition_penalty: NgramPenalty | None = None
+    overlong_penalty: OverlongPenalty | None = None
+
+    def build(self, context: BuildContext) -> Reward:
+        return self
+
+    def grade(self, requests: Sequence[GradeRequest]) -> list[Grade]:
+        """One grade for each request, in order."""
+        self._missing("grade")
+
+    def check_truth(self, answer: str) -> str | None:
+        """Why no response could ever be verified against the ground truth `answer`, or None if it is fine."""
+        self._missing("check_truth")
+
+    def formatted(self, text: str) -> bool:
+        """True iff `<answer>` and `</answer>` each occur exactly once, in that order."""
+        return (
+            text.count("<answer>") == 1
+            and text.count("</answer>") == 1
+            and text.index("<answer>") < text.index("</answer>")
+        )
+
+    def combine(self, correct: bool, formatted: bool) -> Grade:
+        """The grade of a response that was verified (Eq. 8)."""
+        reward = (1.0 - self.format_weight) * correct + self.format_weight * formatted
+        return Grade(reward=reward, correct=correct, formatted=formatted)
+
+
+class RolloutSpec(ComponentSpec):
+    """Samples responses. `build` returns the engine, which owns its copy of the weights."""
+
+    kind: ClassVar[str] = "rollout"
+    behaviour: ClassVar[tuple[str, ...]] = ("build",)
+
+    group_size: PositiveInt = 8
+    temperature: PositiveFloat = 1.0
+    max_response_tokens: PositiveInt = 8192
+
+    def build(self, context: BuildContext) -> RolloutEngine:
+        self._missing("build")
+
+
+class TrackerSpec(ComponentSpec):
+    """Sends metrics somewhere. `build` returns the open tracker."""
+
+    kind: ClassVar[str] = "tracker"
+    behaviour: ClassVar[tuple[str, ...]] = ("build",)
+
+    def build(self, context: BuildContext) -> Tracker:
+        self._missing("build")
+
+
+class TaskSpec(ComponentSpec):
+    """Makes a small world: questions, teacher answers, SFT conversations, a start model."""
+
+    kind: ClassVar[str] = "task"
+    behaviour: ClassVar[tuple[str, ...]] = ("make",)
+
+    def build(self, context: BuildContext) -> Task:
+        return self
+
+    def make(self, seed: int) -> TaskData:
+        """All data of the task; the same seed gives the same data."""
+        self._missing("make")
+
+    def write_start_model(self, folder: Path, seed: int) -> bool:
+        """Write a Hugging Face model with tokenizer and chat template into `folder`; False if the task has none."""
+        return False
+
+
+def component_name(spec: type[ComponentSpec]) -> str:
+    """The YAML name of a spec class: the default of its `type` field.
+
+    Raises PluginError if `type` is missing or is not a Literal with a default.
+    """
+    field = spec.model_fields.get("type")
+    if field is None or not isinstance(field.default, str) or not field.default:
+        raise PluginError(
+            f'{spec.__name__} has no name: add a line like  type: Literal["my_name"] = "my_name"'
+        )
+    return field.default
+
+
+def build_options(spec: ComponentSpec) -> Mapping[str, object]:
+    """The options of a spec in JSON types, `type` first: what stands in YAML for it."""
+    dumped = spec.model_dump(mode="json")
+    return {"type": dumped.pop("type"), **dumped}
+
+
+__all__ = [
+    "AdvantageSpec",
+    "AggregatorSpec",
+    "ComponentSpec",
+    "NgramPenalty",
+    "OverlongPenalty",
+    "RewardSpec",
+    "RolloutSpec",
+    "ShapingSpec",
+    "TaskSpec",
+    "TeacherPoolSpec",
+    "TrackerSpec",
+    "TriggerSpec",
+    "build_options",
+    "component_name",
+]

@@ -1,0 +1,201 @@
+"""The data that travels through one training step, in the order of its hops. All of it is frozen.
+
+Question -> Rollout -> Grade -> RolloutGroup -> TeacherAnswer -> Guidance -> Selection.
+Token ids and log-probs are tuples; tensors begin at the advantages.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Literal
+
+FinishReason = Literal["stop", "length"]
+GradeStatus = Literal["ok", "timeout", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a prompt. `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A prompt with a verifiable answer.
+
+    `uid` is the hash of (messages, answer); `source` names the dataset; `extra` is the raw row.
+    """
+
+    uid: str
+    messages: tuple[Message, ...]
+    prompt_token_ids: tuple[int, ...]
+    answer: str
+    source: str
+    extra: Mapping[str, object] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One sampled response.
+
+    `token_ids` [n] includes the stop token when `finish_reason` is "stop"; "length" means truncated.
+    `logprobs` [n] are those of the sampling distribution (temperature applied), in nats.
+    `text` is the response without special tokens. `policy_version` counts the weight syncs so far.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    finish_reason: FinishReason
+    policy_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRequest:
+    """A prompt to sample from: one response for each seed."""
+
+    prompt_token_ids: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingOptions:
+    """How to sample. `max_response_tokens` counts the stop token; `stop_token_ids` end a response."""
+
+    temperature: float
+    top_p: float
+    max_response_tokens: int
+    stop_token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GradeRequest:
+    """A response text to be graded against the ground truth `answer` of a question from `source`."""
+
+    text: str
+    answer: str
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """A verdict. `reward` is the number the objective sees; `status` keeps timeouts and errors apart from
+    wrong answers; `detail` says what went wrong."""
+
+    reward: float
+    correct: bool
+    formatted: bool
+    status: GradeStatus = "ok"
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutGroup:
+    """The G rollouts of one question with their grades. A rollout is *wrong* iff its reward < `threshold`."""
+
+    question: Question
+    rollouts: tuple[Rollout, ...]
+    grades: tuple[Grade, ...]
+    threshold: float
+
+    @property
+    def wrong(self) -> tuple[int, ...]:
+        """Slots whose reward is below the threshold: the ones guidance may replace."""
+        return tuple(i for i, grade in enumerate(self.grades) if grade.reward < self.threshold)
+
+    @property
+    def correct(self) -> tuple[int, ...]:
+        """The other slots."""
+        return tuple(i for i, grade in enumerate(self.grades) if grade.reward >= self.threshold)
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherAnswer:
+    """What a teacher pool holds for a question: raw text, optional per-token log-probs of the teacher."""
+
+    teacher: str
+    text: str
+    logprobs: tuple[float, ...] | None = None
+    quality_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """A teacher answer that was tokenised (`token_ids` ends with exactly one EOS), graded and found correct."""
+
+    teacher: str
+    text: str
+    token_ids: tuple[int, ...]
+    grade: Grade
+    logprobs: tuple[float, ...] | None = None
+    quality_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionRequest:
+    """A triggered group: choose at most `k` of `candidates`. `rng` is seeded from (run seed, step, position)."""
+
+    question: Question
+    rollouts: tuple[Rollout, ...]
+    candidates: tuple[Guidance, ...]
+    k: int
+    rng: Random = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A chosen teacher answer and the score that it was chosen by, if the selector has one."""
+
+    guidance: Guidance
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What an aggregator may divide by: tokens and sequences of one scope and source over all ranks."""
+
+    tokens: int
+    sequences: int
+    max_response_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupReport:
+    """A group as it was trained on: `sources` holds "policy" or the teacher's name for each slot."""
+
+    question: Question
+    texts: tuple[str, ...]
+    rewards: tuple[float, ...]
+    sources: tuple[str, ...]
+    scores: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What observers and trackers get after a step: metrics by name, and the groups trained on."""
+
+    step: int
+    metrics: Mapping[str, float]
+    groups: tuple[GroupReport, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskQuestion:
+    """A question as a task plugin makes it, with the answers of its scripted or recorded teachers."""
+
+    messages: tuple[Message, ...]
+    answer: str
+    source: str
+    extra: Mapping[str, object] = field(default_factory=dict)
+    teacher_answers: tuple[TeacherAnswer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskData:
+    """All a task makes: training questions, held-out sets by name, and SFT conversations (last turn: assistant)."""
+
+    train: tuple[TaskQuestion, ...]
+    heldout: Mapping[str, tuple[TaskQuestion, ...]]
+    sft: tuple[tuple[Message, ...], ...] = ()
