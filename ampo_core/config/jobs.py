@@ -38,8 +38,8 @@ class TrainJob(Block):
     data: DataConfig
     rollout: RolloutField = "vllm"  # type: ignore[assignment]
     reward: Reward = "math_verify"  # type: ignore[assignment]
-    guidance: GuidanceConfig | None = GuidanceConfig.model_construct()
-    objective: ObjectiveConfig = ObjectiveConfig.model_construct()
+    guidance: GuidanceConfig | None = {}  # type: ignore[assignment]
+    objective: ObjectiveConfig = {}  # type: ignore[assignment]
     training: TrainingConfig = TrainingConfig()
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     evaluation: EvaluationConfig | None = None
@@ -93,27 +93,27 @@ class ComparisonConfig(Block):
     note: str | None = Field(default=None, description="caveats printed under the table")
 
 
-class EvaluateJob(Block):
-    """avg@k, pass@k and mean length of one or more models."""
-
-    job: Literal["evaluate"] = "evaluate"
-    run: RunConfig = RunConfig()
-    models: dict[str, ModelConfig] = Field(min_length=1)
-    data: EvaluateDataConfig = Field(default_factory=lambda: EvaluateDataConfig())
-    rollout: RolloutField = "vllm"  # type: ignore[assignment]
-    reward: Reward = "math_verify"  # type: ignore[assignment]
-    evaluation: EvaluationConfig
-    comparison: ComparisonConfig = ComparisonConfig()
-    resources: ResourcesConfig = ResourcesConfig()
-    tracking: list[TrackerField] = Field(default_factory=list)
-
-
 class EvaluateDataConfig(Block):
     """How prompts of evaluation sets are read."""
 
     max_prompt_tokens: PositiveInt = 1024
     overlong_prompts: Literal["drop", "cut"] = "drop"
     system_prompt: str = Field(default="keep", description="keep, or a text that replaces every row's system prompt")
+
+
+class EvaluateJob(Block):
+    """avg@k, pass@k and mean length of one or more models."""
+
+    job: Literal["evaluate"] = "evaluate"
+    run: RunConfig = RunConfig()
+    models: dict[str, ModelConfig] = Field(min_length=1)
+    data: EvaluateDataConfig = EvaluateDataConfig()
+    rollout: RolloutField = "vllm"  # type: ignore[assignment]
+    reward: Reward = "math_verify"  # type: ignore[assignment]
+    evaluation: EvaluationConfig
+    comparison: ComparisonConfig = ComparisonConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    tracking: list[TrackerField] = Field(default_factory=list)
 
 
 class PrepareJob(Block):
@@ -176,8 +176,6 @@ class SuiteJob(Block):
     runs: dict[str, str] = Field(min_length=1, description="name -> config, relative to the suite's file")
     seeds: list[int] = Field(default=[0], min_length=1)
 
-
-EvaluateJob.model_rebuild()
 
 Job = TrainJob | SftJob | EvaluateJob | PrepareJob | PipelineJob | PoolJob | SuiteJob
 JOBS: dict[str, type[Job]] = {

@@ -134,8 +134,8 @@ class ObjectiveConfig(Block):
 
     scope: Literal["group", "batch"] = Field(default="group", description="aggregate per question and average, or over the mini-batch")
     advantage: Advantage = "group_normalized"  # type: ignore[assignment]
-    on_policy: OnPolicyConfig = OnPolicyConfig.model_construct()
-    off_policy: OffPolicyConfig = OffPolicyConfig.model_construct()
+    on_policy: OnPolicyConfig = {}  # type: ignore[assignment]
+    off_policy: OffPolicyConfig = {}  # type: ignore[assignment]
     entropy_coefficient: NonNegativeFloat = 0.001
     kl: KlConfig | None = None
     group_filter: GroupFilterConfig | None = None
