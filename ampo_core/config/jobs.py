@@ -53,17 +53,22 @@ class SftDataConfig(Block):
 
     train: list[str] = Field(min_length=1)
     format: Literal["pool", "messages"] = Field(
-        default="pool", description="pool: every (question, teacher answer) pair of the data contract; messages: rows of conversations"
+        default="pool",
+        description="pool: every (question, teacher answer) pair of the data contract; messages: rows of conversations",
     )
     system_prompt: str = Field(default="keep", description="keep, or a text that replaces every row's system prompt")
-    max_tokens: PositiveInt = Field(default=8192, description="prompt and answer together; longer examples are left out and counted")
+    max_tokens: PositiveInt = Field(
+        default=8192, description="prompt and answer together; longer examples are left out and counted"
+    )
 
 
 class SftTrainingConfig(OptimizerConfig):
     """Batches of an sft job: batch × accumulation examples an optimizer step, over all ranks."""
 
     epochs: PositiveInt = 3
-    steps: PositiveInt | None = Field(default=None, description="stop after so many optimizer steps; null = epochs decide")
+    steps: PositiveInt | None = Field(
+        default=None, description="stop after so many optimizer steps; null = epochs decide"
+    )
     batch: PositiveInt = 1
     accumulation: PositiveInt = 8
     learning_rate: NonNegativeFloat = 5.0e-5
@@ -89,7 +94,9 @@ class ComparisonConfig(Block):
     """What an evaluate job draws and says beside its table."""
 
     baseline: str | None = Field(default=None, description="model that the others are compared with; null = the first")
-    curves: dict[str, str] = Field(default_factory=dict, description="name -> run folder whose metrics are drawn into curves.png")
+    curves: dict[str, str] = Field(
+        default_factory=dict, description="name -> run folder whose metrics are drawn into curves.png"
+    )
     note: str | None = Field(default=None, description="caveats printed under the table")
 
 
@@ -131,7 +138,10 @@ class Stage(Block):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     config: str = Field(description="path, relative to the pipeline's file")
-    overrides: dict[str, Any] = Field(default_factory=dict, description="KEY: VALUE, keys with dots; ${stages.NAME.out} names an earlier stage's output")
+    overrides: dict[str, Any] = Field(
+        default_factory=dict,
+        description="KEY: VALUE, keys with dots; ${stages.NAME.out} names an earlier stage's output",
+    )
 
 
 class PipelineJob(Block):

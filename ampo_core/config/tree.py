@@ -18,7 +18,16 @@ from ampo_registry.specs import (
     TrackerSpec,
     TriggerSpec,
 )
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
 from ampo_core.config.component import ComponentField
 
@@ -45,7 +54,9 @@ class Block(BaseModel):
 class RunConfig(Block):
     """Where the run's files go and what seeds it."""
 
-    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder of the run inside `dir`")
+    name: str = Field(
+        default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder of the run inside `dir`"
+    )
     dir: str = Field(default="runs", description="folder of all runs, relative to the working directory")
     seed: NonNegativeInt = Field(default=0, description="seed of everything random")
 
@@ -67,8 +78,12 @@ class ModelConfig(Block):
     gradient_checkpointing: bool = True
     lora: LoraConfig | None = None
     chat_template: str | None = Field(default=None, description="path of a Jinja file; null = the tokenizer's own")
-    chat_template_options: dict[str, Any] = Field(default_factory=dict, description="passed to the template, e.g. {enable_thinking: false}")
-    stop: list[str] = Field(default_factory=list, description="further tokens that end a response, besides the model's EOS")
+    chat_template_options: dict[str, Any] = Field(
+        default_factory=dict, description="passed to the template, e.g. {enable_thinking: false}"
+    )
+    stop: list[str] = Field(
+        default_factory=list, description="further tokens that end a response, besides the model's EOS"
+    )
 
 
 class DataConfig(Block):
@@ -76,10 +91,14 @@ class DataConfig(Block):
 
     train: list[str] = Field(min_length=1)
     max_prompt_tokens: PositiveInt = 1024
-    overlong_prompts: Literal["drop", "cut"] = Field(default="drop", description="cut keeps the last max_prompt_tokens tokens")
+    overlong_prompts: Literal["drop", "cut"] = Field(
+        default="drop", description="cut keeps the last max_prompt_tokens tokens"
+    )
     system_prompt: str = Field(default="keep", description="keep, or a text that replaces every row's system prompt")
     shuffle: bool = True
-    weights: list[PositiveFloat] | None = Field(default=None, description="share of each file of `train` in the stream of questions; null = by rows")
+    weights: list[PositiveFloat] | None = Field(
+        default=None, description="share of each file of `train` in the stream of questions; null = by rows"
+    )
 
 
 class GuidanceConfig(Block):
@@ -102,7 +121,9 @@ class OnPolicyConfig(Block):
     log_ratio_clamp: PositiveFloat | None = None
     weight: TermWeight = "unit"
     mask_truncated: bool = Field(default=False, description="leave responses that hit the length limit out of the loss")
-    importance_cap: PositiveFloat | None = Field(default=None, description="truncated importance weights against the sampler's log-probs")
+    importance_cap: PositiveFloat | None = Field(
+        default=None, description="truncated importance weights against the sampler's log-probs"
+    )
 
 
 class OffPolicyConfig(Block):
@@ -112,7 +133,9 @@ class OffPolicyConfig(Block):
     shaping: Shaping = "ratio"  # type: ignore[assignment]
     clip: Clip | None = Field(default=None, description="on the shaped ratio")
     weight: TermWeight = "unit"
-    behaviour: Literal["one", "recorded"] = Field(default="one", description="π_φ: 1, or the teacher's recorded log-probs")
+    behaviour: Literal["one", "recorded"] = Field(
+        default="one", description="π_φ: 1, or the teacher's recorded log-probs"
+    )
 
 
 class KlConfig(Block):
@@ -132,7 +155,9 @@ class GroupFilterConfig(Block):
 class ObjectiveConfig(Block):
     """The loss (Eq. 1, 2, 6, 7)."""
 
-    scope: Literal["group", "batch"] = Field(default="group", description="aggregate per question and average, or over the mini-batch")
+    scope: Literal["group", "batch"] = Field(
+        default="group", description="aggregate per question and average, or over the mini-batch"
+    )
     advantage: Advantage = "group_normalized"  # type: ignore[assignment]
     on_policy: OnPolicyConfig = {}  # type: ignore[assignment]
     off_policy: OffPolicyConfig = {}  # type: ignore[assignment]
@@ -144,7 +169,9 @@ class ObjectiveConfig(Block):
 class OptimizerConfig(Block):
     """AdamW and its schedule; shared by train and sft."""
 
-    tokens_per_microbatch: PositiveInt = Field(default=18432, description="hard cap on rows × longest row of a forward pass")
+    tokens_per_microbatch: PositiveInt = Field(
+        default=18432, description="hard cap on rows × longest row of a forward pass"
+    )
     learning_rate: NonNegativeFloat = 1.0e-6
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     betas: tuple[float, float] = (0.9, 0.999)
@@ -175,7 +202,9 @@ class EvaluationSet(Block):
     """One evaluation set: distinct questions of a file."""
 
     path: str
-    where: dict[str, str | int | float | bool] = Field(default_factory=dict, description="column (dots reach inside) = value")
+    where: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="column (dots reach inside) = value"
+    )
     samples: PositiveInt = 1
     pass_at: list[PositiveInt] = Field(default_factory=list)
     reward: Reward | None = Field(default=None, description="null = the job's reward")
@@ -212,4 +241,6 @@ class ResourcesConfig(Block):
     devices: PositiveInt = 1
     nodes: PositiveInt = 1
     hostfile: str | None = None
-    threads: PositiveInt | None = Field(default=None, description="CPU threads of a rank; null = all cores over the ranks")
+    threads: PositiveInt | None = Field(
+        default=None, description="CPU threads of a rank; null = all cores over the ranks"
+    )

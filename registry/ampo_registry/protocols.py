@@ -110,9 +110,7 @@ class Reward(Protocol):
 
 
 class Advantage(Protocol):
-    def advantages(
-        self, rewards: torch.Tensor, correct: torch.Tensor, off_policy: torch.Tensor
-    ) -> torch.Tensor: ...
+    def advantages(self, rewards: torch.Tensor, correct: torch.Tensor, off_policy: torch.Tensor) -> torch.Tensor: ...
 
 
 class RolloutEngine(Protocol):

@@ -57,8 +57,7 @@ class ScoringSelectorSpec(SelectorSpec):
 
     def select(self, requests: Sequence[SelectionRequest], context: SelectionContext) -> list[list[Selection]]:
         return [
-            self._top(request, scores)
-            for request, scores in zip(requests, self.score(requests, context), strict=True)
+            self._top(request, scores) for request, scores in zip(requests, self.score(requests, context), strict=True)
         ]
 
     def _top(self, request: SelectionRequest, scores: Sequence[float]) -> list[Selection]:

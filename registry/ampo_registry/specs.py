@@ -237,9 +237,7 @@ def component_name(spec: type[ComponentSpec]) -> str:
     """
     field = spec.model_fields.get("type")
     if field is None or not isinstance(field.default, str) or not field.default:
-        raise PluginError(
-            f'{spec.__name__} has no name: add a line like  type: Literal["my_name"] = "my_name"'
-        )
+        raise PluginError(f'{spec.__name__} has no name: add a line like  type: Literal["my_name"] = "my_name"')
     return field.default
 
 
