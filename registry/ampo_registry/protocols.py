@@ -34,7 +34,8 @@ class BuildContext:
     """What `spec.build(context)` may use.
 
     `run_dir` is None outside a run; `model_path` and `tokenizer` (a transformers tokenizer) are set for
-    rollouts and tasks; `config` is the resolved config in JSON types; `trust_remote_code` stays off unless the command line says otherwise.
+    rollouts and tasks; `config` is the resolved config in JSON types; `trust_remote_code` stays off unless the
+    command line says otherwise.
     """
 
     seed: int = 0
@@ -44,7 +45,7 @@ class BuildContext:
     tokenizer: Any = None
     rank: int = 0
     world_size: int = 1
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     trust_remote_code: bool = False
 
 

@@ -19,7 +19,6 @@ from ampo_registry.protocols import (
     BuildContext,
     Reward,
     RolloutEngine,
-    Selector,
     Shaping,
     Task,
     TeacherPool,

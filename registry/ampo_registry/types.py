@@ -33,7 +33,7 @@ class Question:
     prompt_token_ids: tuple[int, ...]
     answer: str
     source: str
-    extra: Mapping[str, object] = field(default_factory=dict, compare=False)
+    extra: Mapping[str, object] = field(default_factory=dict[str, object], compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ class TaskQuestion:
     messages: tuple[Message, ...]
     answer: str
     source: str
-    extra: Mapping[str, object] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict[str, object])
     teacher_answers: tuple[TeacherAnswer, ...] = ()
 
 

@@ -1,0 +1,233 @@
+"""Finds plugins (entry-point group `ampo`, and files named on the command line), each loaded in its own guard.
+
+The only module that goes through `entrypoints`: that package lists what is installed without importing it.
+"""
+
+from __future__ import annotations
+
+import configparser
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import entrypoints  # pyright: ignore[reportMissingTypeStubs]
+import pluggy
+
+from ampo_registry import hooks
+from ampo_registry.catalog import BrokenPlugin, Catalog
+from ampo_registry.errors import PluginError
+from ampo_registry.markers import PROJECT
+from ampo_registry.specs import ComponentSpec
+
+GROUP = "ampo"
+HOOKS = ("ampo_specs", "ampo_run_started", "ampo_step_finished", "ampo_run_finished")
+
+
+@dataclass(frozen=True, slots=True)
+class PluginSource:
+    """A plugin that was found but not imported: its name, who ships it, and how to import it."""
+
+    name: str
+    distribution: str
+    version: str
+    load: Callable[[], object]
+
+    @property
+    def key(self) -> str:
+        """Its name among all plugins."""
+        return f"{self.distribution}:{self.name}"
+
+    def broken(self, reason: str, error: BaseException | None = None) -> BrokenPlugin:
+        """The record of this plugin when it cannot be used."""
+        return BrokenPlugin(self.name, self.distribution, self.version, reason, _place(error))
+
+
+def _to_stderr(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+class Plugins:
+    """The plugins of this process. `report` gets one line for each observer that fails."""
+
+    def __init__(self, report: Callable[[str], None] = _to_stderr) -> None:
+        self.catalog = Catalog()
+        self.report = report
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(hooks)
+        self._loaded: dict[str, PluginSource] = {}
+        self._reported: set[tuple[str, str]] = set()
+
+    @property
+    def broken(self) -> tuple[BrokenPlugin, ...]:
+        """Plugins, or specs of them, that could not be used."""
+        return self.catalog.broken
+
+    @property
+    def loaded(self) -> tuple[PluginSource, ...]:
+        """Plugins that are registered, in the order in which they were found."""
+        return tuple(self._loaded.values())
+
+    @property
+    def distributions(self) -> dict[str, str]:
+        """Version by distribution of all registered plugins."""
+        return {source.distribution: source.version for source in self.loaded}
+
+    def add(self, source: PluginSource) -> None:
+        """Import, register and ask a plugin for its specs. Whatever it raises is recorded, never passed on."""
+        try:
+            plugin = source.load()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may end in SystemExit, too: the others must still load
+            self.catalog.add_broken(source.broken(f"cannot be imported: {_describe(error)}", error))
+            return
+        if (fault := self._register(source, plugin)) is not None:
+            self.catalog.add_broken(source.broken(fault))
+            return
+        self._loaded[source.key] = source
+        self._add_specs(source)
+
+    def notify(self, hook_name: str, **arguments: object) -> None:
+        """Call an observer hook plugin by plugin. A plugin that raises is reported once for each hook."""
+        for source in self.loaded:
+            try:
+                self._call(source, hook_name, arguments)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # an observer must not stop a run
+                if (source.key, hook_name) not in self._reported:
+                    self._reported.add((source.key, hook_name))
+                    self.report(f"{hook_name} failed: {source.broken(_describe(error), error)}; the run goes on")
+
+    def _register(self, source: PluginSource, plugin: object) -> str | None:
+        if self._manager.is_registered(plugin):
+            return "registers an object that another entry point has registered"
+        try:
+            self._manager.register(plugin, name=source.key)
+            self._manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            fault: str | None = _misspelt_hook(plugin) or str(error).replace("\n", " ")
+        else:
+            callers = self._manager.get_hookcallers(plugin)
+            fault = None if callers else f"implements no hook; mark its functions with @hookimpl: {', '.join(HOOKS)}"
+        if fault is not None:
+            self._manager.unregister(plugin)
+        return fault
+
+    def _call(self, source: PluginSource, hook_name: str, arguments: dict[str, object]) -> list[Any]:
+        plugin = self._manager.get_plugin(source.key)
+        others = [other for other in self._manager.get_plugins() if other is not plugin]
+        results: list[Any] = self._manager.subset_hook_caller(hook_name, others)(**arguments)
+        return results
+
+    def _add_specs(self, source: PluginSource) -> None:
+        try:
+            specs = [spec for result in self._call(source, "ampo_specs", {}) for spec in result]
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # see `add`
+            self.catalog.add_broken(source.broken(f"ampo_specs failed: {_describe(error)}", error))
+            return
+        for spec in specs:
+            try:
+                self.catalog.add(cast(type[ComponentSpec], spec), source.distribution, source.version, source.name)
+            except PluginError as error:
+                self.catalog.add_broken(source.broken(str(error)))
+
+
+def discover(plugin_files: Sequence[str | Path] = ()) -> Plugins:
+    """All installed plugins and those in `plugin_files`.
+
+    Never fails because of a plugin: what is broken is found in the result's `broken`. Raises PluginError if a
+    plugin file does not exist.
+    """
+    plugins = Plugins()
+    for source in _installed(sys.path, plugins.catalog.add_broken):
+        plugins.add(source)
+    for path in plugin_files:
+        plugins.add(_file_source(Path(path)))
+    return plugins
+
+
+def _installed(folders: Iterable[str], report: Callable[[BrokenPlugin], None]) -> Iterator[PluginSource]:
+    seen: set[str] = set()
+    for folder in dict.fromkeys(folders):
+        try:
+            found = list(entrypoints.iter_files_distros([folder]))
+        except (configparser.Error, UnicodeDecodeError) as error:
+            report(BrokenPlugin("entry points", folder, "unknown", f"unreadable entry_points.txt: {_describe(error)}"))
+            continue
+        for parser, distribution in found:
+            if distribution is None:
+                continue  # says the stub; this function always gives one
+            name = distribution.name.replace("_", "-").lower()
+            if name in seen:
+                continue  # the first on sys.path is the one that Python imports
+            seen.add(name)
+            version = distribution.version or "unknown"
+            for key, text in parser[GROUP].items() if GROUP in parser else ():
+                yield PluginSource(key, name, version, _entry_point(key, text))
+
+
+def _entry_point(name: str, text: str) -> Callable[[], object]:
+    def load() -> object:
+        try:
+            return entrypoints.EntryPoint.from_string(text, name).load()
+        except entrypoints.BadEntryPoint:
+            raise PluginError(f"entry point {name} = {text!r} is not of the form module or module:object") from None
+
+    return load
+
+
+def _file_source(path: Path) -> PluginSource:
+    resolved = path.resolve()
+    if not resolved.is_file() or resolved.suffix != ".py":
+        raise PluginError(f"--plugin {path}: no such Python file")
+    return PluginSource(resolved.stem, str(path), "file", lambda: _import_file(resolved))
+
+
+def _import_file(path: Path) -> ModuleType:
+    name = path.stem
+    known = sys.modules.get(name)
+    if known is not None and getattr(known, "__file__", None) == str(path):
+        return known
+    if known is not None or importlib.util.find_spec(name) is not None:
+        raise PluginError(f"a module named {name!r} exists already; rename the file")
+    # Under its own name and on sys.path, so that a reward defined there can be unpickled in a worker process.
+    sys.path.append(str(path.parent))
+    try:
+        return importlib.import_module(name)
+    except BaseException:
+        sys.path.remove(str(path.parent))
+        raise
+
+
+def _misspelt_hook(plugin: object) -> str | None:
+    """Which function of `plugin` is marked as a hook that does not exist, with the nearest one that does."""
+    for name in dir(plugin):
+        if name not in HOOKS and hasattr(getattr(plugin, name, None), f"{PROJECT}_impl"):
+            near = get_close_matches(name, HOOKS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            return f"unknown hook {name!r}{hint or '.'} Hooks are {', '.join(HOOKS)}"
+    return None
+
+
+def _describe(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _place(error: BaseException | None) -> str:
+    """file:line where `error` was raised, without the frames of the import machinery."""
+    if error is None:
+        return ""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
