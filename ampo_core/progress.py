@@ -1,0 +1,127 @@
+"""Progress of a job: live bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+LABELS: dict[str, tuple[str, str]] = {
+    "reward/mean": ("reward", ".3f"),
+    "reward/accuracy": ("accuracy", ".1%"),
+    "guidance/triggered": ("triggered", ".0%"),
+    "policy/loss": ("loss", ".4f"),
+    "policy/entropy": ("entropy", ".3f"),
+}
+TOKEN_COUNTS = ("tokens/generated", "tokens/trained")
+
+
+class Progress:
+    """A context manager around `total` steps. `step` shows a finished step's metrics, `note` says a sentence.
+
+    On a terminal the numbers of LABELS, tokens/s and the time left stand beside a bar. Elsewhere a line is printed
+    for the first and last step and whenever `line_every` steps or `line_seconds` seconds have passed.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        title: str,
+        total: int,
+        *,
+        line_every: int = 10,
+        line_seconds: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console, self._title, self._total = console, title, total
+        self._line_every, self._line_seconds, self._clock = line_every, line_seconds, clock
+        self._bar: RichProgress | None = None
+        self._task = TaskID(0)
+        self._first_step: int | None = None
+        self._printed_step = 0
+        self._started = self._printed_at = self._stepped_at = clock()
+
+    def __enter__(self) -> Progress:
+        self._started = self._printed_at = self._stepped_at = self._clock()
+        if self._console.is_terminal:
+            self._bar = RichProgress(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[numbers]}"),
+                TimeRemainingColumn(compact=True),
+                console=self._console,
+            )
+            self._task = self._bar.add_task(self._title, total=self._total, numbers="")
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Step `step` (from 1) of `total` is done; `metrics` by their full names, those that are known are shown."""
+        now = self._clock()
+        numbers = self._numbers(metrics, now - self._stepped_at)
+        self._stepped_at = now
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, numbers=numbers)
+        elif self._line_is_due(step, now):
+            self._printed_step, self._printed_at = step, now
+            parts = [f"{self._title} {step}/{self._total}", numbers, self._time_left(step, now)]
+            self._print(" ".join(part for part in parts if part))
+        if self._first_step is None:
+            self._first_step = step
+
+    def note(self, text: str) -> None:
+        """Print a sentence above the bar, or as a line."""
+        self._print(text)
+
+    def _print(self, text: str) -> None:
+        # soft_wrap: a log line stays one line whatever the console's width
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _line_is_due(self, step: int, now: float) -> bool:
+        return (
+            self._first_step is None
+            or step >= self._total
+            or step - self._printed_step >= self._line_every
+            or now - self._printed_at >= self._line_seconds
+        )
+
+    def _numbers(self, metrics: Mapping[str, float], measured_s: float) -> str:
+        shown = [
+            f"{label} {metrics[name]:{form}}"
+            for name, (label, form) in LABELS.items()
+            if name in metrics and math.isfinite(metrics[name])
+        ]
+        seconds = metrics.get("time/step_s", measured_s)
+        count = next((metrics[name] for name in TOKEN_COUNTS if name in metrics), None)
+        if count is not None and seconds > 0:
+            shown.append(f"{count / seconds:,.0f} tokens/s")
+        return " · ".join(shown)
+
+    def _time_left(self, step: int, now: float) -> str:
+        # a resumed run starts late: steps are counted from the first one seen
+        done = 1 if self._first_step is None else step - self._first_step + 1
+        seconds = (now - self._started) / max(done, 1) * max(self._total - step, 0)
+        return "" if step >= self._total else f"({format_seconds(seconds)} left)"
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration to read: 42s, 3m07s, 2h05m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
