@@ -1,0 +1,124 @@
+"""The data contract: what a row must hold, checked field by field.
+
+`data_source` str · `prompt` [{role, content}] ending with a user turn · `reward_model` {ground_truth, style: rule} ·
+optional `ability` str, `extra_info` {…}, `target_lst` [{role, content, source, quality_score?, logprobs?}] or null,
+`target` [{role, content}] or null. Further columns are kept and not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ampo_registry.errors import DataError
+from ampo_registry.types import Message
+
+from ampo_core.data.rows import Row
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRow:
+    """The fields of a row that the core reads. `answer` is the ground truth, `raw` the row itself."""
+
+    source: str
+    messages: tuple[Message, ...]
+    answer: str
+    raw: Row
+
+
+def check_row(row: Row, file: Path, number: int) -> CheckedRow:
+    """`row` as the contract reads it. Raises DataError that names file, row, field and what was found."""
+    check = _Checker(file, number)
+    reward_model = check.mapping(row, "reward_model")
+    answer = check.text(reward_model, "ground_truth", "reward_model.")
+    style = check.text(reward_model, "style", "reward_model.", default="rule")
+    if style != "rule":
+        check.fail("reward_model.style", '"rule" (a rule verifies the answer)', style)
+    check.text(row, "ability", default="")
+    if row.get("extra_info") is not None:
+        check.mapping(row, "extra_info")
+    check.targets(row)
+    return CheckedRow(check.text(row, "data_source"), check.prompt(row), answer, row)
+
+
+def column(row: Row, name: str) -> Any:
+    """The value of a column; dots reach inside. Raises KeyError if there is none."""
+    value: Any = row
+    for part in name.split("."):
+        if not isinstance(value, Mapping):
+            raise KeyError(name)
+        value = value[part]
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Checker:
+    file: Path
+    number: int
+
+    def fail(self, field: str, wanted: str, found: object) -> NoReturn:
+        shown = "nothing (missing or null)" if found is None else repr(found)
+        shown = shown if len(shown) <= 120 else shown[:117] + "..."
+        raise DataError(f"{self.file}, row {self.number}: {field} must be {wanted}; found {shown}")
+
+    def text(self, mapping: Row, key: str, prefix: str = "", default: str | None = None) -> str:
+        value = mapping.get(key)
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, str):
+            self.fail(prefix + key, "text", value)
+        return value
+
+    def mapping(self, row: Row, key: str) -> Row:
+        value = row.get(key)
+        if not isinstance(value, Mapping):
+            self.fail(key, "a mapping", value)
+        return value
+
+    def prompt(self, row: Row) -> tuple[Message, ...]:
+        messages = self._messages(row.get("prompt"), "prompt")
+        if not messages or messages[-1].role != "user":
+            self.fail("prompt", "a list of {role, content} whose last turn is the user's", row.get("prompt"))
+        if any(message.role == "system" for message in messages[1:]):
+            self.fail("prompt", "a list with at most one system turn, the first", row.get("prompt"))
+        return messages
+
+    def targets(self, row: Row) -> None:
+        for index, target in enumerate(self._list(row.get("target_lst"), "target_lst")):
+            self._message(target, f"target_lst[{index}]")
+            self.text(target, "source", f"target_lst[{index}].")
+            self._numbers(target, f"target_lst[{index}].")
+        self._messages(row.get("target"), "target")
+
+    def _numbers(self, target: Row, prefix: str) -> None:
+        score, logprobs = target.get("quality_score"), target.get("logprobs")
+        if score is not None and not _is_number(score):
+            self.fail(prefix + "quality_score", "a number or null", score)
+        if logprobs is not None and not (isinstance(logprobs, list) and all(map(_is_number, logprobs))):
+            self.fail(prefix + "logprobs", "a list of numbers or null", logprobs)
+
+    def _messages(self, value: object, field: str) -> tuple[Message, ...]:
+        return tuple(self._message(turn, f"{field}[{index}]") for index, turn in enumerate(self._list(value, field)))
+
+    def _message(self, turn: object, field: str) -> Message:
+        if not isinstance(turn, Mapping):
+            self.fail(field, "{role, content}", turn)
+        role = self.text(turn, "role", field + ".")
+        if role not in ROLES:
+            self.fail(field + ".role", "one of " + ", ".join(ROLES), role)
+        return Message(role, self.text(turn, "content", field + "."))
+
+    def _list(self, value: object, field: str) -> list[Any]:
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            self.fail(field, "a list", value)
+        return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

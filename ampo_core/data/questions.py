@@ -1,0 +1,171 @@
+"""From data files to questions: read, select, check, tokenise, and count all that is left out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ampo_registry.errors import ConfigError, DataError
+from ampo_registry.types import Message, Question
+
+from ampo_core.data.contract import CheckedRow, check_row, column
+from ampo_core.data.report import FileReport, LoadReport, RefusedTruth
+from ampo_core.data.rows import Row, file_hash, read_rows
+from ampo_core.tokens import PromptTokenizer
+
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedQuestions:
+    """The questions, file by file in the files' order, and what was counted on the way."""
+
+    questions: tuple[Question, ...]
+    report: LoadReport
+
+
+def load_questions(
+    paths: Sequence[str | Path],
+    tokenizer: PromptTokenizer,
+    *,
+    max_prompt_tokens: int,
+    overlong_prompts: Literal["drop", "cut"],
+    system_prompt: str,
+    check_truth: Callable[[str], str | None],
+    where: Mapping[str, Scalar] | None = None,
+    distinct: bool = False,
+    limit: int | None = None,
+) -> LoadedQuestions:
+    """The questions of `paths` (Parquet, JSONL) under the data contract.
+
+    `where` keeps rows whose columns (dots reach inside) have these values; `system_prompt` is "keep" or a text
+    that takes the place of every row's own; a row whose ground truth `check_truth` gives a reason against is left
+    out; a prompt longer than `max_prompt_tokens` is dropped, or cut to its last tokens; `distinct` keeps the first
+    of each uid; `limit` the first so many questions. Everything left out is counted in the report.
+    Raises DataError for a missing, empty or malformed file and if no question is left.
+    """
+    loader = _Loader(
+        tokenizer=tokenizer,
+        max_prompt_tokens=max_prompt_tokens,
+        cut=overlong_prompts == "cut",
+        system_prompt=None if system_prompt == "keep" else system_prompt,
+        check_truth=check_truth,
+        where=dict(where or {}),
+        distinct=distinct,
+        limit=limit,
+    )
+    for path in paths:
+        loader.load(Path(path))
+    return loader.finish()
+
+
+def question_uid(messages: Sequence[Message], answer: str) -> str:
+    """SHA-256 (hex) of (messages, answer): what makes two rows the same question."""
+    content = [[[message.role, message.content] for message in messages], answer]
+    return hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()
+
+
+@dataclass(slots=True)
+class _Loader:
+    """One load in progress: the options, the questions so far, the counts."""
+
+    tokenizer: PromptTokenizer
+    max_prompt_tokens: int
+    cut: bool
+    system_prompt: str | None
+    check_truth: Callable[[str], str | None]
+    where: dict[str, Scalar]
+    distinct: bool
+    limit: int | None
+    questions: list[Question] = field(default_factory=list)
+    files: list[FileReport] = field(default_factory=list)
+    refused: list[RefusedTruth] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+    verdicts: dict[str, str | None] = field(default_factory=dict)
+    selected: int = 0
+    repeats_dropped: int = 0
+    overlong_dropped: int = 0
+    overlong_cut: int = 0
+    beyond_limit: int = 0
+
+    def load(self, path: Path) -> None:
+        rows, before = 0, len(self.questions)
+        for number, row in read_rows(path):
+            rows += 1
+            if self._matches(row, path, number):
+                self.selected += 1
+                self._add(check_row(row, path, number), path, number)
+        if rows == 0:
+            raise DataError(f"{path}: the file holds no row")
+        self.files.append(FileReport(str(path), file_hash(path), rows, len(self.questions) - before))
+
+    def finish(self) -> LoadedQuestions:
+        report = LoadReport(
+            files=tuple(self.files),
+            rows=sum(file.rows for file in self.files),
+            selected=self.selected,
+            questions=len(self.questions),
+            distinct=len(self.seen),
+            duplicates=len(self.questions) - len(self.seen),
+            repeats_dropped=self.repeats_dropped,
+            overlong_dropped=self.overlong_dropped,
+            overlong_cut=self.overlong_cut,
+            beyond_limit=self.beyond_limit,
+            refused=tuple(self.refused),
+        )
+        if not self.questions:
+            condition = f"; where: {self.where}" if self.where else ""
+            raise DataError("no question is left" + condition + "\n" + "\n".join(report.lines()[:6]))
+        return LoadedQuestions(tuple(self.questions), report)
+
+    def _matches(self, row: Row, path: Path, number: int) -> bool:
+        try:
+            found = [column(row, name) for name in self.where]
+        except KeyError as error:
+            columns = ", ".join(map(str, row))
+            raise DataError(f"{path}, row {number}: where: no column {error.args[0]}; found {columns}") from error
+        # True == 1 in Python, but not for the person who wrote the condition.
+        return all(
+            value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
+            for value, wanted in zip(found, self.where.values(), strict=True)
+        )
+
+    def _add(self, row: CheckedRow, path: Path, number: int) -> None:
+        if row.answer not in self.verdicts:
+            self.verdicts[row.answer] = self.check_truth(row.answer)
+        reason = self.verdicts[row.answer]
+        if reason is not None:
+            self.refused.append(RefusedTruth(str(path), number, row.answer, reason))
+            return
+        messages = self._messages(row)
+        uid = question_uid(messages, row.answer)
+        if self.distinct and uid in self.seen:
+            self.repeats_dropped += 1
+        elif self.limit is not None and len(self.questions) >= self.limit:
+            self.beyond_limit += 1
+        else:
+            self._tokenise(row, messages, uid, f"{path}, row {number}")
+
+    def _messages(self, row: CheckedRow) -> tuple[Message, ...]:
+        if self.system_prompt is None:
+            return row.messages
+        rest = row.messages[1:] if row.messages[0].role == "system" else row.messages
+        return (Message("system", self.system_prompt), *rest)
+
+    def _tokenise(self, row: CheckedRow, messages: tuple[Message, ...], uid: str, place: str) -> None:
+        try:
+            ids = self.tokenizer.prompt_ids(messages)
+        except ConfigError as error:
+            raise DataError(f"{place}: {error}") from error
+        if len(ids) > self.max_prompt_tokens:
+            if not self.cut:
+                self.overlong_dropped += 1
+                return
+            self.overlong_cut += 1
+            ids = ids[-self.max_prompt_tokens :]
+        self.seen.add(uid)
+        self.questions.append(Question(uid, messages, tuple(ids), row.answer, row.source, row.raw))

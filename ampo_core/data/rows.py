@@ -1,0 +1,72 @@
+"""Rows of Parquet and JSONL files, one at a time, with the number a person finds them by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ampo_registry.errors import DataError
+
+Row = Mapping[str, Any]
+BATCH_ROWS = 1024
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """(number from 1, row) for each row of `path`; the number of a JSONL row is its line.
+
+    Raises DataError for a missing or unreadable file, a wrong ending, a line that is no JSON object.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such data file{_nearest(path)}")
+    if path.suffix == ".parquet":
+        yield from _parquet_rows(path)
+    elif path.suffix == ".jsonl":
+        yield from _jsonl_rows(path)
+    else:
+        raise DataError(f"{path}: a data file ends in .parquet or .jsonl, not in {path.suffix!r}")
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of the file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=BATCH_ROWS):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not readable as Parquet after row {number}: {error}") from error
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{path}, line {number}: not valid JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, line {number}: a row is a JSON object, found {type(row).__name__}")
+            yield number, row
+
+
+def _nearest(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f" (there is no folder {path.parent})"
+    near = get_close_matches(path.name, [file.name for file in path.parent.iterdir()], n=1)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""

@@ -1,0 +1,148 @@
+"""Prompts and teacher answers as token ids: the one place where text meets the tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ampo_registry.errors import ConfigError
+from ampo_registry.types import Message
+
+from ampo_core.config.tree import ModelConfig
+
+THINK = "<think>\n"
+
+
+class PromptTokenizer:
+    """A tokenizer together with what the model block says about chat template and stop tokens.
+
+    `tokenizer` is the transformers tokenizer; `eos_token_id` ends a teacher answer; `stop_token_ids` end a
+    sampled response: the tokenizer's EOS first, then those of generation_config.json and of `model.stop`.
+    Raises ConfigError for a tokenizer without EOS or chat template and for a stop text that is not one token.
+    """
+
+    def __init__(self, tokenizer: Any, model: ModelConfig) -> None:
+        if tokenizer.eos_token_id is None:
+            raise ConfigError(f"model.path: the tokenizer of {model.path} has no EOS token; set eos_token in its files")
+        self.tokenizer = tokenizer
+        self.eos_token_id: int = tokenizer.eos_token_id
+        self._template = _chat_template(tokenizer, model)
+        self._template_options = dict(model.chat_template_options)
+        stops = [self.eos_token_id, *_generation_eos(model.path), *(self._one_token(text) for text in model.stop)]
+        self.stop_token_ids: tuple[int, ...] = tuple(dict.fromkeys(stops))
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of `messages` in the chat template, up to where the model begins to answer.
+
+        Raises ConfigError if the template refuses the messages (some know no system role).
+        """
+        from jinja2 import TemplateError
+
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            ids = self.tokenizer.apply_chat_template(
+                turns,
+                chat_template=self._template,
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=False,
+                **self._template_options,
+            )
+        except TemplateError as error:
+            roles = ", ".join(message.role for message in messages)
+            raise ConfigError(f"the chat template refuses a prompt with the roles {roles}: {error}") from error
+        return list(ids)
+
+    def answer_ids(self, text: str, prompt_ids: Sequence[int]) -> list[int]:
+        """Token ids of a teacher's answer to the prompt; exactly one EOS, at the end.
+
+        A leading `<think>` line is dropped only where the prompt already ends with it. EOS texts at the end of
+        `text` are dropped; one further inside is encoded as ordinary characters, for it ends nothing there.
+        """
+        if text.startswith(THINK) and self._opens_thinking(prompt_ids):
+            text = text.removeprefix(THINK)
+        eos_text: str = self.tokenizer.eos_token
+        while text.endswith(eos_text):
+            text = text.removesuffix(eos_text)
+        ids = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=eos_text in text)
+        return [*ids, self.eos_token_id]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids` without special tokens."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def _opens_thinking(self, prompt_ids: Sequence[int]) -> bool:
+        # However a tokenizer splits it, the line has at most as many tokens as bytes.
+        tail = self.tokenizer.decode(list(prompt_ids[-len(THINK) :]), clean_up_tokenization_spaces=False)
+        return bool(tail.endswith(THINK))
+
+    def _one_token(self, text: str) -> int:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        if len(ids) != 1:
+            raise ConfigError(
+                f"model.stop: {text!r} is {len(ids)} tokens in this tokenizer; a stop text must be exactly one"
+            )
+        return ids[0]
+
+
+def load_tokenizer(model: ModelConfig, trust_remote_code: bool = False) -> PromptTokenizer:
+    """The tokenizer of `model.path`, from its folder alone if it is one, else from the Hub (or its cache).
+
+    Raises ConfigError if there is none, or as PromptTokenizer does.
+    """
+    from transformers import AutoTokenizer
+
+    is_folder = Path(model.path).is_dir()
+    if not is_folder and not _may_be_hub_name(model.path):
+        raise ConfigError(f"model.path: there is no folder {model.path}, and it cannot be a Hub name (owner/name)")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            model.path, trust_remote_code=trust_remote_code, local_files_only=is_folder
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        where = "the folder" if is_folder else "the Hub (no such local folder)"
+        raise ConfigError(f"model.path: no tokenizer could be loaded from {where} {model.path}: {reason}") from error
+    return PromptTokenizer(tokenizer, model)
+
+
+def _may_be_hub_name(path: str) -> bool:
+    return not path.startswith((".", "/", "~")) and path.count("/") <= 1 and "\\" not in path
+
+
+def _chat_template(tokenizer: Any, model: ModelConfig) -> str | None:
+    """The text of `model.chat_template`, or None for the tokenizer's own."""
+    if model.chat_template is not None:
+        try:
+            return Path(model.chat_template).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"model.chat_template: {model.chat_template} cannot be read: {error}") from error
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"model.path: the tokenizer of {model.path} has no chat template; "
+            "name a Jinja file that has one in model.chat_template"
+        )
+    return None
+
+
+def _generation_eos(path: str) -> list[int]:
+    """The EOS ids of the model's generation_config.json; none if it has no such file."""
+    if Path(path).is_dir():
+        file = Path(path) / "generation_config.json"
+        if not file.is_file():
+            return []
+        try:
+            eos = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+        except (ValueError, AttributeError) as error:
+            raise ConfigError(f"{file} is no JSON object: {error}") from error
+    else:
+        from transformers import GenerationConfig
+
+        try:
+            eos = GenerationConfig.from_pretrained(path).eos_token_id
+        except OSError:  # the model has none
+            return []
+    return [] if eos is None else [eos] if isinstance(eos, int) else [int(token) for token in eos]
