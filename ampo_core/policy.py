@@ -1,0 +1,108 @@
+"""The student: a Hugging Face causal LM, its forward pass over prompt-response pairs, and its weights by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ampo_core.config.tree import ModelConfig
+from ampo_core.logprobs import token_logprobs
+from ampo_core.packing import TokenPair
+
+
+class Policy(nn.Module):
+    """A causal LM that answers with log-probs and entropies of response tokens instead of logits."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    @property
+    def plain(self) -> Any:
+        """The Hugging Face model, without the LoRA wrapper."""
+        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+
+    def forward(
+        self, pairs: Sequence[TokenPair], temperature: float, entropy: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probs and entropies of all response tokens of `pairs`, concatenated in order: two [tokens] tensors.
+
+        Rows are padded on the right and attention is causal, so padding is never attended to.
+        """
+        plain = self.plain
+        device = plain.get_input_embeddings().weight.device
+        rows = [torch.tensor(pair.prompt_token_ids + pair.response_token_ids, device=device) for pair in pairs]
+        token_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        hidden = plain.base_model(input_ids=token_ids, use_cache=False).last_hidden_state
+        predicting, targets = [], []
+        for row, pair in enumerate(pairs):
+            start, end = len(pair.prompt_token_ids), len(pair)
+            predicting.append(hidden[row, start - 1 : end - 1])
+            targets.append(rows[row][start:])
+        head = plain.get_output_embeddings()
+        return token_logprobs(
+            torch.cat(predicting),
+            torch.cat(targets),
+            head,
+            head.weight.shape[0],
+            temperature=temperature,
+            entropy=entropy,
+        )
+
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """(Hugging Face name, tensor) of every parameter, tied ones under each of their names, LoRA merged in."""
+        merged = {}
+        for name, module in self.plain.named_modules():
+            if hasattr(module, "base_layer") and hasattr(module, "get_delta_weight"):
+                delta = sum(module.get_delta_weight(adapter) for adapter in module.active_adapters)
+                merged[f"{name}.weight"] = (module.base_layer.weight + delta).detach()
+        for name, parameter in self.plain.named_parameters(remove_duplicate=False):
+            if ".lora_" in name:
+                continue
+            name = name.replace(".base_layer.", ".")
+            yield name, merged.get(name, parameter.detach())
+
+    def save(self, folder: Path) -> None:
+        """Write the weights and config in Hugging Face format (safetensors), LoRA merged."""
+        self.plain.save_pretrained(folder, state_dict=dict(self.weights()))
+
+
+def load_policy(config: ModelConfig, *, trust_remote_code: bool = False) -> Policy:
+    """The model of `config` in its dtype, with LoRA adapters and gradient checkpointing as it says."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(
+        config.path,
+        dtype=getattr(torch, config.dtype),
+        trust_remote_code=trust_remote_code,
+        local_files_only=Path(config.path).is_dir(),
+    )
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if config.lora is not None:
+        model = _with_lora(model, config)
+    return Policy(model)
+
+
+def _with_lora(model: Any, config: ModelConfig) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    assert config.lora is not None
+    if config.gradient_checkpointing:
+        model.enable_input_require_grads()
+    return get_peft_model(
+        model,
+        LoraConfig(
+            task_type="CAUSAL_LM",
+            r=config.lora.rank,
+            lora_alpha=config.lora.alpha,
+            lora_dropout=config.lora.dropout,
+            target_modules=config.lora.target_modules,
+        ),
+    )

@@ -1,0 +1,68 @@
+"""The processes that train together. One process is the special case of many, not another code path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process's place among all ranks."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def shard(self, items: Sequence[T]) -> list[T]:
+        """This rank's share of `items`: every world_size-th."""
+        return list(items[self.rank :: self.world_size])
+
+    def gather(self, shard: Sequence[T], total: int) -> list[T]:
+        """All ranks' shards put back in the order that `shard` took them from; `total` items on every rank."""
+        if self.world_size == 1:
+            return list(shard)
+        shards: list[list[T] | None] = [None] * self.world_size
+        dist.all_gather_object(shards, list(shard))
+        gathered: list[T | None] = [None] * total
+        for rank, part in enumerate(shards):
+            gathered[rank :: self.world_size] = part or []
+        return [item for item in gathered if item is not None]
+
+    def sum(self, value: torch.Tensor) -> torch.Tensor:
+        """The sum of `value` over all ranks."""
+        if self.world_size > 1:
+            dist.all_reduce(value)
+        return value
+
+
+def join_ranks(threads: int | None = None) -> Ranks:
+    """Join the process group that the launcher's environment describes; alone, form one of a single process.
+
+    `threads` limits the CPU threads of this rank.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    cuda = torch.cuda.is_available()
+    if not cuda:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
+        os.environ.setdefault(name, value)
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        backend = "nccl" if cuda else "gloo"
+        if world_size == 1:
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        else:
+            dist.init_process_group(backend)
+    return Ranks(rank, world_size, device)
