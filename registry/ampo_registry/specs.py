@@ -111,6 +111,10 @@ class TeacherPoolSpec(ComponentSpec):
         """All answers for `question`, best first; may be empty. Same question, same answers."""
         self._missing("answers")
 
+    def check_questions(self, questions: Sequence[Question]) -> None:
+        """Called once with all training questions, before anything starts. Raise DataError if this pool cannot
+        serve them."""
+
 
 class AdvantageSpec(ComponentSpec):
     """Turns the rewards of an augmented group into advantages."""
