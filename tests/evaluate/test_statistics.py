@@ -1,0 +1,72 @@
+"""pass@k against the released program and against its definition; intervals against known cases."""
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy
+import pytest
+
+from ampo_core import statistics
+from ampo_core.statistics import average, bootstrap_macro_mean, bootstrap_mean, paired_difference, pass_at_k
+
+GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "pass_at_k.json").read_text())
+
+
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: f"n{case['n']}-c{case['c']}-k{case['k']}")
+def test_pass_at_k_is_the_released_programs(case):
+    assert pass_at_k(case["n"], case["c"], case["k"]) == pytest.approx(case["pass_at_k"], abs=1e-12)
+
+
+@pytest.mark.parametrize(("samples", "correct", "k"), [(5, 2, 3), (6, 1, 4), (4, 3, 2), (6, 0, 2)])
+def test_pass_at_k_is_the_share_of_subsets_with_a_correct_one(samples, correct, k):
+    subsets = list(itertools.combinations(range(samples), k))
+    share = sum(min(subset) < correct for subset in subsets) / len(subsets)
+    assert pass_at_k(samples, correct, k) == pytest.approx(share)
+
+
+def test_average():
+    assert average([0.1] * 10) == 0.1
+    assert math.isnan(average([]))
+
+
+def test_interval_is_that_of_the_normal_approximation():
+    values = [1.0] * 300 + [0.0] * 700
+    estimate = bootstrap_mean(values, seed=1)
+    spread = 1.96 * math.sqrt(0.3 * 0.7 / 1000)
+    assert estimate.value == 0.3
+    assert estimate.low == pytest.approx(0.3 - spread, abs=0.004)
+    assert estimate.high == pytest.approx(0.3 + spread, abs=0.004)
+
+
+def test_intervals_are_seeded_and_blocks_cover_all_resamples(monkeypatch):
+    values = numpy.random.default_rng(0).random(40).tolist()
+    assert bootstrap_mean(values, 3) == bootstrap_mean(values, 3)
+    assert bootstrap_mean(values, 3) != bootstrap_mean(values, 4)
+    monkeypatch.setattr(statistics, "BLOCK_NUMBERS", 70)
+    means = statistics._resampled_means(values, numpy.random.default_rng(0))
+    assert means.shape == (statistics.RESAMPLES,)
+
+
+def test_macro_mean_counts_each_set_once():
+    estimate = bootstrap_macro_mean([[1.0] * 100, [0.0] * 3], seed=0)
+    assert (estimate.value, estimate.low, estimate.high) == (0.5, 0.5, 0.5)
+
+
+def test_pairing_removes_the_spread_between_questions():
+    theirs = [i / 100 for i in range(100)]
+    ours = [value + 0.05 for value in theirs]
+    paired = paired_difference(ours, theirs, seed=0)
+    assert paired.value == pytest.approx(0.05)
+    assert paired.high - paired.low < 1e-9
+    assert paired.excludes_zero
+    assert paired_difference(theirs, ours, seed=0).excludes_zero
+    assert not paired_difference([0.0, 1.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0], seed=0).excludes_zero
+
+
+def test_nothing_to_average_is_an_error():
+    with pytest.raises(ValueError, match="at least one question"):
+        bootstrap_mean([], 0)
+    with pytest.raises(ValueError, match="argument 2"):
+        paired_difference([1.0], [1.0, 2.0], 0)
