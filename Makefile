@@ -1,0 +1,52 @@
+# Everything runs in .venv, which the first call makes and fills under constraints.txt.
+PYTHON ?= python3
+VENV ?= .venv
+# a further package index, for example one with CPU-only torch builds
+EXTRA_INDEX ?=
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt \
+	$(if $(EXTRA_INDEX),--extra-index-url $(EXTRA_INDEX))
+# nothing is fetched from a model hub, and one thread a worker: more of them fight over the cores
+TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
+
+.PHONY: quickstart test check format test-slow test-gpu docs clean
+
+quickstart: $(VENV)/.installed
+	$(BIN)/ampo-run configs/quickstart.yaml
+
+test: check
+	$(PYTEST) -n $(WORKERS) -m "not slow and not gpu"
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test-slow: $(VENV)/.installed-dev
+	$(PYTEST) -m slow
+
+test-gpu: $(VENV)/.installed-dev
+	$(PYTEST) -m gpu
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e '.[dev]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
