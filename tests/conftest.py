@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], dict[str, Any]]:
+    """Reads tests/golden/NAME.json: `{what, ...shared inputs, cases: [...]}`."""
+    return lambda name: json.loads((GOLDEN / f"{name}.json").read_text("utf-8"))
 
 
 @pytest.fixture(scope="session")

@@ -38,6 +38,8 @@ class Wandb(TrackerSpec):
             dir=str(context.run_dir),
             mode=self.mode,
             config=dict(context.config),
+            # Progress bars own the terminal: wandb must neither wrap it nor write its own summary to it.
+            settings={"console": "off", "silent": True},
         )
         return WandbTracker(run)
 
