@@ -1,0 +1,163 @@
+"""docs/plugins.md says what the registry does: every hook, kind, method, option, field, error and check."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import ampo_registry
+import ampo_registry.testing
+import pytest
+import yaml
+from ampo_registry import hooks, protocols
+from ampo_registry.checks import KINDS
+from ampo_registry.discovery import HOOKS, discover
+from ampo_registry.specs import ComponentSpec
+from pydantic import BaseModel
+
+PAGE = Path(__file__).parents[2].joinpath("docs/plugins.md").read_text(encoding="utf-8")
+FLAT = " ".join(PAGE.split()).replace(" \\| ", " | ")
+PUBLIC = [getattr(ampo_registry, name) for name in ampo_registry.__all__]
+CLASSES = [item for item in PUBLIC if inspect.isclass(item)]
+SPECS = [item for item in CLASSES if issubclass(item, ComponentSpec)]
+RECORDS = [item for item in CLASSES if dataclasses.is_dataclass(item)]
+PROTOCOLS = [item for item in CLASSES if getattr(item, "_is_protocol", False)]
+ERRORS = [item for item in CLASSES if issubclass(item, ampo_registry.AmpoError)]
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^(#+) {re.escape(title)}\n(.*?)(?=^#{{1,3}} |\Z)", PAGE, re.M | re.S)
+    assert found, f"no section {title}"
+    return found[2]
+
+
+def signature(function: Any) -> str:
+    return str(inspect.signature(function)).replace("'", "")
+
+
+def own_methods(cls: type) -> dict[str, Any]:
+    return {name: item for name, item in vars(cls).items() if inspect.isfunction(item) and name[0] != "_"}
+
+
+def row(name: str, text: str = PAGE) -> list[str]:
+    """The cells of the table row that begins with `name` in backticks."""
+    found = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+    assert len(found) == 1, f"{len(found)} table rows for {name}"
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", found[0])[1:-1]]
+
+
+def test_every_hook_is_there_with_its_signature():
+    assert re.findall(r"^\| `(ampo_\w+)\(", section("Hooks"), re.M) == list(HOOKS)
+    for name in HOOKS:
+        assert f"`{name}{signature(getattr(hooks, name))}`" in PAGE
+
+
+def test_every_kind_has_its_section_and_no_more():
+    sections = re.findall(r"^### (\w+)$", PAGE, re.M)
+    assert sections == list(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_methods_of_a_kind(kind):
+    text, base = section(kind), KINDS[kind]
+    assert f"`{base.__name__}`" in text
+    shown = " ".join(text.split())
+    for name, function in own_methods(base).items():
+        if name != "build" or "build" in base.behaviour:
+            assert f"def {name}{signature(function)}" in shown
+
+
+def test_no_method_is_shown_that_is_not_there():
+    known = {f"{name}{signature(item)}" for cls in SPECS + PROTOCOLS for name, item in own_methods(cls).items()}
+    shown = re.findall(r"^ *def ((?!ampo_|test_).*?)$", "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.S)), re.M)
+    assert shown
+    assert set(shown) <= known
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.__name__)
+def test_options_of_a_spec_base(spec):
+    assert f"`{spec.__name__}`" in PAGE or spec is ComponentSpec
+    if spec is ComponentSpec:
+        return
+    text = section(spec.kind)
+    for name, field in spec.model_fields.items():
+        assert yaml.safe_load(row(name, text)[1].strip("`")) == field.default
+
+
+def test_scoring_selector_methods():
+    shown = " ".join(section("selector").split())
+    for name, function in own_methods(ampo_registry.ScoringSelectorSpec).items():
+        assert f"def {name}{signature(function)}" in shown
+
+
+def test_methods_of_every_spec():
+    assert "`def unavailable(self) -> str | None`" in FLAT
+    assert "`def build(self, context: BuildContext)`" in FLAT
+
+
+@pytest.mark.parametrize("option", [item for item in CLASSES if issubclass(item, BaseModel) and item not in SPECS])
+def test_nested_options(option):
+    assert f"`{option.__name__}`" in PAGE
+    for name in option.model_fields:
+        assert re.search(rf"[{{ ]{name}[:,]", PAGE)
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
+def test_fields_of_a_record(record):
+    fields = [field.name for field in dataclasses.fields(record)]
+    assert row(record.__name__)[1] == ", ".join(f"`{name}`" for name in fields)
+    properties = [name for name, item in vars(record).items() if isinstance(item, property)]
+    assert all(f"`{name}`" in row(record.__name__)[2] for name in properties)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.__name__)
+def test_methods_of_a_protocol(protocol):
+    block = re.search(rf"class {protocol.__name__}\(Protocol\):\n((?:    .*\n)+)", PAGE)
+    assert block, protocol.__name__
+    assert [line.strip() for line in block[1].splitlines()] == [
+        f"def {name}{signature(item)}" for name, item in own_methods(protocol).items()
+    ]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
+def test_errors_have_their_exit_code(error):
+    assert row(error.__name__)[1] == str(error.exit_code)
+
+
+def test_nothing_public_is_missing():
+    missing = [name for name in ampo_registry.__all__ if not re.search(rf"\b{name}\b", PAGE)]
+    assert not missing
+    assert protocols.JsonValue
+    assert not [name for name in ampo_registry.testing.__all__ if f"`{name}`" not in section("Conformance kit")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_built_in_components_are_listed(kind):
+    entries = [entry for entry in discover().catalog.entries(kind) if entry.distribution == "ampo"]
+    listed = re.search(r"^Built in: (.*)$", section(kind), re.M)
+    assert listed
+    assert entries
+    assert [entry.name for entry in entries if f"`{entry.name}`" not in listed[1]] == []
+
+
+def test_links_inside_the_page_lead_somewhere():
+    anchors = {
+        re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)$", PAGE, re.M)
+    }
+    assert set(re.findall(r"\]\(#([\w-]+)\)", PAGE)) <= anchors
+
+
+def test_the_observer_example_runs(tmp_path):
+    code = re.search(r"```python\n(from pathlib.*?)```", section("Hooks"), re.S)
+    assert code
+    file = tmp_path / "write_rewards_example.py"
+    file.write_text(code[1], encoding="utf-8")
+    plugins = discover([file])
+    context = ampo_registry.RunContext("demo", tmp_path, "train", 0, {})
+    plugins.report = pytest.fail
+    plugins.notify("ampo_step_finished", report=ampo_registry.StepReport(3, {"reward/mean": 0.5}), context=context)
+    assert (tmp_path / "rewards.txt").read_text() == "3 0.5\n"
