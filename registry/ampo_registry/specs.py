@@ -112,6 +112,10 @@ class TeacherPoolSpec(ComponentSpec):
         self._missing("answers")
 
     def check_questions(self, questions: Sequence[Question]) -> None:
+        """Called once with all training questions before anything starts; raise DataError for a pool that cannot
+        serve them."""
+
+    def check_questions(self, questions: Sequence[Question]) -> None:
         """Called once with all training questions, before anything starts. Raise DataError if this pool cannot
         serve them."""
 
@@ -176,6 +180,11 @@ class RewardSpec(ComponentSpec):
     def check_truth(self, answer: str) -> str | None:
         """Why no response could ever be verified against the ground truth `answer`, or None if it is fine."""
         self._missing("check_truth")
+
+    def canaries(self) -> Sequence[tuple[GradeRequest, bool]]:
+        """Known responses and whether they are correct. Every worker grades them when it starts, outside any
+        deadline; the core refuses to run with a verifier that gets one wrong."""
+        return ()
 
     def formatted(self, text: str) -> bool:
         """True iff `<answer>` and `</answer>` each occur exactly once, in that order."""

@@ -1,0 +1,51 @@
+"""Conformance kit: one function for each kind, called by a plugin's author in one line.
+
+    def test_it() -> None:
+        check_selector(NearestLength())
+
+A failure is an AssertionError that names the component and the rule. Torch is imported only by the checks that need
+tensors.
+"""
+
+from ampo_registry.testing.common import check_spec_class, check_unavailable
+from ampo_registry.testing.examples import (
+    FakeScorer,
+    example_grade,
+    example_group,
+    example_guidance,
+    example_question,
+    example_request,
+    example_requests,
+    example_rollout,
+)
+from ampo_registry.testing.pools import check_teacher_pool
+from ampo_registry.testing.rewards import check_reward
+from ampo_registry.testing.rollouts import check_rollout
+from ampo_registry.testing.selectors import check_selector
+from ampo_registry.testing.tasks import check_task
+from ampo_registry.testing.tensors import check_advantage, check_aggregator, check_shaping
+from ampo_registry.testing.trackers import check_tracker
+from ampo_registry.testing.triggers import check_trigger
+
+__all__ = [
+    "FakeScorer",
+    "check_advantage",
+    "check_aggregator",
+    "check_reward",
+    "check_rollout",
+    "check_selector",
+    "check_shaping",
+    "check_spec_class",
+    "check_task",
+    "check_teacher_pool",
+    "check_tracker",
+    "check_trigger",
+    "check_unavailable",
+    "example_grade",
+    "example_group",
+    "example_guidance",
+    "example_question",
+    "example_request",
+    "example_requests",
+    "example_rollout",
+]

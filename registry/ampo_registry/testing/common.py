@@ -1,0 +1,97 @@
+"""What every component must keep, whatever its kind."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from ampo_registry.catalog import Catalog
+from ampo_registry.errors import AmpoError
+from ampo_registry.protocols import BuildContext, Stateful
+from ampo_registry.specs import ComponentSpec, build_options, component_name
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Rules:
+    """Says which component broke which rule."""
+
+    def __init__(self, spec: ComponentSpec) -> None:
+        self.subject = f"{spec.kind} {component_name(type(spec))}"
+
+    def __call__(self, condition: bool, rule: str, found: object = None) -> None:
+        """Raise AssertionError with `rule`, and what was found instead, unless `condition` holds."""
+        if not condition:
+            raise AssertionError(f"{self.subject}: {rule}" + ("" if found is None else f"; found {found!r}"))
+
+
+def check_spec_class(spec: ComponentSpec) -> None:
+    """A spec is well formed: documented, frozen, closed; it has a schema and survives a trip through YAML."""
+    cls = type(spec)
+    Catalog().add(cls, "conformance", "0")
+    rule = Rules(spec)
+    rule(bool((cls.__doc__ or "").strip()), "the spec class needs a docstring")
+    options = build_options(spec)
+    resolver = Catalog()
+    resolver.add(cls, "conformance", "0")
+    loaded = yaml.safe_load(yaml.safe_dump(dict(options)))
+    again = resolver.resolve(cls.kind, loaded)
+    rule(again == spec, "dumping to YAML and reading back must give an equal spec", again)
+    schema = cls.model_json_schema()
+    json.dumps(schema)
+    rule(schema.get("additionalProperties") is False, "the JSON schema must refuse unknown options")
+    try:
+        resolver.resolve(cls.kind, {**options, "no_such_option": 1})
+    except ValidationError:
+        pass
+    else:
+        rule(False, "an unknown option must be refused")
+    for name in cls.model_fields:
+        try:
+            setattr(spec, name, getattr(spec, name))
+        except ValidationError:
+            continue
+        rule(False, f"the spec must be frozen, but {name} can be assigned")
+    reason = spec.unavailable()
+    rule(reason is None or bool(reason), "unavailable() must give a reason or None", reason)
+
+
+def check_unavailable(spec: ComponentSpec, build: Callable[[BuildContext], object], context: BuildContext) -> None:
+    """A component that says it is unavailable must refuse to be built with an error a person can read."""
+    rule = Rules(spec)
+    rule(spec.unavailable() is not None, "this check is for a component that is unavailable here")
+    try:
+        build(context)
+    except AmpoError as error:
+        rule(bool(str(error)), "the refusal of an unavailable component needs a text")
+    else:
+        rule(False, "building an unavailable component must raise an AmpoError")
+
+
+def check_state(spec: ComponentSpec, component: object) -> None:
+    """A component with memory must give its state in JSON types and take it back."""
+    if isinstance(component, Stateful):
+        state = component.state_dict()
+        component.load_state_dict(json.loads(json.dumps(state)))
+        Rules(spec)(component.state_dict() == state, "state_dict() must be the same after load_state_dict()")
+
+
+def twice(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, T]:
+    """The results of two calls, before which the global generator of `random` is seeded differently.
+
+    A component that is deterministic under its own seeds gives the same twice. The generator's state is kept.
+    """
+    state = random.getstate()
+    try:
+        random.seed(1)
+        first = call(*args, **kwargs)
+        random.seed(2)
+        return first, call(*args, **kwargs)
+    finally:
+        random.setstate(state)

@@ -1,0 +1,55 @@
+"""Conformance of teacher pools."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import cast
+
+from ampo_registry.protocols import BuildContext, TeacherPool
+from ampo_registry.specs import TeacherPoolSpec
+from ampo_registry.testing.common import Rules, check_spec_class, check_state, twice
+from ampo_registry.testing.examples import example_question
+from ampo_registry.types import Question, TeacherAnswer
+
+
+def example_pool_questions() -> list[Question]:
+    """Questions whose raw rows hold several teacher answers, one, an empty list, and null."""
+    rows = [
+        {
+            "role": "assistant",
+            "content": f"Reasoning {i}. <answer>42</answer>",
+            "source": f"teacher-{i}",
+            "quality_score": q,
+        }
+        for i, q in enumerate((1.0, 0.5, None))
+    ]
+    return [example_question(i, extra={"target_lst": lst}) for i, lst in enumerate((rows, rows[:1], [], None))]
+
+
+def check_teacher_pool(
+    spec: TeacherPoolSpec, questions: Sequence[Question] | None = None, context: BuildContext | None = None
+) -> None:
+    """A pool gives the same answers for the same question, may have none, and leaves the question as it is."""
+    check_spec_class(spec)
+    rule = Rules(spec)
+    component: TeacherPool = spec.build(context or BuildContext())
+    for question in questions if questions is not None else example_pool_questions():
+        kept = copy.deepcopy((question, dict(question.extra)))
+        first, second = twice(component.answers, question)
+        rule(isinstance(cast(object, first), list | tuple), "answers() must return a list or tuple", type(first))
+        rule(list(first) == list(second), "the same question must get the same answers")
+        rule((question, dict(question.extra)) == kept, "the question must be left as it is")
+        for answer in first:
+            _check_answer(rule, answer)
+    check_state(spec, component)
+
+
+def _check_answer(rule: Rules, answer: object) -> None:
+    rule(isinstance(answer, TeacherAnswer), "every answer must be a TeacherAnswer", answer)
+    assert isinstance(answer, TeacherAnswer)
+    rule(bool(answer.teacher), "every answer must name its teacher", answer)
+    rule(isinstance(cast(object, answer.text), str), "every answer must have a text", answer)
+    logprobs = answer.logprobs
+    rule(logprobs is None or all(map(math.isfinite, logprobs)), "log-probs of an answer must be finite", logprobs)

@@ -1,0 +1,67 @@
+"""Conformance of selectors."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+
+from ampo_registry.protocols import BuildContext, SelectionContext, Selector
+from ampo_registry.selectors import SelectorSpec
+from ampo_registry.testing.common import Rules, check_spec_class, check_state, twice
+from ampo_registry.testing.examples import FakeScorer, example_requests
+from ampo_registry.types import Selection, SelectionRequest
+
+
+def check_selector(
+    spec: SelectorSpec, requests: Callable[[int], Sequence[SelectionRequest]] = example_requests
+) -> None:
+    """A selector chooses among the candidates, at most k, none twice, the same under the same seed.
+
+    `requests` makes requests from a seed; give your own if the selector needs more than the examples hold.
+    """
+    check_spec_class(spec)
+    rule = Rules(spec)
+    component: Selector = spec.build(BuildContext())
+    rule(_choose(component, []) == [], "no requests must give no selections")
+    for seed in range(3):
+        given = requests(seed)
+        kept = copy.deepcopy(list(given))
+        for request, selections in zip(given, _choose(component, given, rule), strict=True):
+            _check_selections(rule, request, selections)
+        rule(kept == list(given), "requests must be left as they are")
+        for request in requests(seed):
+            alone = _choose(component, [request], rule)
+            _check_selections(rule, request, alone[0])
+        first, second = twice(_choose_made, component, requests, seed)
+        rule(first == second, "the same requests and generators must give the same selections")
+    check_state(spec, component)
+
+
+def _choose(
+    component: Selector, requests: Sequence[SelectionRequest], rule: Rules | None = None
+) -> list[list[Selection]]:
+    chosen = component.select(requests, SelectionContext(scorer=FakeScorer(), step=1))
+    if rule is not None:
+        rule(len(chosen) == len(requests), "there must be one list of selections for each request", len(chosen))
+    return chosen
+
+
+def _choose_made(
+    component: Selector, make: Callable[[int], Sequence[SelectionRequest]], seed: int
+) -> list[list[Selection]]:
+    return _choose(component, make(seed))
+
+
+def _check_selections(rule: Rules, request: SelectionRequest, selections: Sequence[Selection]) -> None:
+    rule(len(selections) <= request.k, f"at most k = {request.k} may be selected", len(selections))
+    places = [_place(request, selection) for selection in selections]
+    rule(None not in places, "a selection must be one of the request's own candidates", selections)
+    rule(len(set(places)) == len(places), "no candidate may be selected twice", selections)
+    scores = [selection.score for selection in selections if selection.score is not None]
+    rule(not any(map(math.isnan, scores)), "a score must be a number or None", scores)
+
+
+def _place(request: SelectionRequest, selection: Selection) -> int | None:
+    """Which candidate it is; by identity, since two teachers may have given equal answers."""
+    return next((i for i, candidate in enumerate(request.candidates) if candidate is selection.guidance), None)
