@@ -45,7 +45,7 @@ class TrainJob(Block):
     evaluation: EvaluationConfig | None = None
     checkpoint: CheckpointConfig = CheckpointConfig()
     resources: ResourcesConfig = ResourcesConfig()
-    tracking: list[TrackerField] = Field(default_factory=list)
+    tracking: list[TrackerField] = ["tensorboard"]  # type: ignore[list-item]
 
 
 class SftDataConfig(Block):

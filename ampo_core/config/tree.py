@@ -41,6 +41,7 @@ Aggregator = Annotated[AggregatorSpec, ComponentField("aggregator")]
 Shaping = Annotated[ShapingSpec, ComponentField("shaping")]
 TrackerField = Annotated[TrackerSpec, ComponentField("tracker")]
 
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Clip = tuple[NonNegativeFloat, NonNegativeFloat]
 TermWeight = Literal["unit", "proportional", "token_share"] | NonNegativeFloat
 
@@ -48,7 +49,7 @@ TermWeight = Literal["unit", "proportional", "token_share"] | NonNegativeFloat
 class Block(BaseModel):
     """Base of all config blocks: frozen, closed, defaults validated."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class RunConfig(Block):
@@ -65,7 +66,7 @@ class LoraConfig(Block):
     """Low-rank adapters (peft), merged on export."""
 
     rank: PositiveInt = 16
-    alpha: PositiveFloat = 32.0
+    alpha: PositiveInt = 32
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     target_modules: Literal["all-linear"] | list[str] = "all-linear"
 
@@ -174,7 +175,7 @@ class OptimizerConfig(Block):
     )
     learning_rate: NonNegativeFloat = 1.0e-6
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     weight_decay: NonNegativeFloat = 0.1
     grad_clip: PositiveFloat = 1.0
     max_skipped_steps: PositiveInt = Field(default=3, description="stop after this many non-finite updates in a row")

@@ -1,0 +1,121 @@
+"""pydantic's errors as problems of the file: line, key, found, allowed, nearest match."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ampo_registry.catalog import BrokenPlugin, ComponentError
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from ampo_core.config.nodes import Key, KeyPath, Node, Problem, dotted, nearest
+from ampo_core.config.schema import Schema, SchemaView
+
+_OWN_WORDS = ("value_error", "assertion_error")
+_MISSING = ("missing", "extra_forbidden")
+
+
+def explain(error: ValidationError, root: Node, view: SchemaView, broken: Sequence[BrokenPlugin]) -> list[Problem]:
+    """One problem for each key that is wrong."""
+    plain = root.plain()
+    details = [(_key_path(item, plain), item) for item in error.errors(include_url=False)]
+    problems: dict[KeyPath, Problem] = {}
+    for path, item in details:
+        inside = any(len(other) > len(path) and other[: len(path)] == path for other, _ in details)
+        if inside and isinstance(_value(plain, path), (dict, list)) and item["type"] not in _OWN_WORDS:
+            continue  # one alternative of a union refused a mapping that another one took and found wrong inside
+        if path not in problems or item["type"] in _OWN_WORDS:
+            place = root.place_of(path[:-1] if item["type"] == "missing" else path)
+            problems[path] = Problem(place, path, _text(item, path, plain, view, broken))
+    return list(problems.values())
+
+
+def _key_path(item: ErrorDetails, plain: Any) -> KeyPath:
+    """The error's location without the names of union alternatives that pydantic puts into it."""
+    path: list[Key] = []
+    own = item.get("ctx", {}).get("error")
+    location = (*item["loc"], *(own.location if isinstance(own, ComponentError) else ()))
+    for i, key in enumerate(location):
+        known = key in plain if isinstance(plain, dict) else isinstance(plain, list) and key in range(len(plain))
+        if known:
+            plain = plain[key]
+            path.append(key)
+        elif i == len(location) - 1 and item["type"] in _MISSING:
+            path.append(key)
+    return tuple(path)
+
+
+def _value(plain: Any, path: KeyPath) -> Any:
+    for key in path:
+        if isinstance(plain, dict):
+            plain = plain.get(key)
+        elif isinstance(plain, list) and isinstance(key, int) and key < len(plain):
+            plain = plain[key]
+        else:
+            return None
+    return plain
+
+
+def _text(item: ErrorDetails, path: KeyPath, plain: Any, view: SchemaView, broken: Sequence[BrokenPlugin]) -> str:
+    found = _value(plain, path)
+    if item["type"] == "extra_forbidden":
+        return _unknown_key(path, plain, view)
+    schema = view.at(plain, path)
+    own = item.get("ctx", {}).get("error")
+    if isinstance(own, ComponentError):
+        return _component(own, path, plain, view, broken)
+    if item["type"] in _OWN_WORDS:
+        return f"{own if own is not None else item['msg']} (found {_show(found)})"
+    if schema is None:
+        return f"{item['msg']} (found {_show(found)})"
+    if item["type"] == "missing":
+        return f"missing; expected {view.describe(schema)}"
+    hint = nearest(found, view.choices(schema)).partition(" (")[0] if isinstance(found, str) else ""
+    return f"found {_show(found)}, expected {view.describe(schema)}{hint}"
+
+
+def _unknown_key(path: KeyPath, plain: Any, view: SchemaView) -> str:
+    key = str(path[-1])
+    around = _value(plain, path[:-1])
+    schema = view.at(plain, path[:-1])
+    block = view.block(schema, around) if schema is not None else None
+    allowed = list((block or {}).get("properties", {}))
+    elsewhere = [dotted((name, key)) for name in _blocks_with(key, view)] if len(path) == 1 else []
+    hint = f"; did you mean {elsewhere[0]}? It" if elsewhere else nearest(key, allowed)
+    return f"no such key{hint}" if not elsewhere else f"no such key here; did you mean {' or '.join(elsewhere)}?"
+
+
+def _blocks_with(key: str, view: SchemaView) -> list[str]:
+    """The top-level blocks that have an option `key`."""
+    blocks: dict[str, Schema] = view.resolve(view.root).get("properties", {})
+    return [
+        name
+        for name, schema in blocks.items()
+        if any(key in leaf.get("properties", {}) and key != "type" for leaf in view.variants(schema))
+    ]
+
+
+def _component(
+    error: ComponentError, path: KeyPath, plain: Any, view: SchemaView, broken: Sequence[BrokenPlugin]
+) -> str:
+    """An unknown or malformed component, with the broken plugins that may hide it."""
+    place = path[:-1] if error.location else path
+    schema = view.at(plain, place)
+    name = _value(plain, path)
+    if schema is None or not isinstance(name, str):
+        return str(error)
+    kind = (view.component(schema) or ("component", None))[0]
+    if "claimed by" in str(error):
+        return str(error)
+    lines = [f"no {kind.replace('_', ' ')} is named {name!r}{nearest(name, view.choices(schema))}"]
+    if broken:
+        lines.append("    these plugins could not be loaded, so their names are not known:")
+        lines += [f"      {plugin}" for plugin in broken]
+    return "\n".join(lines)
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,179 @@
+"""From a config file to a checked job: layers, merge, validation, rules between keys, what is missing here."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ampo_registry.discovery import Plugins, discover
+from ampo_registry.errors import ConfigError
+from pydantic import ValidationError
+
+from ampo_core.config.checks import check_job
+from ampo_core.config.explain import explain
+from ampo_core.config.jobs import JOBS, Job, PipelineJob, SuiteJob
+from ampo_core.config.layers import COMMAND_LINE, complete, merge, nest, override_nodes, read_layers
+from ampo_core.config.nodes import KeyPath, Node, Problem, dotted, nearest, raise_problems
+from ampo_core.config.not_yet import not_yet
+from ampo_core.config.ready import hub_models, missing_files, unavailable
+from ampo_core.config.schema import SchemaView
+from ampo_core.config.yaml_source import dump_yaml
+
+_STAGE = re.compile(r"\$\{([^}]*)\}?")
+_STAGE_OUT = re.compile(r"stages\.([A-Za-z0-9][A-Za-z0-9_-]*)\.out")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """A valid config. `data` is the resolved config in JSON types, `yaml` the same as text that can be run again.
+
+    `warnings` are advice; `blockers` keep it from running on this machine or in this release.
+    """
+
+    job: Job
+    data: Mapping[str, Any]
+    yaml: str
+    path: Path
+    warnings: tuple[str, ...] = ()
+    blockers: tuple[str, ...] = ()
+
+    def require_ready(self) -> None:
+        """Raise ConfigError with all blockers, if there are any."""
+        if self.blockers:
+            raise ConfigError("\n".join(self.blockers))
+
+
+def load_config(
+    path: Path | str,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    plugins: Plugins | None = None,
+    *,
+    overrides_from: str = COMMAND_LINE,
+) -> LoadedConfig:
+    """Read, merge and check the config at `path`, and those of its stages.
+
+    `overrides` are `KEY=VALUE` texts or a mapping of dotted keys to values; `overrides_from` is what errors call
+    their place. `plugins` defaults to those that are installed. Raises ConfigError with everything that is wrong.
+    """
+    if plugins is None:
+        plugins = discover()
+    loaded, root = _load_one(Path(path), overrides, plugins, overrides_from)
+    return _with_inner(loaded, root, plugins)
+
+
+def _load_one(
+    path: Path, overrides: Sequence[str] | Mapping[str, Any], plugins: Plugins, overrides_from: str
+) -> tuple[LoadedConfig, Node]:
+    """The config at `path` without those that it names."""
+    layers = read_layers(path)
+    settings = override_nodes(overrides, overrides_from)
+    view = SchemaView(JOBS[_job_name(layers, settings)], plugins.catalog)
+    root = layers[0]
+    for layer in layers[1:]:
+        root = merge(root, layer, view.root, view)
+    for key, value in settings:
+        root = merge(root, nest(root, key, value), view.root, view)
+    root = _rebase(Node(complete(root, view.root, view).value, layers[-1].place), path)
+    job = _validate(root, view, plugins)
+    data = job.model_dump(mode="json")
+    return LoadedConfig(job, data, dump_yaml(data), path, *_findings(job, root)), root
+
+
+def _rebase(node: Node, path: Path) -> Node:
+    """Stages' configs that stand in a parent's file, made relative to the folder of `path`."""
+    stages = node.child("stages")
+    if not isinstance(node.value, dict) or stages is None or not isinstance(stages.value, list):
+        return node
+    rebased = []
+    for stage in stages.value:
+        config = stage.child("config")
+        if isinstance(stage.value, dict) and config is not None and isinstance(config.value, str) and config.place.line:
+            target = os.path.relpath(Path(config.place.source).parent / config.value, path.parent)
+            stage = Node({**stage.value, "config": Node(Path(target).as_posix(), config.place)}, stage.place)
+        rebased.append(stage)
+    return Node({**node.value, "stages": Node(rebased, stages.place)}, node.place)
+
+
+def _job_name(layers: Sequence[Node], settings: Sequence[tuple[str, Node]]) -> str:
+    said = [node for layer in layers if (node := layer.child("job"))] + [node for key, node in settings if key == "job"]
+    if not said:
+        raise ConfigError(f"{layers[-1].place}: job: missing; expected one of {', '.join(JOBS)}")
+    name = said[-1].value
+    if not isinstance(name, str) or name not in JOBS:
+        raise ConfigError(f"{said[-1].place}: job: there is no job {name!r}{nearest(str(name), JOBS)}")
+    return name
+
+
+def _validate(root: Node, view: SchemaView, plugins: Plugins) -> Job:
+    model = JOBS[str(root.plain()["job"])]
+    try:
+        job = model.model_validate_json(json.dumps(root.plain()), strict=True, context={"catalog": plugins.catalog})
+    except ValidationError as error:
+        problems = explain(error, root, view, plugins.broken)
+    else:
+        findings = check_job(job)
+        problems = [Problem(root.place_of(f.path), f.path, f.text) for f in findings if f.severity == "error"]
+        if not problems:
+            return job
+    raise_problems(problems)
+    raise AssertionError("a refused config without a problem")
+
+
+def _findings(job: Job, root: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(warnings, blockers) as texts with their places."""
+
+    def say(path: KeyPath, text: str) -> str:
+        return str(Problem(root.place_of(path), path, text))
+
+    warnings = [say(finding.path, finding.text) for finding in check_job(job)]
+    warnings += [say(path, text) for path, text in hub_models(job)]
+    blockers = [*not_yet(job), *unavailable(job), *missing_files(job)]
+    return tuple(warnings), tuple(say(path, text) for path, text in blockers)
+
+
+def _with_inner(loaded: LoadedConfig, root: Node, plugins: Plugins) -> LoadedConfig:
+    """`loaded` with the findings of the configs it names. Raises ConfigError with the problems of all of them."""
+    problems: list[str] = []
+    inner: list[LoadedConfig] = []
+    for path, config, overrides in _inner_configs(loaded.job):
+        place = root.place_of(path)
+        problems += [str(Problem(place, path, text)) for text in _bad_references(loaded.job, path, overrides)]
+        try:
+            found, _ = _load_one(loaded.path.parent / config, overrides, plugins, f"{place} (overrides)")
+        except ConfigError as error:
+            problems.append(f"{place}: {dotted(path)}: its config is wrong:\n{error}")
+            continue
+        inner.append(found)
+        if isinstance(loaded.job, PipelineJob) and isinstance(found.job, (PipelineJob, SuiteJob)):
+            problems.append(f"{place}: {dotted(path)}: a stage cannot be a {found.job.job}")
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    warnings = [*loaded.warnings, *(text for found in inner for text in found.warnings)]
+    blockers = [*loaded.blockers, *(text for found in inner for text in found.blockers)]
+    return replace(loaded, warnings=tuple(dict.fromkeys(warnings)), blockers=tuple(dict.fromkeys(blockers)))
+
+
+def _inner_configs(job: Job) -> list[tuple[KeyPath, str, Mapping[str, Any]]]:
+    if isinstance(job, PipelineJob):
+        return [(("stages", i), stage.config, stage.overrides) for i, stage in enumerate(job.stages)]
+    if isinstance(job, SuiteJob):
+        return [(("runs", name), config, {}) for name, config in job.runs.items()]
+    return []
+
+
+def _bad_references(job: Job, path: KeyPath, overrides: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the `${...}` of a stage: only `${stages.NAME.out}` of an earlier stage is known."""
+    earlier = [stage.name for stage in job.stages[: int(path[1])]] if isinstance(job, PipelineJob) else []
+    wrong = []
+    for text in _STAGE.findall(json.dumps(overrides, ensure_ascii=False)):
+        found = _STAGE_OUT.fullmatch(text)
+        if found is None:
+            wrong.append(f"${{{text}}} is not of the form ${{stages.NAME.out}}")
+        elif found[1] not in earlier:
+            wrong.append(f"${{{text}}}: no earlier stage is named {found[1]!r}{nearest(found[1], earlier)}")
+    return wrong

@@ -1,0 +1,93 @@
+"""A config as it was written: values that remember which file and line they came from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ampo_registry.errors import ConfigError
+
+Key = str | int
+KeyPath = tuple[Key, ...]
+Scalar = None | bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file and line (from 1), or a source without lines such as the command line."""
+
+    source: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A scalar, a mapping or a list, and the place of its key (of itself for a list's item)."""
+
+    value: Scalar | dict[str, Node] | list[Node]
+    place: Place
+
+    def plain(self) -> Any:
+        """The value in JSON types."""
+        if isinstance(self.value, dict):
+            return {key: child.plain() for key, child in self.value.items()}
+        if isinstance(self.value, list):
+            return [child.plain() for child in self.value]
+        return self.value
+
+    def child(self, key: Key) -> Node | None:
+        """The entry `key`, or None."""
+        if isinstance(self.value, dict):
+            return self.value.get(str(key))
+        if isinstance(self.value, list) and isinstance(key, int) and 0 <= key < len(self.value):
+            return self.value[key]
+        return None
+
+    def place_of(self, path: KeyPath) -> Place:
+        """The place of `path`, or of the innermost block around it that was written."""
+        node = self
+        for key in path:
+            inner = node.child(key)
+            if inner is None:
+                break
+            node = inner
+        return node.place
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong at a key: where, which key, what."""
+
+    place: Place
+    path: KeyPath
+    text: str
+
+    def __str__(self) -> str:
+        key = dotted(self.path)
+        return f"{self.place}: {key}: {self.text}" if key else f"{self.place}: {self.text}"
+
+
+def dotted(path: KeyPath) -> str:
+    """`path` as a person writes it: a.b.0.c"""
+    return ".".join(str(key) for key in path)
+
+
+def raise_problems(problems: Sequence[Problem]) -> None:
+    """Raise one ConfigError that lists `problems` by file and line; return if there are none."""
+    if not problems:
+        return
+    ordered = sorted(dict.fromkeys(problems), key=lambda problem: (problem.place.source, problem.place.line or 0))
+    raise ConfigError("\n".join(str(problem) for problem in ordered))
+
+
+def nearest(found: str, allowed: Iterable[str]) -> str:
+    """The part of a message that says what may stand there: nearest match first, then all."""
+    names = list(allowed)
+    match = difflib.get_close_matches(found, names, n=1, cutoff=0.6)
+    hint = f"; did you mean {match[0]}?" if match else ""
+    return f"{hint} (allowed: {', '.join(names)})" if names else f"{hint} (nothing is allowed here)"

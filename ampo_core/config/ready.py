@@ -1,0 +1,126 @@
+"""What a run needs of this machine: components that can run here, and files that are there.
+
+`--check` says these as warnings; a real run ends with exit 2 before anything starts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ampo_registry.specs import ComponentSpec
+from pydantic import BaseModel
+
+from ampo_core.config.jobs import EvaluateJob, Job, PoolJob, SftJob, TrainJob
+from ampo_core.config.nodes import Key, KeyPath
+from ampo_core.config.tree import ModelConfig
+
+STAGE_OUTPUT = "${stages."
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def unavailable(job: Job) -> Iterator[tuple[KeyPath, str]]:
+    """Components of `job` that cannot run here, with their own reason."""
+    for path, spec in _components(job, ()):
+        reason = spec.unavailable()
+        if reason is not None:
+            yield path, reason
+
+
+def missing_files(job: Job) -> Iterator[tuple[KeyPath, str]]:
+    """Models, data and other files of `job` that are not there."""
+    for path, model in _models(job):
+        yield from _missing_model(path, model)
+    for path, text in _files(job):
+        if STAGE_OUTPUT not in text and not Path(text).exists():
+            yield path, f"there is no {text} (from {Path.cwd()})"
+
+
+def hub_models(job: Job) -> Iterator[tuple[KeyPath, str]]:
+    """Models that are named by their Hub name and would have to be downloaded."""
+    for path, model in _models(job):
+        if not _offline() and _on_hub(model.path) and not _cached(model.path):
+            yield (*path, "path"), f"{model.path} is not on this machine; a run would download it from the Hub"
+
+
+def _components(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, ComponentSpec]]:
+    if isinstance(value, ComponentSpec):
+        yield path, value
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _components(getattr(value, name), (*path, name))
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _components(item, (*path, name))
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from _components(item, (*path, i))
+
+
+def _models(job: Job) -> Iterator[tuple[KeyPath, ModelConfig]]:
+    if isinstance(job, (TrainJob, SftJob)):
+        yield ("model",), job.model
+    if isinstance(job, EvaluateJob):
+        for name, model in job.models.items():
+            yield ("models", name), model
+    if isinstance(job, PoolJob):
+        for i, teacher in enumerate(job.teachers):
+            yield ("teachers", i, "model"), teacher.model
+
+
+def _files(job: Job) -> Iterator[tuple[KeyPath, str]]:
+    if isinstance(job, (TrainJob, SftJob)):
+        yield from (((*_key("data", "train"), i), text) for i, text in enumerate(job.data.train))
+    if isinstance(job, PoolJob):
+        yield from ((("questions", i), text) for i, text in enumerate(job.questions))
+    if isinstance(job, (TrainJob, EvaluateJob)) and job.evaluation is not None:
+        yield from ((("evaluation", "sets", name, "path"), item.path) for name, item in job.evaluation.sets.items())
+    if isinstance(job, EvaluateJob):
+        yield from ((("comparison", "curves", name), text) for name, text in job.comparison.curves.items())
+    resources = getattr(job, "resources", None)
+    if resources is not None and resources.hostfile is not None:
+        yield ("resources", "hostfile"), resources.hostfile
+
+
+def _key(*keys: Key) -> KeyPath:
+    return keys
+
+
+def _missing_model(path: KeyPath, model: ModelConfig) -> Iterator[tuple[KeyPath, str]]:
+    if model.chat_template is not None and STAGE_OUTPUT not in model.chat_template:
+        if not Path(model.chat_template).is_file():
+            yield (*path, "chat_template"), f"there is no file {model.chat_template}"
+    if STAGE_OUTPUT in model.path or _cached(model.path):
+        return
+    folder = Path(model.path)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            yield (*path, "path"), f"{model.path} is no Hugging Face model: it has no config.json"
+    elif _offline() and _on_hub(model.path):
+        yield (
+            (*path, "path"),
+            f"there is no folder {model.path}, nor is it in the Hugging Face cache (HF_HUB_OFFLINE is set)",
+        )
+    elif not _on_hub(model.path):
+        yield (*path, "path"), f"there is no model folder {model.path} (from {Path.cwd()})"
+
+
+def _on_hub(path: str) -> bool:
+    """True iff `path` can only be a Hub name: name or owner/name, where no such folder or owner folder is here."""
+    return _HUB_NAME.fullmatch(path) is not None and not Path(path.partition("/")[0]).exists()
+
+
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def _cached(path: str) -> bool:
+    """True iff the Hub name `path` has a snapshot in the Hugging Face cache."""
+    if not _HUB_NAME.fullmatch(path):
+        return False
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    return any((cache / f"models--{path.replace('/', '--')}").glob("snapshots/*/config.json"))

@@ -1,0 +1,202 @@
+"""The JSON Schema of configs, with the options of all plugins in it, and how to walk and describe it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ampo_registry.catalog import Catalog, CatalogEntry
+from pydantic import BaseModel
+from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic.json_schema import models_json_schema
+
+from ampo_core.config.component import COMPONENT
+from ampo_core.config.jobs import JOBS
+from ampo_core.config.nodes import Key
+
+Schema = dict[str, Any]
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_EXTENDS = {"type": "string", "description": "another config, relative to this file, that this one is merged into"}
+
+
+def config_schema(catalog: Catalog) -> Schema:
+    """The schema of a whole config file: any job, with every component in `catalog`."""
+    definitions, references = _definitions(list(JOBS.values()), catalog)
+    for job in JOBS.values():
+        block = definitions[_name(references[job])]
+        block["properties"] = {"extends": _EXTENDS, **block["properties"]}
+        block["required"] = ["job", *block.get("required", [])]
+    return {
+        "$schema": DIALECT,
+        "title": "AMPO config",
+        "anyOf": [references[job] for job in JOBS.values()],
+        "$defs": definitions,
+    }
+
+
+class SchemaView:
+    """The schema of one job, walked along a config."""
+
+    def __init__(self, job: type[BaseModel], catalog: Catalog) -> None:
+        self._definitions, references = _definitions([job], catalog)
+        self.root: Schema = references[job]
+
+    def resolve(self, schema: Schema) -> Schema:
+        """`schema` with its reference followed; keys beside `$ref` win."""
+        while "$ref" in schema:
+            schema = {**self._definitions[_name(schema)], **{k: v for k, v in schema.items() if k != "$ref"}}
+        return schema
+
+    def variants(self, schema: Schema) -> list[Schema]:
+        """The alternatives of `schema`, flattened."""
+        schema = self.resolve(schema)
+        for word in ("anyOf", "oneOf", "allOf"):
+            if word in schema:
+                return [leaf for part in schema[word] for leaf in self.variants(part)]
+        return [schema]
+
+    def component(self, schema: Schema) -> tuple[str, str | None] | None:
+        """(kind, default name) where a component stands, else None."""
+        schema = self.resolve(schema)
+        if COMPONENT in schema:
+            default = schema.get("default")
+            return str(schema[COMPONENT]), default if isinstance(default, str) else None
+        inner = [part for word in ("anyOf", "oneOf") for part in schema.get(word, ())]
+        return next((found for part in inner if (found := self.component(part))), None)
+
+    def block(self, schema: Schema, value: Any) -> Schema | None:
+        """The alternative of `schema` that the mapping `value` is meant for."""
+        objects = [leaf for leaf in self.variants(schema) if leaf.get("type") == "object"]
+        name = value.get("type") if isinstance(value, dict) else None
+        named = [leaf for leaf in objects if leaf.get("properties", {}).get("type", {}).get("const") == name]
+        if self.component(schema):
+            return named[0] if named and name is not None else None
+        return objects[0] if objects else None
+
+    def child(self, schema: Schema, value: Any, key: Key) -> Schema | None:
+        """The schema of entry `key` of `value`, or None where the schema knows none."""
+        if isinstance(value, dict):
+            block = self.block(schema, value) or {}
+            found = block.get("properties", {}).get(key, block.get("additionalProperties"))
+            return found if isinstance(found, dict) else None
+        arrays = [leaf for leaf in self.variants(schema) if leaf.get("type") == "array"]
+        if not arrays or not isinstance(key, int):
+            return None
+        fixed = arrays[0].get("prefixItems", [])
+        found = fixed[key] if key < len(fixed) else arrays[0].get("items")
+        return found if isinstance(found, dict) else None
+
+    def at(self, value: Any, path: Sequence[Key]) -> Schema | None:
+        """The schema of `path` inside the whole config `value`."""
+        schema: Schema | None = self.root
+        for key in path:
+            if schema is None:
+                return None
+            schema = self.child(schema, value, key)
+            inside = isinstance(value, dict) or (isinstance(value, list) and isinstance(key, int) and key < len(value))
+            value = (value.get(key) if isinstance(value, dict) else value[key]) if inside else None
+        return schema
+
+    def drops_null(self, schema: Schema, value: Any) -> bool:
+        """True iff null removes an entry of this mapping: it holds names of the user's, none of which may be null."""
+        entries = (self.block(schema, value) or {}).get("additionalProperties")
+        return isinstance(entries, dict) and bool(entries) and not self._admits_null(entries)
+
+    def _admits_null(self, schema: Schema) -> bool:
+        return any(
+            leaf.get("type") == "null" or not ({"type", "enum", "const"} & set(leaf)) for leaf in self.variants(schema)
+        )
+
+    def choices(self, schema: Schema) -> list[str]:
+        """The words that may stand there."""
+        return [str(word) for leaf in self.variants(schema) for word in _words(leaf) if isinstance(word, str)]
+
+    def describe(self, schema: Schema) -> str:
+        """What may stand there, for a person."""
+        if component := self.component(schema):
+            kind, names = component[0], ", ".join(self.choices(schema)) or "none installed"
+            null = " or null" if any(leaf.get("type") == "null" for leaf in self.variants(schema)) else ""
+            return f"a {kind.replace('_', ' ')} ({names}), as a name or {{type: NAME, ...}}{null}"
+        return " or ".join(dict.fromkeys(self._leaf(leaf) for leaf in self.variants(schema)))
+
+    def _leaf(self, leaf: Schema) -> str:
+        if words := _words(leaf):
+            listed = ", ".join(str(word) for word in words)
+            return f"one of {listed}" if len(words) > 1 else listed
+        kind = leaf.get("type")
+        if kind in ("integer", "number"):
+            return ("a whole number" if kind == "integer" else "a number") + _bounds(leaf)
+        if kind == "array":
+            if "prefixItems" in leaf:
+                return f"a list [{', '.join(self.describe(item) for item in leaf['prefixItems'])}]"
+            least = " with at least one item" if leaf.get("minItems") else ""
+            return f"a list of {self.describe(leaf['items'])}{least}" if leaf.get("items") else f"a list{least}"
+        if kind == "string" and "pattern" in leaf:
+            return f"text that matches {leaf['pattern']}"
+        names = {"string": "text", "boolean": "true or false", "null": "null", "object": "a mapping"}
+        return names.get(str(kind), "any value")
+
+
+def _words(leaf: Schema) -> list[Any]:
+    return list(leaf["enum"]) if "enum" in leaf else [leaf["const"]] if "const" in leaf else []
+
+
+def _bounds(leaf: Schema) -> str:
+    signs = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
+    parts = [f"{sign} {leaf[word]:g}" for word, sign in signs.items() if word in leaf]
+    return f" {' and '.join(parts)}" if parts else ""
+
+
+def _name(reference: Schema) -> str:
+    return str(reference["$ref"]).rpartition("/")[2]
+
+
+def _definitions(jobs: list[type[BaseModel]], catalog: Catalog) -> tuple[dict[str, Schema], dict[type, Schema]]:
+    """`$defs` of the jobs and of all components, and the reference of each job."""
+    entries = [entry for entry in catalog.entries() if _has_schema(entry)]
+    models: list[type[BaseModel]] = [*jobs, *(entry.spec for entry in entries)]
+    references, top = models_json_schema([(model, "validation") for model in models])
+    definitions: dict[str, Schema] = top["$defs"]
+    for kind in catalog.kinds():
+        definitions[f"component-{kind}"] = _component(
+            catalog.entries(kind), {entry.spec: references[entry.spec, "validation"] for entry in entries}, definitions
+        )
+    _point_to_components(list(definitions.values()))
+    return definitions, {job: references[job, "validation"] for job in jobs}
+
+
+def _has_schema(entry: CatalogEntry) -> bool:
+    try:
+        entry.spec.model_json_schema()
+    except PydanticInvalidForJsonSchema:
+        return False
+    return True
+
+
+def _component(
+    entries: Sequence[CatalogEntry], references: dict[Any, Schema], definitions: dict[str, Schema]
+) -> Schema:
+    objects: list[Schema] = []
+    for entry in entries:
+        if entry.spec in references:
+            block = definitions[_name(references[entry.spec])]
+            block["required"] = ["type", *(key for key in block.get("required", []) if key != "type")]
+            objects.append(references[entry.spec])
+        else:
+            type_only = {"type": {"const": entry.name, "type": "string"}}
+            objects.append({"type": "object", "properties": type_only, "required": ["type"]})
+    names = [
+        entry.name for entry in entries if not any(field.is_required() for field in entry.spec.model_fields.values())
+    ]
+    return {"anyOf": [{"enum": names, "type": "string"}, *objects]} if names else {"anyOf": objects or [False]}
+
+
+def _point_to_components(nodes: Iterable[Any]) -> None:
+    """Give every place of a component its reference, in place."""
+    for node in nodes:
+        if isinstance(node, dict):
+            if COMPONENT in node:
+                node["$ref"] = f"#/$defs/component-{node[COMPONENT]}"
+            _point_to_components(node.values())
+        elif isinstance(node, list):
+            _point_to_components(node)

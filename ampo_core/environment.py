@@ -1,0 +1,62 @@
+"""What a job gets beside its config: the plugins, the resolved text of the config, the console."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ampo_registry.discovery import Plugins
+from ampo_registry.protocols import BuildContext
+from rich.console import Console
+
+from ampo_core.config.load import LoadedConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """`config` is the resolved config in JSON types and `yaml` the same as text; `config_path` is the file it came
+    from. `console` is where progress is shown."""
+
+    plugins: Plugins
+    config: Mapping[str, Any]
+    yaml: str
+    config_path: Path
+    trust_remote_code: bool = False
+    console: Console = field(default_factory=Console)
+
+    @classmethod
+    def of(
+        cls,
+        loaded: LoadedConfig,
+        plugins: Plugins,
+        *,
+        trust_remote_code: bool = False,
+        console: Console | None = None,
+    ) -> Environment:
+        """The environment of a loaded config."""
+        return cls(plugins, loaded.data, loaded.yaml, loaded.path, trust_remote_code, console or Console())
+
+    def build_context(
+        self,
+        *,
+        run_dir: Path | None = None,
+        model_path: str | None = None,
+        tokenizer: Any = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> BuildContext:
+        """The context in which a component of this config is built; seed and run name come from `run`."""
+        run: Mapping[str, Any] = self.config.get("run") or {}
+        return BuildContext(
+            seed=int(run.get("seed", 0)),
+            run_name=str(run.get("name", "")),
+            run_dir=run_dir,
+            model_path=model_path,
+            tokenizer=tokenizer,
+            rank=rank,
+            world_size=world_size,
+            config=self.config,
+            trust_remote_code=self.trust_remote_code,
+        )

@@ -1,0 +1,110 @@
+"""`ampo-run --plugins`: the components that are installed, and the options of one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from ampo_registry.catalog import BrokenPlugin, CatalogEntry
+from ampo_registry.discovery import Plugins
+from ampo_registry.errors import ConfigError
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ampo_core.config.nodes import nearest
+from ampo_core.config.schema import Schema, SchemaView
+
+
+def show_plugins(plugins: Plugins, console: Console) -> None:
+    """A table of all components by kind, then the broken plugins with their reasons."""
+    table = _table()
+    for header in ("kind", "name"):
+        table.add_column(header, no_wrap=True)
+    for header in ("what it does", "options", "distribution"):
+        table.add_column(header, overflow="fold")
+    for kind in plugins.catalog.kinds():
+        for i, entry in enumerate(plugins.catalog.entries(kind)):
+            table.add_row(
+                f"[bold]{kind}[/]" if i == 0 else "",
+                f"[cyan]{entry.name}[/]",
+                escape(entry.summary + _unavailable(entry)),
+                ", ".join(entry.options),
+                escape(f"{entry.distribution} {entry.version}"),
+            )
+    console.print(table)
+    show_broken(plugins.broken, console)
+
+
+def show_broken(broken: Iterable[BrokenPlugin], console: Console) -> None:
+    """One paragraph for each broken plugin."""
+    for plugin in broken:
+        console.print(f"[red]broken[/] {escape(str(plugin))}", soft_wrap=True)
+
+
+def show_plugin(name: str, plugins: Plugins, console: Console) -> None:
+    """Docstring and options of the components called `name` (of several kinds, if so).
+
+    Raises ConfigError if there is none, with the nearest match.
+    """
+    entries = [entry for entry in plugins.catalog.entries() if entry.name == name]
+    broken = [plugin for plugin in plugins.broken if name in (plugin.name, plugin.distribution)]
+    if not entries and not broken:
+        names = dict.fromkeys(entry.name for entry in plugins.catalog.entries())
+        hidden = "".join(f"\nbroken: {plugin}" for plugin in plugins.broken)
+        raise ConfigError(f"no component is named {name!r}{nearest(name, names)}{hidden}")
+    for entry in entries:
+        _show_entry(entry, plugins, console)
+    show_broken(broken, console)
+
+
+def _show_entry(entry: CatalogEntry, plugins: Plugins, console: Console) -> None:
+    source = f"plugin {entry.plugin} of {entry.distribution} {entry.version}"
+    console.print(f"[bold]{entry.kind}[/] [cyan]{entry.name}[/]  {escape(source)}{escape(_unavailable(entry))}\n")
+    console.print(escape(_unwrapped(entry.spec.__doc__ or "")), "")
+    table = _table()
+    table.add_column("option", no_wrap=True)
+    for header in ("what may stand there", "default", "meaning"):
+        table.add_column(header, overflow="fold")
+    for row in options(entry, plugins):
+        table.add_row(f"[cyan]{row[0]}[/]", *map(escape, row[1:]))
+    console.print(table if entry.options else "no options", "")
+
+
+def options(entry: CatalogEntry, plugins: Plugins) -> list[tuple[str, str, str, str]]:
+    """(name, expected, default, description) of each option of a component."""
+    view = SchemaView(entry.spec, plugins.catalog)
+    block = view.resolve(view.root)
+    rows = []
+    for name, schema in block.get("properties", {}).items():
+        if name != "type":
+            resolved = view.resolve(schema)
+            rows.append(
+                (name, view.describe(schema), default_text(schema, name, block), resolved.get("description", ""))
+            )
+    return rows
+
+
+def default_text(schema: Schema, name: str, block: Schema) -> str:
+    """The default of a key as it would stand in YAML; `required` where there is none."""
+    if name in block.get("required", ()):
+        return "required"
+    return json.dumps(schema.get("default"), ensure_ascii=False)
+
+
+def _table() -> Table:
+    return Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+
+
+def _unavailable(entry: CatalogEntry) -> str:
+    try:
+        reason = entry.spec.model_construct(type=entry.name).unavailable()
+    except Exception as error:  # a plugin's own code; the listing must go on, and says so
+        reason = f"{type(error).__name__}: {error}"
+    return f" (not available here: {reason})" if reason else ""
+
+
+def _unwrapped(text: str) -> str:
+    """A docstring with its paragraphs as single lines."""
+    paragraphs = [" ".join(part.split()) for part in text.strip().split("\n\n")]
+    return "\n\n".join(paragraphs)
