@@ -76,13 +76,26 @@ class Learner:
         policy = self._reference if reference else self.policy
         if policy is None:
             raise RunError("the learner was built without a reference model")
+        return [logprobs for logprobs, _ in self._evaluate(policy, pairs, temperature, entropy=False)]
+
+    def logprobs_and_entropies(
+        self, pairs: Sequence[TokenPair], *, temperature: float
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Log-probs and entropies under the current policy: two [response tokens] tensors for each pair."""
+        return self._evaluate(self.policy, pairs, temperature, entropy=True)
+
+    def _evaluate(
+        self, policy: Policy, pairs: Sequence[TokenPair], temperature: float, *, entropy: bool
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         policy.eval()
-        results: list[torch.Tensor] = [torch.empty(0)] * len(pairs)
+        results = [(torch.empty(0), torch.empty(0))] * len(pairs)
         for batch in microbatches([len(pair) for pair in pairs], self.optimizer.tokens_per_microbatch):
+            chosen = [pairs[i] for i in batch]
             with torch.no_grad():
-                logprobs, _ = policy([pairs[i] for i in batch], temperature, False)
-            for i, part in zip(batch, _split(logprobs, [pairs[i] for i in batch]), strict=True):
-                results[i] = part
+                logprobs, entropies = policy(chosen, temperature, entropy)
+            parts = _split(logprobs, chosen)
+            for i, part, other in zip(batch, parts, _split(entropies, chosen) if entropy else parts, strict=True):
+                results[i] = (part, other)
         return results
 
     def update(self, pairs: Sequence[TokenPair], loss: Loss, *, temperature: float, entropy: bool) -> UpdateReport:
@@ -139,7 +152,7 @@ class Learner:
 
 
 def _split(values: torch.Tensor, pairs: Sequence[TokenPair]) -> list[torch.Tensor]:
-    return list(values.split([len(pair.response_token_ids) for pair in pairs]))
+    return list(torch.split(values, [len(pair.response_token_ids) for pair in pairs]))
 
 
 def _start_deepspeed(policy: Policy, optimizer: OptimizerConfig, config: DeepSpeedConfig) -> Any:

@@ -30,7 +30,7 @@ def token_logprobs(
         return _chunk(hidden, targets, head, temperature, entropy)
     parts = [
         checkpoint(_chunk, states, labels, head, temperature, entropy, use_reentrant=False)
-        for states, labels in zip(hidden.split(size), targets.split(size), strict=True)
+        for states, labels in zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
     ]
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 

@@ -76,7 +76,7 @@ def load_policy(config: ModelConfig, *, trust_remote_code: bool = False) -> Poli
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model = AutoModelForCausalLM.from_pretrained(
         config.path,
         dtype=getattr(torch, config.dtype),

@@ -62,7 +62,7 @@ def join_ranks(threads: int | None = None) -> Ranks:
     if not dist.is_initialized():
         backend = "nccl" if cuda else "gloo"
         if world_size == 1:
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
         else:
             dist.init_process_group(backend)
     return Ranks(rank, world_size, device)

@@ -112,10 +112,6 @@ class TeacherPoolSpec(ComponentSpec):
         self._missing("answers")
 
     def check_questions(self, questions: Sequence[Question]) -> None:
-        """Called once with all training questions before anything starts; raise DataError for a pool that cannot
-        serve them."""
-
-    def check_questions(self, questions: Sequence[Question]) -> None:
         """Called once with all training questions, before anything starts. Raise DataError if this pool cannot
         serve them."""
 

@@ -1,0 +1,275 @@
+"""Everything that a training step uses, built in an order in which bad input is refused before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ampo_registry.protocols import Advantage, BuildContext, RolloutEngine, RunContext, Selector, Trigger
+from ampo_registry.types import Question, SamplingOptions
+
+from ampo_core.config.jobs import TrainJob
+from ampo_core.config.tree import GuidanceConfig
+from ampo_core.data.order import QuestionStream
+from ampo_core.data.questions import LoadedQuestions, load_questions
+from ampo_core.environment import Environment
+from ampo_core.evaluate import HeldOutSet, evaluate_sets, load_sets, sampling_options, set_graders
+from ampo_core.grading import Grader
+from ampo_core.guidance import TeacherLibrary
+from ampo_core.learner import Learner
+from ampo_core.manifest import build_manifest
+from ampo_core.objective import Objective
+from ampo_core.ranks import Ranks, join_ranks
+from ampo_core.reporting import Reporter
+from ampo_core.runfolder import RunFolder, check_free
+from ampo_core.scoring import PolicyScorer
+from ampo_core.tokens import PromptTokenizer, load_tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class GuidanceParts:
+    """What rescues a failed group."""
+
+    config: GuidanceConfig
+    trigger: Trigger
+    library: TeacherLibrary
+    selector: Selector
+    scorer: PolicyScorer
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluator:
+    """Held-out evaluation inside training; without an evaluation block it measures nothing."""
+
+    job: TrainJob
+    sets: tuple[HeldOutSet, ...]
+    graders: dict[str, Grader]
+    engine: RolloutEngine
+    options: SamplingOptions | None
+    ranks: Ranks
+
+    def at_start(self) -> dict[str, float]:
+        """Metrics of the start model, step 0."""
+        return self._evaluate(0) if self.job.evaluation is not None and self.job.evaluation.at_start else {}
+
+    def after(self, step: int) -> dict[str, float]:
+        """Metrics after `step`, if an evaluation is due: every so many steps, and after the last."""
+        evaluation = self.job.evaluation
+        if evaluation is None:
+            return {}
+        due = step == self.job.training.steps or (evaluation.every is not None and step % evaluation.every == 0)
+        return self._evaluate(step) if due else {}
+
+    def _evaluate(self, step: int) -> dict[str, float]:
+        assert self.options is not None
+        self.engine.wake()
+        result = evaluate_sets(
+            self.sets, self.engine, self.graders, self.options, run_seed=self.job.run.seed, step=step, ranks=self.ranks
+        )
+        self.engine.sleep()
+        return result.metrics()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainParts:
+    """A train job, built."""
+
+    job: TrainJob
+    ranks: Ranks
+    questions: tuple[Question, ...]
+    order: QuestionStream
+    grader: Grader
+    guidance: GuidanceParts | None
+    advantage: Advantage
+    objective: Objective
+    learner: Learner
+    engine: RolloutEngine
+    sampling: SamplingOptions
+    evaluator: Evaluator
+    reporter: Reporter
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.job.run.seed
+
+    @property
+    def threshold(self) -> float:
+        """τ; without guidance its default, 0.5 + λ, so that "wrong" means the same."""
+        return self.job.guidance.threshold if self.job.guidance else 0.5 + self.job.reward.format_weight
+
+    @property
+    def resample(self) -> bool:
+        """True if groups that the filter drops are to be made up for."""
+        group_filter = self.job.objective.group_filter
+        return group_filter is not None and group_filter.resample
+
+    def take(self, start: int, count: int) -> list[Question]:
+        """`count` questions from position `start` of the stream on."""
+        return [self.questions[i] for i in self.order.take(start, count)]
+
+    def counted(self) -> dict[str, float]:
+        """What was counted since the last call: verifier failures, and teacher answers that could not be used."""
+        counts = self.grader.take_counts()
+        verifier = {"verifier/timeouts": float(counts.timeouts), "verifier/errors": float(counts.errors)}
+        if self.guidance is None:
+            return verifier
+        left_out = self.guidance.library.take_counts()
+        return {
+            **verifier,
+            "guidance/left_out_incorrect": float(left_out.incorrect),
+            "guidance/left_out_overlong": float(left_out.overlong),
+            "guidance/left_out_ungraded": float(left_out.ungraded),
+            "guidance/unscorable": float(self.guidance.scorer.take_unscorable()),
+        }
+
+
+@contextmanager
+def assemble(job: TrainJob, environment: Environment) -> Iterator[TrainParts]:
+    """Build the parts of `job`; on leaving, workers, engine and trackers are closed.
+
+    Data, teachers, verifier and evaluation sets come first, then models, and the run folder last, so that a refused
+    run leaves nothing behind. Raises ConfigError and DataError for what a person must change.
+    """
+    check_free(Path(job.run.dir) / job.run.name)
+    with ExitStack() as stack:
+        ranks = join_ranks(job.resources.threads)
+        tokenizer = load_tokenizer(job.model, environment.trust_remote_code)
+        context = _build_context(job, environment, tokenizer, ranks)
+        grader = stack.enter_context(Grader(job.reward))
+        loaded = _load(job, tokenizer, grader)
+        library = _library(job, context, tokenizer, grader, ranks, loaded)
+        graders: dict[str, Grader] = {}
+        sets: list[HeldOutSet] = []
+        if job.evaluation is not None:
+            graders = stack.enter_context(set_graders(job.evaluation, grader))
+            sets = load_sets(job.evaluation, job.data, tokenizer, graders)
+
+        training = job.training
+        updates = training.questions_per_batch // training.questions_per_minibatch * training.epochs_per_batch
+        learner = Learner(
+            job.model,
+            training,
+            job.deepspeed,
+            ranks,
+            total_steps=training.steps * updates,
+            warmup_steps=training.warmup_steps,
+            reference=job.objective.kl is not None,
+            trust_remote_code=environment.trust_remote_code,
+        )
+        stack.callback(learner.close)
+        engine = job.rollout.build(context)
+        stack.callback(engine.close)
+        folder = RunFolder.create(job.run, environment.yaml, _manifest(job, environment, loaded), job.checkpoint)
+        reporter = stack.enter_context(
+            Reporter(
+                folder,
+                environment,
+                RunContext(job.run.name, folder.path, "train", job.run.seed, environment.config),
+                [spec.build(context) for spec in job.tracking],
+                tokenizer.tokenizer,
+                title="train",
+                steps=training.steps,
+            )
+        )
+        for line in (*loaded.report.lines(), *(line for item in sets for line in item.report.lines())):
+            reporter.note(line)
+        yield TrainParts(
+            job=job,
+            ranks=ranks,
+            questions=loaded.questions,
+            order=QuestionStream(
+                [file.questions for file in loaded.report.files],
+                seed=job.run.seed,
+                shuffle=job.data.shuffle,
+                weights=job.data.weights,
+            ),
+            grader=grader,
+            guidance=_guidance(job, context, library, learner, tokenizer),
+            advantage=job.objective.advantage.build(context),
+            objective=Objective(job.objective, context, job.rollout.max_response_tokens),
+            learner=learner,
+            engine=engine,
+            sampling=SamplingOptions(
+                job.rollout.temperature, 1.0, job.rollout.max_response_tokens, tokenizer.stop_token_ids
+            ),
+            evaluator=Evaluator(
+                job,
+                tuple(sets),
+                graders,
+                engine,
+                sampling_options(job.evaluation, job.rollout, tokenizer) if job.evaluation else None,
+                ranks,
+            ),
+            reporter=reporter,
+        )
+
+
+def _build_context(job: TrainJob, environment: Environment, tokenizer: PromptTokenizer, ranks: Ranks) -> BuildContext:
+    return BuildContext(
+        seed=job.run.seed,
+        run_name=job.run.name,
+        run_dir=Path(job.run.dir) / job.run.name,
+        model_path=job.model.path,
+        tokenizer=tokenizer.tokenizer,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        config=environment.config,
+        trust_remote_code=environment.trust_remote_code,
+    )
+
+
+def _load(job: TrainJob, tokenizer: PromptTokenizer, grader: Grader) -> LoadedQuestions:
+    return load_questions(
+        job.data.train,
+        tokenizer,
+        max_prompt_tokens=job.data.max_prompt_tokens,
+        overlong_prompts=job.data.overlong_prompts,
+        system_prompt=job.data.system_prompt,
+        check_truth=grader.check_truth,
+    )
+
+
+def _library(
+    job: TrainJob,
+    context: BuildContext,
+    tokenizer: PromptTokenizer,
+    grader: Grader,
+    ranks: Ranks,
+    loaded: LoadedQuestions,
+) -> TeacherLibrary | None:
+    if job.guidance is None:
+        return None
+    pool = job.guidance.teacher_pool.build(context)
+    pool.check_questions(loaded.questions)
+    recorded = job.objective.off_policy.behaviour == "recorded"
+    return TeacherLibrary(pool, tokenizer, grader, ranks, job.rollout.max_response_tokens, recorded)
+
+
+def _guidance(
+    job: TrainJob, context: BuildContext, library: TeacherLibrary | None, learner: Learner, tokenizer: PromptTokenizer
+) -> GuidanceParts | None:
+    if job.guidance is None or library is None:
+        return None
+    return GuidanceParts(
+        config=job.guidance,
+        trigger=job.guidance.trigger.build(context),
+        library=library,
+        selector=job.guidance.selector.build(context),
+        scorer=PolicyScorer(learner, tokenizer),
+    )
+
+
+def _manifest(job: TrainJob, environment: Environment, loaded: LoadedQuestions) -> dict[str, object]:
+    pool = job.guidance.teacher_pool.build(BuildContext()) if job.guidance else None
+    teachers = {a.teacher for q in loaded.questions for a in pool.answers(q)} if pool else set()
+    return build_manifest(
+        job=job.job,
+        seed=job.run.seed,
+        plugins=environment.plugins.distributions,
+        data=[*job.data.train, *(item.path for item in (job.evaluation.sets.values() if job.evaluation else ()))],
+        teachers=sorted(teachers),
+        models=[job.model.path],
+    )

@@ -1,0 +1,196 @@
+"""Guidance (Eq. 3 and 4): teacher answers become candidates, and the selected ones replace wrong rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Literal
+
+from ampo_registry.errors import DataError, PluginError
+from ampo_registry.protocols import SelectionContext, Selector, TeacherPool, Trigger, TriggerContext
+from ampo_registry.types import (
+    Grade,
+    GradeRequest,
+    Guidance,
+    Question,
+    Rollout,
+    RolloutGroup,
+    Selection,
+    SelectionRequest,
+    TeacherAnswer,
+)
+
+from ampo_core.data.seeds import request_rng
+from ampo_core.grading import Grader
+from ampo_core.ranks import Ranks
+from ampo_core.tokens import PromptTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One member of an augmented group: a rollout, or the teacher answer that replaced it."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    reward: float
+    correct: bool
+    rollout: Rollout | None = None
+    selection: Selection | None = None
+
+    @property
+    def off_policy(self) -> bool:
+        """True for a teacher's answer."""
+        return self.selection is not None
+
+    @property
+    def truncated(self) -> bool:
+        """True for a rollout that hit the response limit."""
+        return self.rollout is not None and self.rollout.finish_reason == "length"
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentedGroup:
+    """A question with its G slots after replacement."""
+
+    question: Question
+    slots: tuple[Slot, ...]
+    triggered: bool
+
+
+@dataclass(slots=True)
+class TeacherCounts:
+    """Teacher answers left out, by reason, each answer counted once."""
+
+    incorrect: int = 0
+    overlong: int = 0
+    ungraded: int = 0
+
+
+@dataclass(slots=True)
+class TeacherLibrary:
+    """The pool's answers as graded candidates. Each answer is tokenised and graded once, when first needed."""
+
+    pool: TeacherPool
+    tokenizer: PromptTokenizer
+    grader: Grader
+    ranks: Ranks
+    max_response_tokens: int
+    recorded: bool = False
+    counts: TeacherCounts = field(default_factory=TeacherCounts)
+    _known: dict[str, tuple[Guidance, ...]] = field(default_factory=dict)
+
+    def candidates(self, questions: Sequence[Question]) -> list[tuple[Guidance, ...]]:
+        """The usable teacher answers of each question, in the pool's order; all new ones are graded in one call.
+
+        Left out and counted: answers over the response limit, and answers that do not verify.
+        """
+        new = list({q.uid: q for q in questions if q.uid not in self._known}.values())
+        answers = [(question, answer) for question in new for answer in self.pool.answers(question)]
+        requests = [GradeRequest(answer.text, question.answer, question.source) for question, answer in answers]
+        grades = self.ranks.gather(self.grader.grade(self.ranks.shard(requests)), len(requests))
+        found: dict[str, list[Guidance]] = {question.uid: [] for question in new}
+        for (question, answer), grade in zip(answers, grades, strict=True):
+            guidance = self._guidance(question, answer, grade)
+            if guidance is not None:
+                found[question.uid].append(guidance)
+        self._known.update({uid: tuple(usable) for uid, usable in found.items()})
+        return [self._known[question.uid] for question in questions]
+
+    def take_counts(self) -> TeacherCounts:
+        """Answers left out since the last call of this method."""
+        counts, self.counts = self.counts, TeacherCounts()
+        return counts
+
+    def _guidance(self, question: Question, answer: TeacherAnswer, grade: Grade) -> Guidance | None:
+        token_ids = tuple(self.tokenizer.answer_ids(answer.text, question.prompt_token_ids))
+        if len(token_ids) > self.max_response_tokens:
+            self.counts.overlong += 1
+            return None
+        if grade.status != "ok":
+            self.counts.ungraded += 1
+            return None
+        if not grade.correct:
+            self.counts.incorrect += 1
+            return None
+        logprobs = _behaviour(question, answer, len(token_ids)) if self.recorded else answer.logprobs
+        return Guidance(answer.teacher, answer.text, token_ids, grade, logprobs, answer.quality_score)
+
+
+def _behaviour(question: Question, answer: TeacherAnswer, length: int) -> tuple[float, ...]:
+    """Recorded teacher log-probs, one a token; a missing one for the EOS counts as 0 (π_φ = 1)."""
+    logprobs = answer.logprobs
+    if logprobs is None or len(logprobs) not in (length - 1, length):
+        found = "none" if logprobs is None else str(len(logprobs))
+        raise DataError(
+            f"off_policy.behaviour: recorded needs a log-prob for each of the {length} tokens of {answer.teacher}'s "
+            f"answer to question {question.uid[:12]}; found {found}"
+        )
+    return (*logprobs, 0.0)[:length]
+
+
+def triggered(groups: Sequence[RolloutGroup], trigger: Trigger, step: int) -> list[int]:
+    """Indices of the groups that need guidance; a group without a wrong slot has nothing to replace."""
+    context = TriggerContext(step)
+    return [i for i, group in enumerate(groups) if group.wrong and trigger.fires(group, context)]
+
+
+def select(
+    groups: Sequence[RolloutGroup],
+    candidates: Sequence[tuple[Guidance, ...]],
+    positions: Sequence[int],
+    selector: Selector,
+    *,
+    replacements: int,
+    seed: int,
+    context: SelectionContext,
+) -> list[list[Selection]]:
+    """Selections for each triggered group, in one call of the selector; k = min(k0, N_g, wrong slots)."""
+    requests = [
+        SelectionRequest(
+            question=group.question,
+            rollouts=group.rollouts,
+            candidates=usable,
+            k=min(replacements, len(usable), len(group.wrong)),
+            rng=request_rng(seed, context.step, position),
+        )
+        for group, usable, position in zip(groups, candidates, positions, strict=True)
+    ]
+    asked = [request for request in requests if request.k > 0]
+    chosen = selector.select(asked, context)
+    if len(chosen) != len(asked):
+        raise PluginError(f"{type(selector).__name__}.select answered {len(chosen)} of {len(asked)} requests")
+    answers = iter(_checked(request, selected, selector) for request, selected in zip(asked, chosen, strict=True))
+    return [next(answers) if request.k > 0 else [] for request in requests]
+
+
+def _checked(request: SelectionRequest, selected: Sequence[Selection], selector: Selector) -> list[Selection]:
+    """`selected`, if it keeps the selector's contract: distinct candidates of the request, at most k of them."""
+    chosen = [next((i for i, c in enumerate(request.candidates) if c is s.guidance), -1) for s in selected]
+    if len(chosen) > request.k or -1 in chosen or len(set(chosen)) < len(chosen):
+        raise PluginError(
+            f"{type(selector).__name__}.select must choose at most {request.k} distinct candidates of its request; "
+            f"it chose {len(chosen)} (candidates {chosen}, -1 = not a candidate)"
+        )
+    return list(selected)
+
+
+def augment(
+    group: RolloutGroup,
+    selections: Sequence[Selection],
+    rng: Random,
+    *,
+    triggered: bool,
+    teacher_reward: float | Literal["verified"],
+) -> AugmentedGroup:
+    """The group with one wrong slot, drawn by `rng`, replaced for each selection; the size stays G (Eq. 4)."""
+    slots = [
+        Slot(rollout.token_ids, rollout.text, grade.reward, grade.correct, rollout=rollout)
+        for rollout, grade in zip(group.rollouts, group.grades, strict=True)
+    ]
+    replaced = rng.sample(group.wrong, len(selections))
+    for index, selection in zip(replaced, selections, strict=True):
+        guidance = selection.guidance
+        reward = guidance.grade.reward if teacher_reward == "verified" else teacher_reward
+        slots[index] = Slot(guidance.token_ids, guidance.text, reward, guidance.grade.correct, selection=selection)
+    return AugmentedGroup(group.question, tuple(slots), triggered)

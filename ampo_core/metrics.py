@@ -1,0 +1,119 @@
+"""A step's metrics, by the names of the contract (docs/loop.md explains each)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from statistics import fmean
+
+import torch
+from ampo_registry.types import GroupReport, Rollout, RolloutGroup
+
+from ampo_core.guidance import AugmentedGroup
+from ampo_core.learner import UpdateReport
+from ampo_core.objective import MiniBatchLoss
+from ampo_core.ranks import Ranks
+from ampo_core.runfolder import POLICY_SOURCE
+
+
+class Stopwatch:
+    """Seconds spent in each named part of a step."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._seconds: Counter[str] = Counter()
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to `time/NAME_s`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] += time.perf_counter() - started
+
+    def metrics(self) -> dict[str, float]:
+        """`time/NAME_s` for each part and `time/step_s` for all."""
+        parts = {f"time/{name}_s": seconds for name, seconds in self._seconds.items()}
+        return {**parts, "time/step_s": time.perf_counter() - self._started}
+
+
+def rollout_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    """Rewards, lengths and counts of the sampled rollouts, before any was replaced."""
+    grades = [grade for group in groups for grade in group.grades]
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    lengths = [len(rollout.token_ids) for rollout in rollouts]
+    return {
+        "reward/mean": fmean(grade.reward for grade in grades),
+        "reward/accuracy": fmean(grade.correct for grade in grades),
+        "reward/format": fmean(grade.formatted for grade in grades),
+        "response/length_mean": fmean(lengths),
+        "response/truncated": fmean(rollout.finish_reason == "length" for rollout in rollouts),
+        "tokens/generated": float(sum(lengths)),
+    }
+
+
+def guidance_metrics(groups: Sequence[AugmentedGroup]) -> dict[str, float]:
+    """How often guidance was needed and whose it was. Shares of teachers are of this step's replacements."""
+    selections = [slot.selection for group in groups for slot in group.slots if slot.selection is not None]
+    scores = [selection.score for selection in selections if selection.score is not None]
+    teachers = Counter(selection.guidance.teacher for selection in selections)
+    return {
+        "guidance/triggered": fmean(group.triggered for group in groups),
+        "guidance/replaced": len(selections) / len(groups),
+        **({"guidance/score_mean": fmean(scores)} if scores else {}),
+        **{f"guidance/teacher/{name}": count / len(selections) for name, count in sorted(teachers.items())},
+    }
+
+
+def old_policy_metrics(sampled: Sequence[tuple[Rollout, torch.Tensor, torch.Tensor]], ranks: Ranks) -> dict[str, float]:
+    """Entropy of π_old, token-mean over the on-policy tokens, and mean |log π_trainer − log π_rollout| of them.
+
+    `sampled` holds this rank's rollouts with the trainer's log-probs and entropies, [response tokens] each.
+    """
+    tokens = sum(len(rollout.token_ids) for rollout, _, _ in sampled)
+    entropy = sum(float(entropies.sum()) for _, _, entropies in sampled)
+    gap = sum(float((own.cpu() - torch.tensor(rollout.logprobs)).abs().sum()) for rollout, own, _ in sampled)
+    total = ranks.sum(torch.tensor([tokens, entropy, gap], dtype=torch.float64, device=ranks.device)).tolist()
+    if total[0] == 0:
+        return {}
+    return {"policy/entropy": total[1] / total[0], "policy/rollout_logprob_gap": total[2] / total[0]}
+
+
+def update_metrics(reports: Sequence[UpdateReport], losses: Sequence[MiniBatchLoss], ranks: Ranks) -> dict[str, float]:
+    """Means over the step's optimizer updates; token counts are sums over updates and ranks."""
+    if not reports:
+        return {"tokens/trained": 0.0, "tokens/padding": 0.0}
+    names = ("loss", "loss_on", "loss_off", "clipped")
+    sums = [[loss.sums().get(name, 0.0) for name in names] for loss in losses]
+    local = [*(sum(column) for column in zip(*sums, strict=True)), sum(r.tokens for r in reports)]
+    local.append(sum(r.padding for r in reports))
+    total = ranks.sum(torch.tensor(local, dtype=torch.float64, device=ranks.device)).tolist()
+    on_policy_tokens = sum(loss.on_policy_tokens for loss in losses)
+    norms = [report.grad_norm for report in reports if not report.skipped]
+    return {
+        "policy/loss": total[0] / len(reports),
+        "policy/loss_on": total[1] / len(reports),
+        "policy/loss_off": total[2] / len(reports),
+        "policy/clip_fraction": total[3] / on_policy_tokens if on_policy_tokens else 0.0,
+        "policy/grad_norm": fmean(norms) if norms else math.nan,
+        "policy/skipped_updates": float(sum(report.skipped for report in reports)),
+        "policy/learning_rate": reports[-1].learning_rate,
+        "tokens/trained": total[4],
+        "tokens/padding": total[5],
+    }
+
+
+def group_report(group: AugmentedGroup) -> GroupReport:
+    """The group as observers and samples.jsonl see it."""
+    selections = [slot.selection for slot in group.slots]
+    return GroupReport(
+        question=group.question,
+        texts=tuple(slot.text for slot in group.slots),
+        rewards=tuple(slot.reward for slot in group.slots),
+        sources=tuple(POLICY_SOURCE if chosen is None else chosen.guidance.teacher for chosen in selections),
+        scores=tuple(None if chosen is None else chosen.score for chosen in selections),
+    )

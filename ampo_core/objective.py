@@ -1,0 +1,233 @@
+"""The loss (Eq. 2 and 7): weights for every sequence of a mini-batch, and the loss of any part of it.
+
+Loss = Σ weight · token loss over all sequences. The weights come from the whole mini-batch of all ranks, so how
+its sequences are packed, split, accumulated or sharded changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from ampo_registry.protocols import Aggregator, BuildContext, Shaping
+from ampo_registry.types import Totals
+
+from ampo_core.config.tree import ObjectiveConfig, OffPolicyConfig, OnPolicyConfig
+from ampo_core.packing import TokenPair
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSequence:
+    """A response as the objective sees it. Log-prob tensors are [response tokens], without gradient.
+
+    `question` numbers the question within the mini-batch; `old_log_probs` are those of π_old (on-policy);
+    `behaviour_log_probs` are log π_φ where recorded (off-policy), `reference_log_probs` those of the start model.
+    `masked` leaves the sequence out of loss and denominators.
+    """
+
+    pair: TokenPair
+    question: int
+    advantage: float
+    off_policy: bool
+    old_log_probs: torch.Tensor | None = None
+    behaviour_log_probs: torch.Tensor | None = None
+    reference_log_probs: torch.Tensor | None = None
+    masked: bool = False
+
+    @property
+    def length(self) -> int:
+        """Response tokens."""
+        return len(self.pair.response_token_ids)
+
+
+class Objective:
+    """The objective block with its aggregators and shaping built."""
+
+    def __init__(self, config: ObjectiveConfig, context: BuildContext, max_response_tokens: int) -> None:
+        self.config = config
+        self.max_response_tokens = max_response_tokens
+        self.shaping: Shaping = config.off_policy.shaping.build(context)
+        self._on: Aggregator = config.on_policy.aggregator.build(context)
+        self._off: Aggregator = config.off_policy.aggregator.build(context)
+
+    @property
+    def regularised(self) -> bool:
+        """True if entropy or KL give every sequence a gradient, whatever its advantage."""
+        return self.config.entropy_coefficient > 0 or self.config.kl is not None
+
+    def trained(self, sequences: Sequence[TrainSequence]) -> list[int]:
+        """Indices of the sequences that need a forward: unmasked, and with a gradient. The others still count in
+        the denominators."""
+        return [i for i, s in enumerate(sequences) if not s.masked and (self.regularised or s.advantage != 0.0)]
+
+    def weights(self, sequences: Sequence[TrainSequence]) -> torch.Tensor:
+        """The weight of each token of each sequence of a mini-batch: [sequences] float64.
+
+        The aggregator is asked once per scope and source; its weights are multiplied by the term's weight and,
+        for scope `group`, by 1/questions. Masked sequences weigh 0.
+        """
+        weights = torch.zeros(len(sequences), dtype=torch.float64)
+        trained = [i for i, sequence in enumerate(sequences) if not sequence.masked]
+        scopes: dict[int, list[int]] = {}
+        for i in trained:
+            scopes.setdefault(sequences[i].question if self.config.scope == "group" else 0, []).append(i)
+        questions = len({sequence.question for sequence in sequences}) if self.config.scope == "group" else 1
+        for members in scopes.values():
+            everything = self._totals(sequences, members)
+            for off_policy in (False, True):
+                chosen = [i for i in members if sequences[i].off_policy is off_policy]
+                if not chosen:
+                    continue
+                totals = self._totals(sequences, chosen)
+                term = self.config.off_policy if off_policy else self.config.on_policy
+                lengths = torch.tensor([sequences[i].length for i in chosen])
+                rule = (self._off if off_policy else self._on).token_weights(lengths, totals)
+                weights[chosen] = rule * term_weight(term, totals, everything) / questions
+        return weights
+
+    def _totals(self, sequences: Sequence[TrainSequence], members: Sequence[int]) -> Totals:
+        return Totals(sum(sequences[i].length for i in members), len(members), self.max_response_tokens)
+
+
+def term_weight(term: OnPolicyConfig | OffPolicyConfig, totals: Totals, everything: Totals) -> float:
+    """The weight of a term in its scope: 1, its share of the responses or of the tokens, or a given number."""
+    if term.weight == "unit":
+        return 1.0
+    if term.weight == "proportional":
+        return totals.sequences / everything.sequences
+    if term.weight == "token_share":
+        return totals.tokens / everything.tokens
+    return float(term.weight)
+
+
+class MiniBatchLoss:
+    """The loss of one mini-batch, micro-batch by micro-batch; adds up what the metrics need on the way.
+
+    `sequences` are those of all ranks; `chosen` are the indices that this rank forwards, in the learner's order;
+    none of them may be masked.
+    """
+
+    def __init__(self, objective: Objective, sequences: Sequence[TrainSequence], chosen: Sequence[int]) -> None:
+        self._objective = objective
+        self._sequences = [sequences[i] for i in chosen]
+        self._weights = objective.weights(sequences)[list(chosen)]
+        self._trained_tokens = sum(sequence.length for sequence in sequences if not sequence.masked)
+        self.on_policy_tokens = sum(s.length for s in sequences if not s.masked and not s.off_policy)
+        self._sums: dict[str, torch.Tensor] = {}
+
+    def __call__(
+        self, indices: list[int], log_probs: list[torch.Tensor], entropies: list[torch.Tensor]
+    ) -> torch.Tensor:
+        """The part of the loss of the sequences `indices`, from their log-probs and entropies ([tokens] each)."""
+        config = self._objective.config
+        total = log_probs[0].new_zeros(())
+        for off_policy in (False, True):
+            chosen = [
+                (self._sequences[i], self._weights[i], part)
+                for i, part in zip(indices, log_probs, strict=True)
+                if self._sequences[i].off_policy is off_policy
+            ]
+            if not chosen:
+                continue
+            tokens = _Tokens.of(*zip(*chosen, strict=True))
+            if off_policy:
+                losses = off_policy_losses(tokens, config.off_policy, self._objective.shaping)
+            else:
+                losses, clipped = on_policy_losses(tokens, config.on_policy)
+                self._add("clipped", clipped)
+                if config.kl is not None:
+                    kl = kl_estimates(tokens.log_probs, tokens.reference, config.kl.estimator)
+                    losses = losses + config.kl.coefficient * kl
+            term = (tokens.weights * losses).sum()
+            self._add("loss_off" if off_policy else "loss_on", term)
+            total = total + term
+        if config.entropy_coefficient > 0 and self._trained_tokens > 0:
+            total = total - config.entropy_coefficient * torch.cat(entropies).sum() / self._trained_tokens
+        self._add("loss", total)
+        return total
+
+    def sums(self) -> Mapping[str, float]:
+        """Sums over the calls so far: loss, loss_on, loss_off, clipped (tokens)."""
+        return {name: float(value) for name, value in self._sums.items()}
+
+    def _add(self, name: str, value: torch.Tensor) -> None:
+        self._sums[name] = self._sums.get(name, torch.zeros_like(value)).detach() + value.detach()
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """The tokens of several sequences of one source, concatenated: [tokens] tensors."""
+
+    log_probs: torch.Tensor
+    weights: torch.Tensor
+    advantages: torch.Tensor
+    old: torch.Tensor
+    behaviour: torch.Tensor
+    reference: torch.Tensor
+
+    @classmethod
+    def of(
+        cls,
+        sequences: tuple[TrainSequence, ...],
+        weights: tuple[torch.Tensor, ...],
+        log_probs: tuple[torch.Tensor, ...],
+    ) -> _Tokens:
+        joined = torch.cat(log_probs)
+        lengths = torch.tensor([len(part) for part in log_probs])
+
+        def spread(values: torch.Tensor) -> torch.Tensor:
+            return values.repeat_interleave(lengths).to(joined)
+
+        def recorded(parts: Sequence[torch.Tensor | None]) -> torch.Tensor:
+            zeros = (torch.zeros(len(own)) for own in log_probs)
+            return torch.cat([z if p is None else p for p, z in zip(parts, zeros, strict=True)]).to(joined)
+
+        return cls(
+            log_probs=joined,
+            weights=spread(torch.stack(list(weights))),
+            advantages=spread(torch.tensor([s.advantage for s in sequences], dtype=torch.float64)),
+            old=recorded([s.old_log_probs for s in sequences]),
+            behaviour=recorded([s.behaviour_log_probs for s in sequences]),
+            reference=recorded([s.reference_log_probs for s in sequences]),
+        )
+
+
+def on_policy_losses(tokens: _Tokens, config: OnPolicyConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """−CLIP(r, A, ε) of each token [tokens], and how many tokens the clip binds for (Eq. 2)."""
+    log_ratio = tokens.log_probs - tokens.old
+    if config.log_ratio_clamp is not None:
+        log_ratio = log_ratio.clamp(-config.log_ratio_clamp, config.log_ratio_clamp)
+    ratio = log_ratio.exp()
+    losses = -tokens.advantages * ratio
+    clipped = torch.zeros((), dtype=torch.int64, device=losses.device)
+    if config.clip is not None:
+        low, high = config.clip
+        bounded = -tokens.advantages * ratio.clamp(1.0 - low, 1.0 + high)
+        clipped = (bounded > losses).sum()
+        losses = torch.maximum(losses, bounded)
+    if config.dual_clip is not None:
+        capped = torch.minimum(losses, -tokens.advantages * config.dual_clip)
+        losses = torch.where(tokens.advantages < 0, capped, losses)
+    return losses, clipped
+
+
+def off_policy_losses(tokens: _Tokens, config: OffPolicyConfig, shaping: Shaping) -> torch.Tensor:
+    """−f(r̂)·Â of each teacher token [tokens] (Eq. 7); π_φ is 1 unless recorded."""
+    shaped = shaping.shape(tokens.log_probs - tokens.behaviour)
+    losses = -tokens.advantages * shaped
+    if config.clip is not None:
+        low, high = config.clip
+        losses = torch.maximum(losses, -tokens.advantages * shaped.clamp(1.0 - low, 1.0 + high))
+    return losses
+
+
+def kl_estimates(log_probs: torch.Tensor, reference: torch.Tensor, estimator: str) -> torch.Tensor:
+    """Estimates of KL(π_θ‖π_ref) at each token [tokens]: k1 = −log x, k2 = (log x)²/2, k3 = x − 1 − log x with
+    x = π_ref/π_θ."""
+    log_x = reference - log_probs
+    if estimator == "k1":
+        return -log_x
+    if estimator == "k2":
+        return log_x.square() / 2
+    return log_x.exp() - 1.0 - log_x

@@ -1,0 +1,92 @@
+"""Comprehension scoring (Eq. 5): how likely the ground truth is to the student after a teacher's reasoning."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ampo_registry.types import Guidance, Question
+
+from ampo_core.learner import Learner
+from ampo_core.packing import TokenPair
+from ampo_core.tokens import PromptTokenizer
+
+OPEN, CLOSE = "<answer>", "</answer>"
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectedTrajectory:
+    """A teacher's text with the ground truth in place of its answer; `start`:`end` are the truth's characters."""
+
+    text: str
+    start: int
+    end: int
+
+
+def corrected_trajectory(text: str, truth: str) -> CorrectedTrajectory | None:
+    """`text` with what stands in its answer tags replaced by `truth`, or None without exactly one `<answer>`.
+
+    The whitespace after `<answer>` is kept (a blank where there is none), ` </answer>` follows the truth, and
+    the rest is dropped; an unclosed tag is completed so. The EOS is the tokenizer's business.
+    """
+    if text.count(OPEN) != 1:
+        return None
+    reasoning, answer = text.split(OPEN)
+    blank = re.match(r"\s*", answer)
+    prefix = f"{reasoning}{OPEN}{(blank.group() if blank else '') or ' '}"
+    return CorrectedTrajectory(f"{prefix}{truth} {CLOSE}", len(prefix), len(prefix) + len(truth))
+
+
+def answer_tokens(tokenizer: Any, trajectory: CorrectedTrajectory) -> tuple[list[int], list[int]]:
+    """Token ids before the truth and those of the truth: every token that overlaps one of its characters.
+
+    What follows the truth cannot change its log-probs and is left out, after the whole text was tokenised.
+    """
+    encoded = tokenizer(trajectory.text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    scored = [
+        i for i, (start, end) in enumerate(offsets) if start < trajectory.end and end > trajectory.start and end > start
+    ]
+    if not scored:
+        return list(ids), []
+    return list(ids[: scored[0]]), list(ids[scored[0] : scored[-1] + 1])
+
+
+class PolicyScorer:
+    """Scores with the learner's current policy, all items in token-budget batches, shared out over the ranks.
+
+    Items without exactly one `<answer>`, or longer than a micro-batch, get an empty list and are counted.
+    """
+
+    def __init__(self, learner: Learner, tokenizer: PromptTokenizer) -> None:
+        self._learner = learner
+        self._tokenizer = tokenizer
+        self._unscorable = 0
+
+    def answer_logprobs(self, items: Sequence[tuple[Question, Guidance]]) -> list[list[float]]:
+        """Log-probs of the ground truth's tokens for each (question, guidance): temperature 1, current policy."""
+        pairs = [self._pair(question, guidance) for question, guidance in items]
+        known = [i for i, pair in enumerate(pairs) if pair is not None]
+        self._unscorable += len(pairs) - len(known)
+        ranks = self._learner.ranks
+        mine = [pair for i in ranks.shard(known) if (pair := pairs[i]) is not None]
+        scores = [part.tolist() for part in self._learner.logprobs(mine, temperature=1.0)]
+        results: list[list[float]] = [[] for _ in items]
+        for i, score in zip(known, ranks.gather(scores, len(known)), strict=True):
+            results[i] = score
+        return results
+
+    def take_unscorable(self) -> int:
+        """Items that could not be scored since the last call of this method."""
+        count, self._unscorable = self._unscorable, 0
+        return count
+
+    def _pair(self, question: Question, guidance: Guidance) -> TokenPair | None:
+        trajectory = corrected_trajectory(guidance.text, question.answer)
+        if trajectory is None:
+            return None
+        before, truth = answer_tokens(self._tokenizer.tokenizer, trajectory)
+        pair = TokenPair((*question.prompt_token_ids, *before), tuple(truth))
+        return pair if truth and len(pair) <= self._learner.optimizer.tokens_per_microbatch else None
