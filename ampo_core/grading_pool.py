@@ -1,0 +1,116 @@
+"""The processes that grading runs in: each task has a deadline, and a dead worker costs one task."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+from ampo_registry.errors import RunError
+from ampo_registry.specs import RewardSpec
+from ampo_registry.types import GradeStatus
+from pebble import ProcessExpired, ProcessPool
+
+from ampo_core import grading_worker
+
+MAX_WORKERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a task: its result, or with a status that is not ok the reason."""
+
+    status: GradeStatus
+    value: Any
+
+
+class GradingPool:
+    """Worker processes that have built the reward. `close` ends them, whatever they are doing."""
+
+    def __init__(self, spec: RewardSpec) -> None:
+        self._spec = spec
+        self._pool = self._start()
+        self._closed = False
+
+    def run(self, task: Callable[..., Any], arguments: Sequence[object]) -> list[Outcome]:
+        """`task` of each argument, in order, each within `timeout_s` seconds of its start.
+
+        If the pool as a whole breaks (all idle workers were killed), what has no result is run again, once, in a
+        fresh one. Raises RunError if that breaks too.
+        """
+        try:
+            return self._run(task, arguments, {})
+        except _PoolBroken as broken:
+            self._restart()
+            try:
+                return self._run(task, arguments, broken.done)
+            except _PoolBroken as again:
+                raise RunError(f"the grading workers keep dying: {again}") from again
+
+    def close(self) -> None:
+        """End the workers and wait until they are gone. May be called twice."""
+        self._closed = True
+        self._pool.stop()
+        self._pool.join()
+
+    def _run(self, task: Callable[..., Any], arguments: Sequence[object], done: dict[int, Outcome]) -> list[Outcome]:
+        futures: dict[int, Future[Any]] = {}
+        try:
+            for index, argument in enumerate(arguments):
+                if index not in done:
+                    futures[index] = self._pool.schedule(task, args=(argument,), timeout=self._spec.timeout_s)
+        except RuntimeError as error:
+            if self._closed:
+                raise
+            raise _PoolBroken(str(error), done) from error
+        broken: BrokenProcessPool | None = None
+        for index, future in futures.items():
+            try:
+                done[index] = self._outcome(future)
+            except BrokenProcessPool as error:
+                broken = error
+        if broken is not None:
+            raise _PoolBroken(str(broken), done) from broken
+        return [done[index] for index in range(len(arguments))]
+
+    def _outcome(self, future: Future[Any]) -> Outcome:
+        try:
+            return Outcome("ok", future.result())
+        except TimeoutError:
+            return Outcome("timeout", f"no verdict within {self._spec.timeout_s:g} s")
+        except ProcessExpired as error:
+            return Outcome("error", f"the worker died (exit code {error.exitcode})")
+
+    def _start(self) -> ProcessPool:
+        # Not fork: the parent may hold torch's threads and a CUDA context.
+        return ProcessPool(
+            max_workers=worker_count(self._spec),
+            context=multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn"),
+            initializer=grading_worker.start,
+            initargs=(self._spec,),
+        )
+
+    def _restart(self) -> None:
+        self._pool.stop()
+        self._pool.join()
+        self._pool = self._start()
+
+
+class _PoolBroken(Exception):
+    """The pool stopped working; `done` holds the outcomes it had given by then."""
+
+    def __init__(self, reason: str, done: dict[int, Outcome]) -> None:
+        super().__init__(reason)
+        self.done = done
+
+
+def worker_count(spec: RewardSpec) -> int:
+    """The number of workers: as said, or for `auto` the usable CPU cores, at most 16."""
+    if spec.workers != "auto":
+        return spec.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MAX_WORKERS)

@@ -1,0 +1,87 @@
+"""What runs inside a grading worker. A worker must not import torch: it is started anew after every timeout."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+
+from ampo_registry.protocols import BuildContext, Reward
+from ampo_registry.specs import RewardSpec
+from ampo_registry.types import Grade, GradeRequest
+
+MEMORY_BYTES = 4 * 2**30
+"""Address space that a worker may take beyond what it had when it was ready."""
+
+
+class Failure(str):
+    """Why a task has no result; crosses the process boundary as a value, so that no exception must be pickled."""
+
+
+_reward: Reward | None = None
+_start_failure = Failure("")
+
+
+def start(spec: RewardSpec) -> None:
+    """Make this process a worker: build the reward, warm it up on its canaries, then cap its memory.
+
+    A reward that cannot be started is kept as the failure that every task of this worker returns.
+    """
+    global _reward, _start_failure
+    # Ctrl-C reaches the whole process group; the parent decides what becomes of its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        reward = spec.build(BuildContext())
+        for request, _ in spec.canaries():
+            reward.grade([request])
+    except BaseException as error:
+        _start_failure = Failure(f"the reward cannot be started: {_describe(error)}")
+        return
+    _limit_memory()
+    _reward = reward
+
+
+def ready(_: object) -> Failure | None:
+    """Whether the reward was started."""
+    return _start_failure if _reward is None else None
+
+
+def grade_one(request: GradeRequest) -> Grade | Failure:
+    """The grade of one response."""
+    if _reward is None:
+        return _start_failure
+    try:
+        (grade,) = _reward.grade([request])
+    except BaseException as error:  # Math-Verify and sympy raise MemoryError and bare BaseExceptions on bad answers
+        return Failure(_describe(error))
+    if not isinstance(grade, Grade) or not math.isfinite(grade.reward):
+        return Failure(f"the reward gave {grade!r} instead of a Grade with a finite number")
+    return grade
+
+
+def check_one(truth: str) -> str | Failure | None:
+    """What the reward's `check_truth` says."""
+    if _reward is None:
+        return _start_failure
+    try:
+        return _reward.check_truth(truth)
+    except BaseException as error:
+        return Failure(_describe(error))
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:500]
+
+
+def _limit_memory() -> None:
+    if sys.platform != "linux":  # elsewhere RLIMIT_AS does not exist or is not kept
+        return
+    import resource
+
+    import psutil
+
+    limit = psutil.Process().memory_info().vms + MEMORY_BYTES
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))

@@ -1,0 +1,12 @@
+"""Rewards: how a response is verified."""
+
+from ampo_registry import ComponentSpec, hookimpl
+
+from ampo_plugins.rewards.choice import Choice
+from ampo_plugins.rewards.math_verify import MathVerify
+
+
+@hookimpl
+def ampo_specs() -> list[type[ComponentSpec]]:
+    """The built-in rewards."""
+    return [Choice, MathVerify]
