@@ -98,7 +98,7 @@ def _table() -> Table:
 
 def _unavailable(entry: CatalogEntry) -> str:
     try:
-        reason = entry.spec.model_construct(type=entry.name).unavailable()
+        reason = entry.spec.model_construct().unavailable()
     except Exception as error:  # a plugin's own code; the listing must go on, and says so
         reason = f"{type(error).__name__}: {error}"
     return f" (not available here: {reason})" if reason else ""

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ampo_registry.specs import AggregatorSpec, build_options
+
 from ampo_core.config.jobs import EvaluateJob, Job, PipelineJob, PoolJob, SftJob, SuiteJob, TrainJob
 from ampo_core.config.nodes import KeyPath, nearest
 from ampo_core.config.tree import EvaluationConfig, ResourcesConfig
@@ -54,7 +56,7 @@ def _guidance(job: TrainJob) -> Iterator[Finding]:
         text = f"found {guidance.replacements}, more than the {group_size} rollouts of a group (rollout.group_size)"
         yield Finding(("guidance", "replacements"), text)
     off_policy = job.objective.off_policy
-    if job.objective.scope == "batch" and off_policy.weight == "unit":
+    if job.objective.scope == "batch" and off_policy.weight == "unit" and not _fixed_normaliser(off_policy.aggregator):
         text = (
             "unit with scope batch lets a single teacher answer among all questions of a mini-batch become the whole "
             "off-policy term; consider weight: proportional or scope: group"
@@ -66,6 +68,12 @@ def _guidance(job: TrainJob) -> Iterator[Finding]:
     elif off_policy.clip is not None:
         text = "the shaped ratio never exceeds 1 here, so this clip can only bind for negative advantages"
         yield Finding(("objective", "off_policy", "clip"), text, "warning")
+
+
+def _fixed_normaliser(aggregator: AggregatorSpec) -> bool:
+    """True iff the term is a plain sum over tokens, whatever the number of teacher answers."""
+    options = build_options(aggregator)
+    return options["type"] == "constant" and not options.get("per_sequence")
 
 
 def _objective(job: TrainJob) -> Iterator[Finding]:
@@ -137,7 +145,8 @@ def _checkpoint(job: TrainJob) -> Iterator[Finding]:
 def _sft(job: SftJob) -> Iterator[Finding]:
     training = job.training
     if training.tokens_per_microbatch < job.data.max_tokens:
-        text = f"found {training.tokens_per_microbatch}, less than one example may have (data.max_tokens {job.data.max_tokens})"
+        longest = f"one example may have data.max_tokens = {job.data.max_tokens}"
+        text = f"found {training.tokens_per_microbatch}; {longest}"
         yield Finding(("training", "tokens_per_microbatch"), text)
     yield from _divides_over_ranks(training.batch * training.accumulation, ("training", "batch"), job.resources)
 

@@ -38,14 +38,14 @@ class TrainJob(Block):
     data: DataConfig
     rollout: RolloutField = "vllm"  # type: ignore[assignment]
     reward: Reward = "math_verify"  # type: ignore[assignment]
-    guidance: GuidanceConfig | None = {}  # type: ignore[assignment]
-    objective: ObjectiveConfig = {}  # type: ignore[assignment]
+    guidance: GuidanceConfig | None = Field(default={})  # type: ignore[assignment]
+    objective: ObjectiveConfig = Field(default={})  # type: ignore[assignment]
     training: TrainingConfig = TrainingConfig()
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     evaluation: EvaluationConfig | None = None
     checkpoint: CheckpointConfig = CheckpointConfig()
     resources: ResourcesConfig = ResourcesConfig()
-    tracking: list[TrackerField] = ["tensorboard"]  # type: ignore[list-item]
+    tracking: list[TrackerField] = Field(default=["tensorboard"])  # type: ignore[list-item]
 
 
 class SftDataConfig(Block):

@@ -85,18 +85,24 @@ def _load_one(
 
 
 def _rebase(node: Node, path: Path) -> Node:
-    """Stages' configs that stand in a parent's file, made relative to the folder of `path`."""
-    stages = node.child("stages")
-    if not isinstance(node.value, dict) or stages is None or not isinstance(stages.value, list):
+    """`node` with the configs of stages and runs as absolute paths: they are relative to the file that says them."""
+    entries = dict(node.value) if isinstance(node.value, dict) else {}
+    stages, runs = entries.get("stages"), entries.get("runs")
+    if stages is not None and isinstance(stages.value, list):
+        entries["stages"] = Node([_absolute(stage, "config", path) for stage in stages.value], stages.place)
+    if runs is not None and isinstance(runs.value, dict):
+        for name in runs.value:
+            entries["runs"] = _absolute(entries["runs"], name, path)
+    return Node(entries, node.place)
+
+
+def _absolute(node: Node, key: str, path: Path) -> Node:
+    config = node.child(key)
+    if not isinstance(node.value, dict) or config is None or not isinstance(config.value, str):
         return node
-    rebased = []
-    for stage in stages.value:
-        config = stage.child("config")
-        if isinstance(stage.value, dict) and config is not None and isinstance(config.value, str) and config.place.line:
-            target = os.path.relpath(Path(config.place.source).parent / config.value, path.parent)
-            stage = Node({**stage.value, "config": Node(Path(target).as_posix(), config.place)}, stage.place)
-        rebased.append(stage)
-    return Node({**node.value, "stages": Node(rebased, stages.place)}, node.place)
+    folder = Path(config.place.source).parent if config.place.line else path.parent
+    target = Path(os.path.abspath(folder / config.value)).as_posix()
+    return Node({**node.value, key: Node(target, config.place)}, node.place)
 
 
 def _job_name(layers: Sequence[Node], settings: Sequence[tuple[str, Node]]) -> str:
@@ -144,7 +150,7 @@ def _with_inner(loaded: LoadedConfig, root: Node, plugins: Plugins) -> LoadedCon
         place = root.place_of(path)
         problems += [str(Problem(place, path, text)) for text in _bad_references(loaded.job, path, overrides)]
         try:
-            found, _ = _load_one(loaded.path.parent / config, overrides, plugins, f"{place} (overrides)")
+            found, _ = _load_one(_shown(Path(config)), overrides, plugins, f"{place} (overrides)")
         except ConfigError as error:
             problems.append(f"{place}: {dotted(path)}: its config is wrong:\n{error}")
             continue
@@ -156,6 +162,11 @@ def _with_inner(loaded: LoadedConfig, root: Node, plugins: Plugins) -> LoadedCon
     warnings = [*loaded.warnings, *(text for found in inner for text in found.warnings)]
     blockers = [*loaded.blockers, *(text for found in inner for text in found.blockers)]
     return replace(loaded, warnings=tuple(dict.fromkeys(warnings)), blockers=tuple(dict.fromkeys(blockers)))
+
+
+def _shown(path: Path) -> Path:
+    """`path` as errors name it: relative to the working directory where it lies inside."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _inner_configs(job: Job) -> list[tuple[KeyPath, str, Mapping[str, Any]]]:

@@ -15,7 +15,7 @@ from ampo_registry.specs import ComponentSpec
 from pydantic import BaseModel
 
 from ampo_core.config.jobs import EvaluateJob, Job, PoolJob, SftJob, TrainJob
-from ampo_core.config.nodes import Key, KeyPath
+from ampo_core.config.nodes import KeyPath
 from ampo_core.config.tree import ModelConfig
 
 STAGE_OUTPUT = "${stages."
@@ -73,7 +73,7 @@ def _models(job: Job) -> Iterator[tuple[KeyPath, ModelConfig]]:
 
 def _files(job: Job) -> Iterator[tuple[KeyPath, str]]:
     if isinstance(job, (TrainJob, SftJob)):
-        yield from (((*_key("data", "train"), i), text) for i, text in enumerate(job.data.train))
+        yield from ((("data", "train", i), text) for i, text in enumerate(job.data.train))
     if isinstance(job, PoolJob):
         yield from ((("questions", i), text) for i, text in enumerate(job.questions))
     if isinstance(job, (TrainJob, EvaluateJob)) and job.evaluation is not None:
@@ -85,14 +85,10 @@ def _files(job: Job) -> Iterator[tuple[KeyPath, str]]:
         yield ("resources", "hostfile"), resources.hostfile
 
 
-def _key(*keys: Key) -> KeyPath:
-    return keys
-
-
 def _missing_model(path: KeyPath, model: ModelConfig) -> Iterator[tuple[KeyPath, str]]:
-    if model.chat_template is not None and STAGE_OUTPUT not in model.chat_template:
-        if not Path(model.chat_template).is_file():
-            yield (*path, "chat_template"), f"there is no file {model.chat_template}"
+    template = model.chat_template
+    if template is not None and STAGE_OUTPUT not in template and not Path(template).is_file():
+        yield (*path, "chat_template"), f"there is no file {template}"
     if STAGE_OUTPUT in model.path or _cached(model.path):
         return
     folder = Path(model.path)

@@ -16,6 +16,7 @@ from ampo_core.config.nodes import Key
 
 Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_FEW = 4
 _EXTENDS = {"type": "string", "description": "another config, relative to this file, that this one is merged into"}
 
 
@@ -116,7 +117,8 @@ class SchemaView:
         if component := self.component(schema):
             kind, names = component[0], ", ".join(self.choices(schema)) or "none installed"
             null = " or null" if any(leaf.get("type") == "null" for leaf in self.variants(schema)) else ""
-            return f"a {kind.replace('_', ' ')} ({names}), as a name or {{type: NAME, ...}}{null}"
+            article = "an" if kind[0] in "aeiou" else "a"
+            return f"{article} {kind.replace('_', ' ')} ({names}), as a name or {{type: NAME, ...}}{null}"
         return " or ".join(dict.fromkeys(self._leaf(leaf) for leaf in self.variants(schema)))
 
     def _leaf(self, leaf: Schema) -> str:
@@ -133,6 +135,8 @@ class SchemaView:
             return f"a list of {self.describe(leaf['items'])}{least}" if leaf.get("items") else f"a list{least}"
         if kind == "string" and "pattern" in leaf:
             return f"text that matches {leaf['pattern']}"
+        if kind == "object" and 0 < len(leaf.get("properties", ())) <= _FEW:
+            return f"a mapping with {', '.join(leaf['properties'])}"
         names = {"string": "text", "boolean": "true or false", "null": "null", "object": "a mapping"}
         return names.get(str(kind), "any value")
 
