@@ -1,0 +1,82 @@
+"""Builds objectives from YAML-like options and runs them on batches of the golden files' form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from ampo_core.config.tree import ObjectiveConfig
+from ampo_core.objective import MiniBatchLoss, Objective, TrainSequence
+from ampo_core.packing import TokenPair
+from ampo_registry.discovery import Plugins, discover
+from ampo_registry.protocols import BuildContext
+
+
+@cache
+def plugins() -> Plugins:
+    return discover()
+
+
+def make_objective(options: Mapping[str, Any], max_response_tokens: int = 7) -> Objective:
+    """The objective block with `options`; entropy 0 unless said."""
+    config = ObjectiveConfig.model_validate(
+        {"entropy_coefficient": 0.0, **options}, context={"catalog": plugins().catalog}
+    )
+    return Objective(config, BuildContext(), max_response_tokens)
+
+
+def floats(value: Any) -> Any:
+    """JSON numbers, with "nan" and "inf" spelt out."""
+    if isinstance(value, list):
+        return [floats(item) for item in value]
+    return math.nan if value is None or value == "nan" else float(value)
+
+
+def sequences_of(
+    batch: Mapping[str, Any], dtype: torch.dtype, target_probs: Any = None
+) -> tuple[list[TrainSequence], list[torch.Tensor]]:
+    """Rows of a golden batch as sequences, and their log-probs as leaves that require gradients."""
+    sequences, log_probs = [], []
+    for row, mask in enumerate(batch["eos_mask"]):
+        length = int(sum(mask))
+        tensor = lambda name, r=row, n=length: torch.tensor(floats(batch[name][r][:n]), dtype=dtype)  # noqa: E731
+        off_policy = bool(length) and bool(batch["prefix_mask"][row][0])
+        behaviour = None
+        if target_probs is not None and off_policy:
+            behaviour = torch.tensor(floats(target_probs[row][:length]), dtype=dtype).log()
+        sequences.append(
+            TrainSequence(
+                pair=TokenPair((0,), (1,) * length),
+                question=0,
+                advantage=float(batch["advantages"][row][0]),
+                off_policy=off_policy,
+                old_log_probs=None if off_policy else tensor("old_log_prob"),
+                behaviour_log_probs=behaviour,
+            )
+        )
+        log_probs.append(tensor("log_prob").requires_grad_(True))
+    return sequences, log_probs
+
+
+def run(
+    objective: Objective,
+    sequences: Sequence[TrainSequence],
+    log_probs: Sequence[torch.Tensor],
+    entropies: Sequence[torch.Tensor] | None = None,
+    split: Sequence[Sequence[int]] | None = None,
+) -> tuple[float, list[torch.Tensor]]:
+    """Loss and gradient of each sequence's log-probs, in one micro-batch or in those of `split`."""
+    loss = MiniBatchLoss(objective, sequences, range(len(sequences)))
+    total = torch.zeros((), dtype=log_probs[0].dtype)
+    for part in split or [list(range(len(sequences)))]:
+        total = total + loss(
+            list(part), [log_probs[i] for i in part], [entropies[i] for i in part] if entropies is not None else []
+        )
+    leaves = [part for part in log_probs if part.numel()]
+    grads = iter(torch.autograd.grad(total, leaves, allow_unused=True))
+    return total.item(), [
+        torch.zeros_like(part) if not part.numel() or (grad := next(grads)) is None else grad for part in log_probs
+    ]
