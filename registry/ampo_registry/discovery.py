@@ -197,7 +197,8 @@ def _import_file(path: Path) -> ModuleType:
     known = sys.modules.get(name)
     if known is not None and getattr(known, "__file__", None) == str(path):
         return known
-    if known is not None or importlib.util.find_spec(name) is not None:
+    found = None if known is not None else importlib.util.find_spec(name)
+    if known is not None or (found is not None and Path(found.origin or "").resolve() != path):
         raise PluginError(f"a module named {name!r} exists already; rename the file")
     # Under its own name and on sys.path, so that a reward defined there can be unpickled in a worker process.
     sys.path.append(str(path.parent))

@@ -20,6 +20,7 @@ WITH_COMMANDS = [name for name, text in TEXTS.items() if "ampo-run" in text]
 MARKED = re.compile(
     r"<!-- (?:file: (?P<file>[^;\s]+))?(?:; )?(?:save: (?P<save>\S+))? -->\n```\w+\n(?P<text>.*?)```", re.S
 )
+AMPO_RUN = str(Path(sys.executable).with_name("ampo-run"))
 SHOWS_ONLY = ("--check", "--plugins", "--schema", "--version", "--help")
 
 
@@ -74,11 +75,20 @@ def test_ampo_commands_run(page, command, workplace):
     arguments = shlex.split(command)[1:]
     if not any(flag in arguments for flag in SHOWS_ONLY):
         arguments.append("--check")
-    done = run(workplace, sys.executable, "-m", "ampo_core.cli", *arguments)
+    done = run(workplace, AMPO_RUN, *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+    assert "broken" not in done.stdout
     if "nearest_length" in command:
         assert "nearest_length" in done.stdout
+
+
+def test_a_plugin_file_is_found_where_the_folder_is_on_the_path_already(workplace):
+    save_files("README.md", workplace)
+    flags = ("--plugin", "nearest_length.py", "--plugins", "nearest_length")
+    done = run(workplace, sys.executable, "-m", "ampo_core.cli", *flags)
+    assert "broken" not in done.stdout + done.stderr
+    assert "selector nearest_length" in done.stdout
 
 
 def test_the_tutorials_test_passes(workplace):
@@ -90,7 +100,7 @@ def test_the_tutorials_test_passes(workplace):
 
 def test_the_readmes_config_checks_without_the_plugin_as_an_error(workplace):
     save_files("README.md", workplace)
-    done = run(workplace, sys.executable, "-m", "ampo_core.cli", "first-run.yaml", "guidance.selector=nearest_lenght")
+    done = run(workplace, AMPO_RUN, "first-run.yaml", "guidance.selector=nearest_lenght")
     assert done.returncode == 2
     assert "nearest_lenght" in done.stderr
     assert "Traceback" not in done.stderr
