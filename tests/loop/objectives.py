@@ -8,11 +8,12 @@ from functools import cache
 from typing import Any
 
 import torch
+from ampo_registry.discovery import Plugins, discover
+from ampo_registry.protocols import BuildContext
+
 from ampo_core.config.tree import ObjectiveConfig
 from ampo_core.objective import MiniBatchLoss, Objective, TrainSequence
 from ampo_core.packing import TokenPair
-from ampo_registry.discovery import Plugins, discover
-from ampo_registry.protocols import BuildContext
 
 
 @cache

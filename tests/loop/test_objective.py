@@ -1,0 +1,212 @@
+"""What no golden file covers: several groups, both scopes, term weights, entropy, KL; and that packing is neutral."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ampo_core.objective import TrainSequence, kl_estimates
+from ampo_core.packing import TokenPair, microbatches, padding_tokens
+
+_spec = importlib.util.spec_from_file_location("objectives", Path(__file__).parent / "objectives.py")
+assert _spec is not None
+assert _spec.loader is not None
+objectives = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(objectives)
+make_objective, run = objectives.make_objective, objectives.run
+
+Batch = tuple[list[TrainSequence], list[torch.Tensor], list[torch.Tensor]]
+
+
+def random_batch(seed: int, questions: int = 4, group: int = 5) -> Batch:
+    """Groups of uneven lengths; question 0 has no teacher answer, the others one, two, three."""
+    rng = random.Random(seed)
+    sequences, log_probs, entropies = [], [], []
+    for question in range(questions):
+        for slot in range(group):
+            length = rng.randint(1, 9)
+            off_policy = slot < question
+            draw = lambda low, high, n=length: torch.tensor(  # noqa: E731
+                [rng.uniform(low, high) for _ in range(n)], dtype=torch.float64
+            )
+            sequences.append(
+                TrainSequence(
+                    pair=TokenPair((0,), (1,) * length),
+                    question=question,
+                    advantage=rng.uniform(-2, 2),
+                    off_policy=off_policy,
+                    old_log_probs=None if off_policy else draw(-3, -0.1),
+                    reference_log_probs=None if off_policy else draw(-3, -0.1),
+                )
+            )
+            log_probs.append(draw(-3, -0.1).requires_grad_(True))
+            entropies.append(draw(0, 2).requires_grad_(True))
+    return sequences, log_probs, entropies
+
+
+def on_token(sequence: TrainSequence, t: int, log_prob: float) -> float:
+    ratio = math.exp(log_prob - float(sequence.old_log_probs[t]))
+    clipped = min(max(ratio, 0.8), 1.2)
+    return -min(ratio * sequence.advantage, clipped * sequence.advantage)
+
+
+def off_token(sequence: TrainSequence, log_prob: float) -> float:
+    probability = math.exp(log_prob)
+    return -probability / (probability + 0.1) * sequence.advantage
+
+
+def transcription(batch: Batch, scope: str, weight: str, entropy: float, kl: float) -> float:
+    """The loss written out token by token from the equations, with plain numbers."""
+    sequences, log_probs, entropies = batch
+    rows = list(zip(sequences, [p.tolist() for p in log_probs], [h.tolist() for h in entropies], strict=True))
+    names = sorted({s.question for s in sequences})
+    scopes = [[row for row in rows if row[0].question == name] for name in names] if scope == "group" else [rows]
+    total = 0.0
+    for members in scopes:
+        on = [row for row in members if not row[0].off_policy]
+        off = [row for row in members if row[0].off_policy]
+        on_tokens = sum(len(p) for _, p, _ in on)
+        share = {"unit": (1.0, 1.0), "proportional": (len(on) / len(members), len(off) / len(members))}
+        all_tokens = sum(len(p) for _, p, _ in members)
+        share["token_share"] = (on_tokens / all_tokens, 1 - on_tokens / all_tokens)
+        on_share, off_share = share[weight]
+        value = 0.0
+        for s, p, _ in on:
+            for t, log_prob in enumerate(p):
+                x = math.exp(float(s.reference_log_probs[t]) - log_prob)
+                value += on_share / on_tokens * (on_token(s, t, log_prob) + kl * (x - 1 - math.log(x)))
+        for s, p, _ in off:
+            value += off_share / len(off) / len(p) * sum(off_token(s, log_prob) for log_prob in p)
+        total += value / len(scopes)
+    return total - entropy * sum(sum(h) for _, _, h in rows) / sum(len(h) for _, _, h in rows)
+
+
+@pytest.mark.parametrize("scope", ["group", "batch"])
+@pytest.mark.parametrize("weight", ["unit", "proportional", "token_share"])
+@pytest.mark.parametrize(("entropy", "kl"), [(0.0, 0.0), (0.01, 0.0), (0.01, 0.05)])
+def test_the_loss_is_the_transcribed_equations(scope: str, weight: str, entropy: float, kl: float) -> None:
+    batch = random_batch(seed=3)
+    objective = make_objective(options(scope, weight, entropy, kl))
+    loss, _ = run(objective, *batch)
+    assert loss == pytest.approx(transcription(batch, scope, weight, entropy, kl), rel=1e-12)
+
+
+def options(scope: str, weight: str, entropy: float, kl: float) -> dict[str, Any]:
+    return {
+        "scope": scope,
+        "on_policy": {"weight": weight},
+        "off_policy": {"weight": weight},
+        "entropy_coefficient": entropy,
+        "kl": {"coefficient": kl, "estimator": "k3"} if kl else None,
+    }
+
+
+@pytest.mark.parametrize("scope", ["group", "batch"])
+def test_gradients_are_the_finite_differences_of_the_transcription(scope: str) -> None:
+    sequences, log_probs, entropies = random_batch(seed=5, questions=3, group=3)
+    objective = make_objective(options(scope, "proportional", 0.01, 0.05))
+    _, grads = run(objective, sequences, log_probs, entropies)
+    step = 1e-6
+    for row, t in [(0, 0), (3, 0), (4, 0), (8, 0)]:
+        values = []
+        for sign in (1, -1):
+            moved = [part.detach().clone() for part in log_probs]
+            moved[row][t] += sign * step
+            values.append(transcription((sequences, moved, entropies), scope, "proportional", 0.01, 0.05))
+        assert float(grads[row][t]) == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-5, abs=1e-8)
+
+
+@pytest.mark.parametrize("scope", ["group", "batch"])
+def test_packing_order_split_and_group_order_change_nothing(scope: str) -> None:
+    sequences, log_probs, entropies = random_batch(seed=7)
+    objective = make_objective(options(scope, "proportional", 0.01, 0.05))
+    loss, grads = run(objective, sequences, log_probs, entropies)
+    rng = random.Random(0)
+    for _ in range(5):
+        order = list(range(len(sequences)))
+        rng.shuffle(order)
+        cuts = sorted(rng.sample(range(1, len(order)), 3))
+        split = [order[a:b] for a, b in zip([0, *cuts], [*cuts, len(order)], strict=True)]
+        other, other_grads = run(objective, sequences, log_probs, entropies, split)
+        assert other == pytest.approx(loss, rel=1e-12)
+        for grad, other_grad in zip(grads, other_grads, strict=True):
+            torch.testing.assert_close(grad, other_grad, rtol=1e-10, atol=1e-14)
+
+    renamed = [replace(s, question=7 - s.question) for s in reversed(sequences)]
+    moved, moved_grads = run(objective, renamed, log_probs[::-1], entropies[::-1])
+    assert moved == pytest.approx(loss, rel=1e-12)
+    for grad, moved_grad in zip(grads, reversed(moved_grads), strict=True):
+        torch.testing.assert_close(grad, moved_grad, rtol=1e-10, atol=1e-14)
+
+
+def test_without_teachers_the_objective_is_grpo_and_a_teacher_answer_does_not_change_the_on_policy_term() -> None:
+    sequences, log_probs, _ = random_batch(seed=1, questions=1)
+    objective = make_objective({"scope": "group"})
+    loss, _ = run(objective, sequences, log_probs)
+    tokens = sum(len(p) for p in log_probs)
+    by_hand = sum(
+        on_token(s, t, value) / tokens
+        for s, p in zip(sequences, log_probs, strict=True)
+        for t, value in enumerate(p.tolist())
+    )
+    assert loss == pytest.approx(by_hand, rel=1e-12)
+    teacher = TrainSequence(TokenPair((0,), (1, 1)), 0, 1.0, True)
+    both, _ = run(objective, [*sequences, teacher], [*log_probs, torch.zeros(2, dtype=torch.float64).requires_grad_()])
+    assert both == pytest.approx(loss - 1 / 1.1, rel=1e-12)
+
+
+def test_skipping_sequences_without_advantage_keeps_the_gradient() -> None:
+    sequences, log_probs, _ = random_batch(seed=2)
+    sequences = [replace(s, advantage=0.0) if i % 3 == 0 else s for i, s in enumerate(sequences)]
+    plain = make_objective({"scope": "batch"})
+    kept = plain.trained(sequences)
+    assert kept == [i for i in range(len(sequences)) if i % 3]
+    full_loss, full = run(plain, sequences, log_probs)
+    part_loss, part = run(plain, sequences, log_probs, split=[kept])
+    assert part_loss == pytest.approx(full_loss, rel=1e-12)
+    for grad, other in zip(full, part, strict=True):
+        torch.testing.assert_close(grad, other)
+    for needed in ({"entropy_coefficient": 0.1}, {"kl": {"coefficient": 0.1}}):
+        assert make_objective(needed).trained(sequences) == list(range(len(sequences)))
+
+
+def test_masked_sequences_are_in_neither_loss_nor_denominators() -> None:
+    sequences, log_probs, _ = random_batch(seed=4)
+    masked = [replace(s, masked=i == 2) for i, s in enumerate(sequences)]
+    objective = make_objective({"scope": "batch"})
+    assert objective.weights(masked)[2] == 0.0
+    assert 2 not in objective.trained(masked)
+    without = [s for i, s in enumerate(sequences) if i != 2]
+    rest = [i for i in range(len(sequences)) if i != 2]
+    torch.testing.assert_close(objective.weights(masked)[rest], objective.weights(without))
+    assert run(objective, masked, log_probs, split=[rest])[0] == pytest.approx(
+        run(objective, without, [log_probs[i] for i in rest])[0], rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_kl_estimators_agree_to_first_order(estimator: str) -> None:
+    own = torch.tensor([-1.0, -2.0], dtype=torch.float64)
+    torch.testing.assert_close(kl_estimates(own, own, estimator), torch.zeros(2, dtype=torch.float64))
+    x = {"k1": 0.1, "k2": 0.1**2 / 2, "k3": math.exp(-0.1) + 0.1 - 1}[estimator]
+    assert float(kl_estimates(own, own - 0.1, estimator)[0]) == pytest.approx(x)
+
+
+def test_micro_batches_hold_every_index_once_within_the_budget() -> None:
+    lengths = [random.Random(i).randint(1, 50) for i in range(200)]
+    batches = microbatches(lengths, 128)
+    assert sorted(i for batch in batches for i in batch) == list(range(200))
+    assert all(len(batch) * max(lengths[i] for i in batch) <= 128 for batch in batches)
+    assert padding_tokens(lengths, batches) == sum(
+        max(lengths[j] for j in batch) - lengths[i] for batch in batches for i in batch
+    )
+    assert microbatches([], 10) == []
+    with pytest.raises(ValueError, match="a sequence of 129 tokens exceeds tokens_per_microbatch = 128"):
+        microbatches([1, 129], 128)
