@@ -35,7 +35,9 @@ def check_teacher_pool(
     check_spec_class(spec)
     rule = Rules(spec)
     component: TeacherPool = spec.build(context or BuildContext())
-    for question in questions if questions is not None else example_pool_questions():
+    questions = list(questions) if questions is not None else example_pool_questions()
+    component.check_questions(questions)
+    for question in questions:
         kept = copy.deepcopy((question, dict(question.extra)))
         first, second = twice(component.answers, question)
         rule(isinstance(cast(object, first), list | tuple), "answers() must return a list or tuple", type(first))
