@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from ampo_core.data.seeds import derive_seed
@@ -19,6 +20,7 @@ from ampo_core.statistics import (
 )
 
 MACRO = "macro"
+LOG_WIDTH = 160
 CAPTION = (
     "Shares in percent, 95 % intervals in brackets, length in tokens, entropy in nats a token. Intervals resample "
     "questions; they do not tell how another training seed would end."
@@ -98,6 +100,12 @@ class Comparison:
             cells = [row.model if first else "", row.set, *_cells(row, tries, bool(versus))]
             table.add_row(*cells, end_section=last)
         return table
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Print `table`; where the output is no terminal it may be wider than 80 columns, for nothing wraps there."""
+    wide = console if console.is_terminal else Console(file=console.file, width=LOG_WIDTH)
+    wide.print(table)
 
 
 def compare(evaluations: Mapping[str, Evaluation], baseline: str, seed: int) -> Comparison:

@@ -1,0 +1,98 @@
+"""The comparison of models: pairing, readings, table."""
+
+import json
+
+import pytest
+from ampo_registry import Grade, Question, Rollout
+from rich.console import Console
+
+from ampo_core.compare import MACRO, compare, print_table
+from ampo_core.results import Evaluation, SetResult
+
+
+def result(name, correct, pass_at=(1,), first=0, status="ok"):
+    """A set on which question i has `correct[i]` right answers of 4."""
+    questions = tuple(Question(f"{name}-{first + i}", (), (), "1", name) for i in range(len(correct)))
+    rollouts = tuple((Rollout((1, 2), (-0.5, -0.7), "x", "stop", 0),) * 4 for _ in correct)
+    grades = tuple(tuple(Grade(float(i < c), i < c, True, status) for i in range(4)) for c in correct)
+    return SetResult(name, questions, rollouts, grades, pass_at)
+
+
+STRONG = Evaluation((result("easy", [4, 4, 3, 4] * 10), result("hard", [0, 1, 0, 0] * 10)))
+WEAK = Evaluation((result("easy", [1, 0, 1, 1] * 10), result("hard", [1, 0, 0, 0] * 10)))
+
+
+def rows(comparison):
+    return {(row.model, row.set): row for row in comparison.rows}
+
+
+def test_differences_are_paired_and_the_baseline_has_none():
+    found = rows(compare({"weak": WEAK, "strong": STRONG}, "weak", 0))
+    assert found["weak", "easy"].difference is None
+    easy = found["strong", "easy"].difference
+    assert easy.value == pytest.approx(15 / 16 - 3 / 16)
+    assert easy.excludes_zero
+    hard = found["strong", "hard"].difference
+    assert hard.value == 0
+    assert hard.low < 0 < hard.high
+    assert found["strong", MACRO].difference.value == pytest.approx(0.75 / 2)
+    assert found["strong", MACRO].average.value == pytest.approx((15 / 16 + 1 / 16) / 2)
+
+
+def test_readings_say_who_is_ahead_and_whether_that_is_sure():
+    readings = compare({"weak": WEAK, "strong": STRONG}, "weak", 0).readings()
+    assert readings[0].startswith("easy: strong is ahead of weak by 75.0 points of avg@4 (95 % interval +")
+    assert readings[0].endswith("0 is outside).")
+    assert readings[1].startswith("hard: strong and weak cannot be told apart: +0.0 points of avg@4 (95 % interval -")
+    assert readings[2].startswith("macro: strong is ahead")
+    behind = compare({"weak": WEAK, "strong": STRONG}, "strong", 0).readings()
+    assert behind[0].startswith("easy: strong is ahead of weak by 75.0 points")
+    assert "interval -" in behind[0]
+
+
+def test_questions_that_only_one_model_has_are_left_out_and_said():
+    ours = Evaluation((result("easy", [4, 4, 4], first=1),))
+    theirs = Evaluation((result("easy", [0, 4, 4]),))
+    comparison = compare({"a": theirs, "b": ours}, "a", 0)
+    row = rows(comparison)["b", "easy"]
+    assert (row.difference.value, row.unpaired) == (0.0, 2)
+    assert "2 questions that only one of them had are left out" in comparison.readings()[0]
+
+
+def test_json_holds_what_the_table_shows():
+    comparison = compare({"weak": WEAK, "strong": STRONG}, "weak", 0)
+    document = json.loads(json.dumps(comparison.as_json(), allow_nan=False))
+    easy = document["models"]["strong"]["easy"]
+    assert easy["avg"]["value"] == pytest.approx(15 / 16)
+    assert easy["avg"]["low"] <= easy["avg"]["value"] <= easy["avg"]["high"]
+    assert easy["pass_at"]["1"]["value"] == pytest.approx(15 / 16)
+    assert (easy["questions"], easy["samples"], easy["length_mean"]) == (40, 4, 2)
+    assert easy["entropy"] == pytest.approx(0.6)
+    assert document["readings"] == comparison.readings()
+    assert compare({"weak": WEAK, "strong": STRONG}, "weak", 0) == comparison
+
+
+def test_table_has_a_block_a_model_and_does_not_wrap_in_a_log(tmp_path):
+    path = tmp_path / "log"
+    with path.open("w") as file:
+        print_table(compare({"weak": WEAK, "strong": STRONG}, "weak", 0).table(), Console(file=file, width=80))
+    lines = path.read_text().splitlines()
+    easy = [line for line in lines if "easy" in line]
+    assert len(easy) == 2
+    assert "93.8 [" in easy[1]
+    assert "+75.0 [" in easy[1]
+    assert "avg@4" in path.read_text()
+    assert "against weak" in path.read_text()
+
+
+def test_one_model_has_no_difference_and_one_set_no_macro():
+    comparison = compare({"only": Evaluation((result("easy", [4, 0]),))}, "only", 0)
+    assert [row.set for row in comparison.rows] == ["easy"]
+    assert comparison.readings() == []
+    assert len(comparison.table().columns) == 8
+
+
+def test_responses_without_a_verdict_are_said():
+    broken = Evaluation((result("easy", [0, 0], status="timeout"), result("hard", [0], status="error")))
+    comparison = compare({"fine": STRONG, "broken": broken}, "fine", 0)
+    assert comparison.unverified() == ["broken: 8 verifier timeouts and 4 errors count as wrong."]

@@ -1,0 +1,92 @@
+"""The evaluate job for real: two random models, the `transformers` rollout, the real verifier, the command line."""
+
+import json
+
+import pytest
+import yaml
+
+from ampo_core.cli import main
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch, tiny_model, tiny_untied_model, write_rows, make_row):
+    monkeypatch.chdir(tmp_path)
+    rows = [make_row(f"{i} + 1", str(i + 1), "odd" if i % 2 else "even") for i in range(6)]
+    path = write_rows(rows)
+    (tmp_path / "old").mkdir()
+    metrics = [{"step": step, "reward/accuracy": step / 4, "eval/odd/avg@4": 0.1} for step in range(4)]
+    (tmp_path / "old" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+    document = {
+        "job": "evaluate",
+        "run": {"name": "compared", "dir": "runs", "seed": 3},
+        "models": {"start": {"path": str(tiny_model)}, "other": {"path": str(tiny_untied_model)}},
+        "rollout": {"type": "transformers", "max_response_tokens": 5},
+        "reward": {"type": "math_verify", "workers": 1, "timeout_s": 30},
+        "evaluation": {
+            "temperature": 1.0,
+            "sets": {
+                "odd": {"path": path, "where": {"data_source": "odd"}, "samples": 4, "pass_at": [1, 4]},
+                "even": {"path": path, "where": {"data_source": "even"}, "samples": 4, "pass_at": [4], "limit": 2},
+            },
+        },
+        "comparison": {"baseline": "start", "curves": {"old": "old"}, "note": "Random models: a test."},
+        "resources": {"threads": 1},
+    }
+    (tmp_path / "evaluate.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    return tmp_path
+
+
+def test_evaluate_writes_compares_and_draws(config, capfd):
+    assert main(["evaluate.yaml"]) == 0
+    printed = capfd.readouterr().out
+    run = config / "runs" / "compared"
+    assert {path.name for path in run.iterdir()} >= {
+        "config.yaml",
+        "manifest.json",
+        "metrics.jsonl",
+        "predictions.jsonl",
+        "results.json",
+        "curves.png",
+        "done",
+    }
+    predictions = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    assert len(predictions) == 2 * (3 + 2) * 4
+    assert {(p["model"], p["set"]) for p in predictions} == {
+        (m, s) for m in ("start", "other") for s in ("odd", "even")
+    }
+    assert all(1 <= p["tokens"] <= 5 for p in predictions)
+    results = json.loads((run / "results.json").read_text())
+    assert results["models"]["other"]["even"]["questions"] == 2
+    assert results["models"]["start"]["odd"]["length_mean"] == pytest.approx(
+        sum(p["tokens"] for p in predictions if (p["model"], p["set"]) == ("start", "odd")) / 12
+    )
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert "start/eval/odd/avg@4" in metrics[0]
+    assert "other/eval/macro/avg" in metrics[1]
+    for expected in ("Held-out questions", "against start", results["readings"][0], "Random models: a test.", "curves"):
+        assert expected in printed
+
+
+def test_the_same_seed_gives_the_same_predictions(config):
+    assert main(["evaluate.yaml"]) == 0
+    assert main(["evaluate.yaml", "run.name=again"]) == 0
+    first, again = ((config / "runs" / name / "predictions.jsonl").read_text() for name in ("compared", "again"))
+    assert first == again
+    assert main(["evaluate.yaml", "run.name=seeded", "run.seed=4"]) == 0
+    assert (config / "runs" / "seeded" / "predictions.jsonl").read_text() != first
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("comparison.baseline=nobody", "nobody"),
+        ("comparison.curves.old=runs/nowhere", "comparison.curves.old"),
+        ("evaluation.sets.odd.where.data_source=odder", "no question is left"),
+        ("evaluation.sets.odd.pass_at=[8]", "pass_at"),
+        ("rollout.type=vllm", "not yet: the vllm rollout comes with the engines release"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(config, capfd, override, words):
+    assert main(["evaluate.yaml", override]) == 2
+    assert words in capfd.readouterr().err
+    assert not (config / "runs" / "compared").exists()
