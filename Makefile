@@ -37,6 +37,9 @@ test-slow: $(VENV)/.installed-dev
 test-gpu: $(VENV)/.installed-dev
 	$(PYTEST) -m gpu
 
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/generate.py
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 

@@ -1,0 +1,83 @@
+"""docs/loop.md keeps in step with the loop: its pointers hold, and its metrics are those that the code names."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from ampo_registry.checks import KINDS
+
+from ampo_core import train
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT.joinpath("docs/loop.md").read_text(encoding="utf-8")
+SOURCES = {path: path.read_text(encoding="utf-8") for path in ROOT.joinpath("ampo_core").rglob("*.py")}
+FAMILIES = "reward|guidance|groups|response|policy|verifier|tokens|time|eval"
+POINTERS = re.findall(r"`([\w/]+)\.py:([\w.]+)`", PAGE)
+
+
+def documented() -> set[str]:
+    return set(re.findall(rf"`((?:{FAMILIES})/[\w@/]+)`", PAGE))
+
+
+def in_code() -> set[str]:
+    """Metric names in the code's strings, with the parts that are filled in named as on the page."""
+    found = {name for text in SOURCES.values() for name in re.findall(rf'"((?:{FAMILIES})/[\w{{}}@./]+)"', text)}
+    found -= {name for name in found if name.startswith("eval/{")}
+    named = {name.replace("guidance/teacher/{name}", "guidance/teacher/NAME") for name in found}
+    parts = {f"time/{part}_s" for part in re.findall(r'watch\.measure\("(\w+)"\)', inspect.getsource(train))}
+    return (named - {"time/{name}_s"}) | parts
+
+
+def short_evaluation_names() -> set[str]:
+    text = ROOT.joinpath("ampo_core/results.py").read_text(encoding="utf-8")
+    body = text[text.index("def metrics") : text.index("def predictions")]
+    names = re.findall(r'f?"([\w@{}.]+)":', body)
+    return {f"eval/SET/{re.sub(r'{.*}', 'K', name)}" for name in names}
+
+
+def test_metrics_on_the_page_are_those_of_the_code():
+    assert documented() == in_code() | short_evaluation_names()
+    assert len(documented()) > 35
+
+
+@pytest.mark.parametrize(("module", "name"), POINTERS)
+def test_pointers_hold(module, name):
+    loaded = importlib.import_module(module.replace("/", "."))
+    assert functools.reduce(getattr, name.split("."), loaded)
+
+
+def test_every_function_of_a_step_has_its_hop():
+    """What train_step and guide call from train.py and guidance.py stands in the table of hops."""
+    called = re.findall(r"\b(\w+)\(", inspect.getsource(train.train_step) + inspect.getsource(train.guide))
+    own = {
+        name
+        for name in called
+        if getattr(getattr(train, name, None), "__module__", None) in ("ampo_core.train", "ampo_core.guidance")
+    }
+    assert own
+    shown = {name.split(".")[-1] for _, name in POINTERS}
+    assert own - {"train_step", "guide", "update"} <= shown
+
+
+def test_hops_are_in_the_order_of_the_code():
+    step = inspect.getsource(train.train_step)
+    order = ["take(", "sample(", "grade(", "guide(", "keep_signal(", "update(", "load_weights("]
+    places = [step.index(name) for name in order]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "task"])
+def test_every_kind_of_plugin_is_in_the_table(kind):
+    assert re.search(rf"\*\*{kind}\*\* plugins?", PAGE)
+
+
+def test_files_of_a_run_are_those_that_are_written():
+    text = SOURCES[ROOT / "ampo_core/runfolder.py"]
+    for name in ("config.yaml", "manifest.json", "metrics.jsonl", "samples.jsonl", "latest", "best.json", "done"):
+        assert f'"{name}"' in text
+        assert re.search(rf"[`/]{re.escape(name)}`", PAGE)
