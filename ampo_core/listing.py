@@ -86,10 +86,10 @@ def options(entry: CatalogEntry, plugins: Plugins) -> list[tuple[str, str, str, 
 
 
 def default_text(schema: Schema, name: str, block: Schema) -> str:
-    """The default of a key as it would stand in YAML; `required` where there is none."""
+    """The default of a key as it would stand in YAML; `required` where it must be given."""
     if name in block.get("required", ()):
         return "required"
-    return json.dumps(schema.get("default"), ensure_ascii=False)
+    return json.dumps(schema["default"], ensure_ascii=False) if "default" in schema else ""
 
 
 def _table() -> Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ampo_registry.catalog import Catalog
+from ampo_registry.catalog import Catalog, ComponentError
 from ampo_registry.specs import ComponentSpec, build_options
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic.json_schema import JsonSchemaValue
@@ -34,6 +34,14 @@ class ComponentField:
 
     def _resolve(self, value: Any, info: ValidationInfo) -> ComponentSpec:
         """The spec; ComponentError and ValidationError reach pydantic, which adds where they happened."""
+        try:
+            return self._spec(value, info)
+        except ValueError:
+            raise
+        except Exception as error:  # a plugin's own validator: it must not look like a fault of the engine
+            raise ComponentError(f"the {self.kind} refuses its options: {type(error).__name__}: {error}") from error
+
+    def _spec(self, value: Any, info: ValidationInfo) -> ComponentSpec:
         context = info.context or {}
         if "catalog" not in context:
             raise ValueError(f'a {self.kind} is resolved with the validation context {{"catalog": ...}}')

@@ -10,17 +10,16 @@ from ampo_registry.catalog import BrokenPlugin, ComponentError
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from ampo_core.config.nodes import Key, KeyPath, Node, Problem, dotted, nearest
+from ampo_core.config.nodes import KeyPath, Node, Problem, dotted, nearest
 from ampo_core.config.schema import Schema, SchemaView
 
 _OWN_WORDS = ("value_error", "assertion_error")
-_MISSING = ("missing", "extra_forbidden")
 
 
 def explain(error: ValidationError, root: Node, view: SchemaView, broken: Sequence[BrokenPlugin]) -> list[Problem]:
     """One problem for each key that is wrong."""
     plain = root.plain()
-    details = [(_key_path(item, plain), item) for item in error.errors(include_url=False)]
+    details = [(_key_path(item, plain, view), item) for item in error.errors(include_url=False)]
     problems: dict[KeyPath, Problem] = {}
     for path, item in details:
         inside = any(len(other) > len(path) and other[: len(path)] == path for other, _ in details)
@@ -32,19 +31,16 @@ def explain(error: ValidationError, root: Node, view: SchemaView, broken: Sequen
     return list(problems.values())
 
 
-def _key_path(item: ErrorDetails, plain: Any) -> KeyPath:
+def _key_path(item: ErrorDetails, plain: Any, view: SchemaView) -> KeyPath:
     """The error's location without the names of union alternatives that pydantic puts into it."""
-    path: list[Key] = []
+    path: KeyPath = ()
     own = item.get("ctx", {}).get("error")
-    location = (*item["loc"], *(own.location if isinstance(own, ComponentError) else ()))
-    for i, key in enumerate(location):
-        known = key in plain if isinstance(plain, dict) else isinstance(plain, list) and key in range(len(plain))
-        if known:
-            plain = plain[key]
-            path.append(key)
-        elif i == len(location) - 1 and item["type"] in _MISSING:
-            path.append(key)
-    return tuple(path)
+    for key in (*item["loc"], *(own.location if isinstance(own, ComponentError) else ())):
+        around = _value(plain, path)
+        written = key in around if isinstance(around, dict) else isinstance(around, list) and key in range(len(around))
+        if written or view.at(plain, (*path, key)) is not None:
+            path = (*path, key)
+    return path
 
 
 def _value(plain: Any, path: KeyPath) -> Any:
@@ -83,8 +79,9 @@ def _unknown_key(path: KeyPath, plain: Any, view: SchemaView) -> str:
     block = view.block(schema, around) if schema is not None else None
     allowed = list((block or {}).get("properties", {}))
     elsewhere = [dotted((name, key)) for name in _blocks_with(key, view)] if len(path) == 1 else []
-    hint = f"; did you mean {elsewhere[0]}? It" if elsewhere else nearest(key, allowed)
-    return f"no such key{hint}" if not elsewhere else f"no such key here; did you mean {' or '.join(elsewhere)}?"
+    if elsewhere:
+        return f"no such key here; did you mean {' or '.join(elsewhere)}?"
+    return f"no such key{nearest(key, allowed)}"
 
 
 def _blocks_with(key: str, view: SchemaView) -> list[str]:

@@ -36,22 +36,22 @@ class TrainJob(Block):
     run: RunConfig = RunConfig()
     model: ModelConfig
     data: DataConfig
-    rollout: RolloutField = "vllm"  # type: ignore[assignment]
-    reward: Reward = "math_verify"  # type: ignore[assignment]
-    guidance: GuidanceConfig | None = Field(default={})  # type: ignore[assignment]
+    rollout: RolloutField = Field(default="vllm", description="what samples responses")  # type: ignore[assignment]
+    reward: Reward = Field(default="math_verify", description="what verifies them")  # type: ignore[assignment]
+    guidance: GuidanceConfig | None = Field(default={}, description="null = GRPO")  # type: ignore[assignment]
     objective: ObjectiveConfig = Field(default={})  # type: ignore[assignment]
     training: TrainingConfig = TrainingConfig()
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
-    evaluation: EvaluationConfig | None = None
+    evaluation: EvaluationConfig | None = Field(default=None, description="null = none")
     checkpoint: CheckpointConfig = CheckpointConfig()
     resources: ResourcesConfig = ResourcesConfig()
-    tracking: list[TrackerField] = Field(default=["tensorboard"])  # type: ignore[list-item]
+    tracking: list[TrackerField] = Field(default=["tensorboard"], description="where metrics go besides the run folder")  # type: ignore[list-item]
 
 
 class SftDataConfig(Block):
     """Conversations to imitate."""
 
-    train: list[str] = Field(min_length=1)
+    train: list[str] = Field(min_length=1, description="files of examples")
     format: Literal["pool", "messages"] = Field(
         default="pool",
         description="pool: every (question, teacher answer) pair of the data contract; messages: rows of conversations",
@@ -65,15 +65,17 @@ class SftDataConfig(Block):
 class SftTrainingConfig(OptimizerConfig):
     """Batches of an sft job: batch × accumulation examples an optimizer step, over all ranks."""
 
-    epochs: PositiveInt = 3
+    epochs: PositiveInt = Field(default=3, description="passes over the data")
     steps: PositiveInt | None = Field(
         default=None, description="stop after so many optimizer steps; null = epochs decide"
     )
-    batch: PositiveInt = 1
-    accumulation: PositiveInt = 8
-    learning_rate: NonNegativeFloat = 5.0e-5
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    warmup_ratio: float = Field(default=0.1, ge=0.0, le=1.0)
+    batch: PositiveInt = Field(default=1, description="examples of a forward pass")
+    accumulation: PositiveInt = Field(default=8, description="forward passes of an optimizer step")
+    learning_rate: NonNegativeFloat = Field(default=5.0e-5, description="peak learning rate")
+    schedule: Literal["constant", "linear", "cosine"] = Field(default="cosine", description="after the warm-up")
+    warmup_ratio: float = Field(
+        default=0.1, ge=0.0, le=1.0, description="share of the optimizer steps with linear warm-up"
+    )
 
 
 class SftJob(Block):
@@ -87,24 +89,24 @@ class SftJob(Block):
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     checkpoint: CheckpointConfig = CheckpointConfig(best=None)
     resources: ResourcesConfig = ResourcesConfig()
-    tracking: list[TrackerField] = Field(default_factory=list)
+    tracking: list[TrackerField] = Field(default=[], description="where metrics go besides the run folder")
 
 
 class ComparisonConfig(Block):
     """What an evaluate job draws and says beside its table."""
 
     baseline: str | None = Field(default=None, description="model that the others are compared with; null = the first")
-    curves: dict[str, str] = Field(
-        default_factory=dict, description="name -> run folder whose metrics are drawn into curves.png"
-    )
+    curves: dict[str, str] = Field(default={}, description="name -> run folder whose metrics are drawn into curves.png")
     note: str | None = Field(default=None, description="caveats printed under the table")
 
 
 class EvaluateDataConfig(Block):
     """How prompts of evaluation sets are read."""
 
-    max_prompt_tokens: PositiveInt = 1024
-    overlong_prompts: Literal["drop", "cut"] = "drop"
+    max_prompt_tokens: PositiveInt = Field(default=1024, description="longest prompt")
+    overlong_prompts: Literal["drop", "cut"] = Field(
+        default="drop", description="cut keeps the last max_prompt_tokens tokens"
+    )
     system_prompt: str = Field(default="keep", description="keep, or a text that replaces every row's system prompt")
 
 
@@ -113,14 +115,14 @@ class EvaluateJob(Block):
 
     job: Literal["evaluate"] = "evaluate"
     run: RunConfig = RunConfig()
-    models: dict[str, ModelConfig] = Field(min_length=1)
+    models: dict[str, ModelConfig] = Field(min_length=1, description="name -> model")
     data: EvaluateDataConfig = EvaluateDataConfig()
-    rollout: RolloutField = "vllm"  # type: ignore[assignment]
-    reward: Reward = "math_verify"  # type: ignore[assignment]
+    rollout: RolloutField = Field(default="vllm", description="what samples responses")  # type: ignore[assignment]
+    reward: Reward = Field(default="math_verify", description="what verifies them")  # type: ignore[assignment]
     evaluation: EvaluationConfig
     comparison: ComparisonConfig = ComparisonConfig()
     resources: ResourcesConfig = ResourcesConfig()
-    tracking: list[TrackerField] = Field(default_factory=list)
+    tracking: list[TrackerField] = Field(default=[], description="where metrics go besides the run folder")
 
 
 class PrepareJob(Block):
@@ -128,18 +130,18 @@ class PrepareJob(Block):
 
     job: Literal["prepare"] = "prepare"
     run: RunConfig = RunConfig()
-    task: TaskField
-    reward: Reward = "math_verify"  # type: ignore[assignment]
+    task: TaskField = Field(description="what makes the questions")
+    reward: Reward = Field(default="math_verify", description="what verifies the teachers' answers")  # type: ignore[assignment]
     out: str | None = Field(default=None, description="folder; null = the run's folder + /out")
 
 
 class Stage(Block):
     """One stage of a pipeline."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="name of the stage, for ${stages.NAME.out}")
     config: str = Field(description="path, relative to the pipeline's file")
     overrides: dict[str, Any] = Field(
-        default_factory=dict,
+        default={},
         description="KEY: VALUE, keys with dots; ${stages.NAME.out} names an earlier stage's output",
     )
 
@@ -149,18 +151,18 @@ class PipelineJob(Block):
 
     job: Literal["pipeline"] = "pipeline"
     run: RunConfig = RunConfig()
-    stages: list[Stage] = Field(min_length=1)
+    stages: list[Stage] = Field(min_length=1, description="in the order in which they run")
 
 
 class PoolTeacher(Block):
     """A model that writes teacher answers."""
 
-    name: str
+    name: str = Field(description="the teacher's name in the pool")
     model: ModelConfig
-    system_prompt: str = "keep"
-    temperature: NonNegativeFloat = 0.6
-    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    max_response_tokens: PositiveInt = 8192
+    system_prompt: str = Field(default="keep", description="keep, or a text that replaces every row's system prompt")
+    temperature: NonNegativeFloat = Field(default=0.6, description="of sampling")
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0, description="nucleus of sampling")
+    max_response_tokens: PositiveInt = Field(default=8192, description="longest answer")
 
 
 class PoolJob(Block):
@@ -168,13 +170,15 @@ class PoolJob(Block):
 
     job: Literal["pool"] = "pool"
     run: RunConfig = RunConfig()
-    questions: list[str] = Field(min_length=1)
-    teachers: list[PoolTeacher] = Field(min_length=1)
-    answers_per_question: PositiveInt = 8
-    keep: Literal["shortest"] = "shortest"
-    unify: Literal["intersection"] | None = None
-    rollout: RolloutField = "vllm"  # type: ignore[assignment]
-    reward: Reward = "math_verify"  # type: ignore[assignment]
+    questions: list[str] = Field(min_length=1, description="files of questions")
+    teachers: list[PoolTeacher] = Field(min_length=1, description="who answers")
+    answers_per_question: PositiveInt = Field(default=8, description="answers of each teacher")
+    keep: Literal["shortest"] = Field(default="shortest", description="which correct answer of a teacher stays")
+    unify: Literal["intersection"] | None = Field(
+        default=None, description="intersection: only questions that every teacher answered"
+    )
+    rollout: RolloutField = Field(default="vllm", description="what samples answers")  # type: ignore[assignment]
+    reward: Reward = Field(default="math_verify", description="what verifies them")  # type: ignore[assignment]
     resources: ResourcesConfig = ResourcesConfig()
 
 
@@ -184,7 +188,7 @@ class SuiteJob(Block):
     job: Literal["suite"] = "suite"
     run: RunConfig = RunConfig()
     runs: dict[str, str] = Field(min_length=1, description="name -> config, relative to the suite's file")
-    seeds: list[int] = Field(default=[0], min_length=1)
+    seeds: list[int] = Field(default=[0], min_length=1, description="each config runs once with each")
 
 
 Job = TrainJob | SftJob | EvaluateJob | PrepareJob | PipelineJob | PoolJob | SuiteJob

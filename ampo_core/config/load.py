@@ -123,7 +123,7 @@ def _validate(root: Node, view: SchemaView, plugins: Plugins) -> Job:
         problems = explain(error, root, view, plugins.broken)
     else:
         findings = check_job(job)
-        problems = [Problem(root.place_of(f.path), f.path, f.text) for f in findings if f.severity == "error"]
+        problems = [root.problem(f.path, f.text) for f in findings if f.severity == "error"]
         if not problems:
             return job
     raise_problems(problems)
@@ -134,7 +134,7 @@ def _findings(job: Job, root: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(warnings, blockers) as texts with their places."""
 
     def say(path: KeyPath, text: str) -> str:
-        return str(Problem(root.place_of(path), path, text))
+        return str(root.problem(path, text))
 
     warnings = [say(finding.path, finding.text) for finding in check_job(job)]
     warnings += [say(path, text) for path, text in hub_models(job)]

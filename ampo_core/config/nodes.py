@@ -58,6 +58,13 @@ class Node:
             node = inner
         return node.place
 
+    def problem(self, path: KeyPath, text: str) -> Problem:
+        """A problem at `path`, which says so if nobody wrote that key."""
+        node: Node | None = self
+        for key in path:
+            node = node.child(key) if node is not None else None
+        return Problem(self.place_of(path), path, text if node is not None else f"{text} (the default)")
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

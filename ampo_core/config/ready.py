@@ -25,7 +25,10 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 def unavailable(job: Job) -> Iterator[tuple[KeyPath, str]]:
     """Components of `job` that cannot run here, with their own reason."""
     for path, spec in _components(job, ()):
-        reason = spec.unavailable()
+        try:
+            reason = spec.unavailable()
+        except Exception as error:  # a plugin's own code; said as the reason, not as a fault of the engine
+            reason = f"unavailable() of {type(spec).__name__} raised {type(error).__name__}: {error}"
         if reason is not None:
             yield path, reason
 

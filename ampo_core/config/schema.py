@@ -76,7 +76,7 @@ class SchemaView:
 
     def child(self, schema: Schema, value: Any, key: Key) -> Schema | None:
         """The schema of entry `key` of `value`, or None where the schema knows none."""
-        if isinstance(value, dict):
+        if isinstance(key, str) and not isinstance(value, list):
             block = self.block(schema, value) or {}
             found = block.get("properties", {}).get(key, block.get("additionalProperties"))
             return found if isinstance(found, dict) else None
@@ -131,8 +131,8 @@ class SchemaView:
         if kind == "array":
             if "prefixItems" in leaf:
                 return f"a list [{', '.join(self.describe(item) for item in leaf['prefixItems'])}]"
-            least = " with at least one item" if leaf.get("minItems") else ""
-            return f"a list of {self.describe(leaf['items'])}{least}" if leaf.get("items") else f"a list{least}"
+            least = " of at least one" if leaf.get("minItems") else ""
+            return f"a list{least}, each {self.describe(leaf['items'])}" if leaf.get("items") else f"a list{least}"
         if kind == "string" and "pattern" in leaf:
             return f"text that matches {leaf['pattern']}"
         if kind == "object" and 0 < len(leaf.get("properties", ())) <= _FEW:

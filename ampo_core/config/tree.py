@@ -26,7 +26,6 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    field_validator,
 )
 
 from ampo_core.config.component import ComponentField
@@ -65,38 +64,44 @@ class RunConfig(Block):
 class LoraConfig(Block):
     """Low-rank adapters (peft), merged on export."""
 
-    rank: PositiveInt = 16
-    alpha: PositiveInt = 32
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    rank: PositiveInt = Field(default=16, description="rank of the adapters")
+    alpha: PositiveInt = Field(default=32, description="the adapters are scaled by alpha / rank")
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="dropout in front of the adapters")
+    target_modules: Literal["all-linear"] | list[str] = Field(
+        default="all-linear", description="all-linear, or names of modules"
+    )
 
 
 class ModelConfig(Block):
-    """The student."""
+    """A model in Hugging Face format."""
 
     path: str = Field(description="Hugging Face folder or Hub name")
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    gradient_checkpointing: bool = True
-    lora: LoraConfig | None = None
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="bfloat16", description="type of the weights that are trained"
+    )
+    gradient_checkpointing: bool = Field(
+        default=True, description="recompute activations in the backward pass: less memory, more time"
+    )
+    lora: LoraConfig | None = Field(default=None, description="train low-rank adapters; null = all weights")
     chat_template: str | None = Field(default=None, description="path of a Jinja file; null = the tokenizer's own")
     chat_template_options: dict[str, Any] = Field(
-        default_factory=dict, description="passed to the template, e.g. {enable_thinking: false}"
+        default={}, description="passed to the template, e.g. {enable_thinking: false}"
     )
-    stop: list[str] = Field(
-        default_factory=list, description="further tokens that end a response, besides the model's EOS"
-    )
+    stop: list[str] = Field(default=[], description="further tokens that end a response, besides the model's EOS")
 
 
 class DataConfig(Block):
     """Training questions in the data contract (Parquet or JSONL)."""
 
-    train: list[str] = Field(min_length=1)
-    max_prompt_tokens: PositiveInt = 1024
+    train: list[str] = Field(min_length=1, description="files of questions")
+    max_prompt_tokens: PositiveInt = Field(default=1024, description="longest prompt")
     overlong_prompts: Literal["drop", "cut"] = Field(
         default="drop", description="cut keeps the last max_prompt_tokens tokens"
     )
     system_prompt: str = Field(default="keep", description="keep, or a text that replaces every row's system prompt")
-    shuffle: bool = True
+    shuffle: bool = Field(
+        default=True, description="a new order each epoch, from the run's seed; false keeps the order of the files"
+    )
     weights: list[PositiveFloat] | None = Field(
         default=None, description="share of each file of `train` in the stream of questions; null = by rows"
     )
@@ -106,21 +111,32 @@ class GuidanceConfig(Block):
     """When and how teacher answers replace wrong rollouts (Eq. 3-5)."""
 
     threshold: float = Field(default=0.6, description="τ: a rollout with a reward below it is wrong; λ < τ <= 1-λ")
-    trigger: Trigger = "adaptive"  # type: ignore[assignment]
-    teacher_pool: TeacherPool = "dataset"  # type: ignore[assignment]
-    selector: Selector = "comprehension"  # type: ignore[assignment]
+    trigger: Trigger = Field(default="adaptive", description="which groups get teacher answers")  # type: ignore[assignment]
+    teacher_pool: TeacherPool = Field(default="dataset", description="where teacher answers come from")  # type: ignore[assignment]
+    selector: Selector = Field(default="comprehension", description="which teacher answers are taken")  # type: ignore[assignment]
     replacements: PositiveInt = Field(default=2, description="k0: wanted replacements in a group")
-    teacher_reward: Literal["verified"] | float = "verified"
+    teacher_reward: Literal["verified"] | float = Field(
+        default="verified", description="verified: the reward of the teacher's own answer; or a number for all"
+    )
 
 
 class OnPolicyConfig(Block):
     """The term of the student's own tokens."""
 
-    aggregator: Aggregator = "token"  # type: ignore[assignment]
-    clip: Clip | None = (0.2, 0.2)
-    dual_clip: Annotated[float, Field(gt=1.0)] | None = None
-    log_ratio_clamp: PositiveFloat | None = None
-    weight: TermWeight = "unit"
+    aggregator: Aggregator = Field(default="token", description="how tokens are weighed")  # type: ignore[assignment]
+    clip: Clip | None = Field(
+        default=(0.2, 0.2), description="widths [low, high]: the ratio is cut to 1 - low and 1 + high; null = no clip"
+    )
+    dual_clip: Annotated[float, Field(gt=1.0)] | None = Field(
+        default=None, description="c: for negative advantages the ratio counts at most c; null = none"
+    )
+    log_ratio_clamp: PositiveFloat | None = Field(
+        default=None, description="the log-ratio is cut to ± this; null = not"
+    )
+    weight: TermWeight = Field(
+        default="unit",
+        description="of the term: unit (1), proportional (its share of the responses), token_share, or a number",
+    )
     mask_truncated: bool = Field(default=False, description="leave responses that hit the length limit out of the loss")
     importance_cap: PositiveFloat | None = Field(
         default=None, description="truncated importance weights against the sampler's log-probs"
@@ -130,10 +146,10 @@ class OnPolicyConfig(Block):
 class OffPolicyConfig(Block):
     """The term of the teachers' tokens."""
 
-    aggregator: Aggregator = "seq"  # type: ignore[assignment]
-    shaping: Shaping = "ratio"  # type: ignore[assignment]
+    aggregator: Aggregator = Field(default="seq", description="how tokens are weighed")  # type: ignore[assignment]
+    shaping: Shaping = Field(default="ratio", description="f(π_θ/π_φ)")  # type: ignore[assignment]
     clip: Clip | None = Field(default=None, description="on the shaped ratio")
-    weight: TermWeight = "unit"
+    weight: TermWeight = Field(default="unit", description="as for the on-policy term")
     behaviour: Literal["one", "recorded"] = Field(
         default="one", description="π_φ: 1, or the teacher's recorded log-probs"
     )
@@ -142,14 +158,16 @@ class OffPolicyConfig(Block):
 class KlConfig(Block):
     """KL to the start model, on-policy tokens only, weighted like the on-policy term."""
 
-    coefficient: PositiveFloat = 0.001
-    estimator: Literal["k1", "k2", "k3"] = "k3"
+    coefficient: PositiveFloat = Field(default=0.001, description="weight of the term")
+    estimator: Literal["k1", "k2", "k3"] = Field(default="k3", description="estimator of the KL divergence of a token")
 
 
 class GroupFilterConfig(Block):
     """Drops groups without signal, after guidance."""
 
-    drop: list[Literal["all_correct", "all_wrong"]] = Field(default=["all_correct", "all_wrong"], min_length=1)
+    drop: list[Literal["all_correct", "all_wrong"]] = Field(
+        default=["all_correct", "all_wrong"], min_length=1, description="which groups carry no signal"
+    )
     resample: bool = Field(default=False, description="sample further questions until the batch is full again")
 
 
@@ -159,12 +177,14 @@ class ObjectiveConfig(Block):
     scope: Literal["group", "batch"] = Field(
         default="group", description="aggregate per question and average, or over the mini-batch"
     )
-    advantage: Advantage = "group_normalized"  # type: ignore[assignment]
+    advantage: Advantage = Field(default="group_normalized", description="from rewards to advantages")  # type: ignore[assignment]
     on_policy: OnPolicyConfig = {}  # type: ignore[assignment]
     off_policy: OffPolicyConfig = {}  # type: ignore[assignment]
-    entropy_coefficient: NonNegativeFloat = 0.001
-    kl: KlConfig | None = None
-    group_filter: GroupFilterConfig | None = None
+    entropy_coefficient: NonNegativeFloat = Field(
+        default=0.001, description="weight of the entropy bonus, a mean over all trained tokens"
+    )
+    kl: KlConfig | None = Field(default=None, description="null = no KL term")
+    group_filter: GroupFilterConfig | None = Field(default=None, description="null = every group is trained on")
 
 
 class OptimizerConfig(Block):
@@ -173,41 +193,45 @@ class OptimizerConfig(Block):
     tokens_per_microbatch: PositiveInt = Field(
         default=18432, description="hard cap on rows × longest row of a forward pass"
     )
-    learning_rate: NonNegativeFloat = 1.0e-6
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    weight_decay: NonNegativeFloat = 0.1
-    grad_clip: PositiveFloat = 1.0
+    learning_rate: NonNegativeFloat = Field(default=1.0e-6, description="peak learning rate")
+    schedule: Literal["constant", "linear", "cosine"] = Field(default="constant", description="after the warm-up")
+    betas: tuple[Beta, Beta] = Field(default=(0.9, 0.999), description="of AdamW")
+    weight_decay: NonNegativeFloat = Field(default=0.1, description="of AdamW, decoupled")
+    grad_clip: PositiveFloat = Field(default=1.0, description="largest norm of the gradient")
     max_skipped_steps: PositiveInt = Field(default=3, description="stop after this many non-finite updates in a row")
 
 
 class TrainingConfig(OptimizerConfig):
     """Batches and steps of a train job; sizes count questions over all ranks."""
 
-    steps: PositiveInt = 500
-    questions_per_batch: PositiveInt = 128
-    questions_per_minibatch: PositiveInt = 64
-    epochs_per_batch: PositiveInt = 1
+    steps: PositiveInt = Field(default=500, description="batches of questions")
+    questions_per_batch: PositiveInt = Field(default=128, description="questions that are sampled at once")
+    questions_per_minibatch: PositiveInt = Field(
+        default=64, description="questions of one optimizer step; divides questions_per_batch"
+    )
+    epochs_per_batch: PositiveInt = Field(default=1, description="how often a batch is trained on")
     warmup_steps: NonNegativeInt = Field(default=0, description="optimizer steps of linear warm-up")
 
 
 class DeepSpeedConfig(Block):
     """How DeepSpeed holds the model."""
 
-    zero_stage: Literal[0, 1, 2, 3] = 3
-    offload_optimizer: Literal["none", "cpu"] = "none"
-    offload_parameters: Literal["none", "cpu"] = "none"
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        default=3, description="0 = nothing is sharded, 1 = optimizer states, 2 = and gradients, 3 = and weights"
+    )
+    offload_optimizer: Literal["none", "cpu"] = Field(
+        default="none", description="keep optimizer states in main memory"
+    )
+    offload_parameters: Literal["none", "cpu"] = Field(default="none", description="keep weights in main memory")
 
 
 class EvaluationSet(Block):
     """One evaluation set: distinct questions of a file."""
 
-    path: str
-    where: dict[str, str | int | float | bool] = Field(
-        default_factory=dict, description="column (dots reach inside) = value"
-    )
-    samples: PositiveInt = 1
-    pass_at: list[PositiveInt] = Field(default_factory=list)
+    path: str = Field(description="file of questions in the data contract")
+    where: dict[str, str | int | float | bool] = Field(default={}, description="column (dots reach inside) = value")
+    samples: PositiveInt = Field(default=1, description="K: responses to each question, for avg@K")
+    pass_at: list[PositiveInt] = Field(default=[], description="each k gives pass@k, at most samples")
     reward: Reward | None = Field(default=None, description="null = the job's reward")
     limit: PositiveInt | None = Field(default=None, description="first so many distinct questions")
 
@@ -216,32 +240,29 @@ class EvaluationConfig(Block):
     """Sampling of held-out questions; shared by train and evaluate."""
 
     every: PositiveInt | None = Field(default=10, description="steps between evaluations; null = only at start and end")
-    at_start: bool = True
-    temperature: PositiveFloat = 0.6
-    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    at_start: bool = Field(default=True, description="evaluate before the first step too")
+    temperature: PositiveFloat = Field(default=0.6, description="of sampling")
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0, description="nucleus of sampling")
     max_response_tokens: PositiveInt | None = Field(default=None, description="null = the rollout's")
-    sets: dict[str, EvaluationSet] = Field(min_length=1)
-
-    @field_validator("sets", mode="before")
-    @classmethod
-    def _drop_removed(cls, value: Any) -> Any:
-        return {name: item for name, item in value.items() if item is not None} if isinstance(value, dict) else value
+    sets: dict[str, EvaluationSet] = Field(
+        min_length=1, description="name -> set; null removes one that a parent config brought"
+    )
 
 
 class CheckpointConfig(Block):
     """What is kept."""
 
     every: PositiveInt | None = Field(default=50, description="steps; null = only the last")
-    keep: PositiveInt = 2
+    keep: PositiveInt = Field(default=2, description="how many of the newest are kept")
     best: str | None = Field(default="eval/macro/avg", description="metric whose best checkpoint is never pruned")
 
 
 class ResourcesConfig(Block):
     """Devices and threads."""
 
-    devices: PositiveInt = 1
-    nodes: PositiveInt = 1
-    hostfile: str | None = None
+    devices: PositiveInt = Field(default=1, description="GPUs of a node, or CPU processes")
+    nodes: PositiveInt = Field(default=1, description="machines")
+    hostfile: str | None = Field(default=None, description="DeepSpeed host file for several nodes")
     threads: PositiveInt | None = Field(
         default=None, description="CPU threads of a rank; null = all cores over the ranks"
     )

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from ampo_registry.protocols import BuildContext, SelectionContext, Selector
 from ampo_registry.specs import ComponentSpec
@@ -44,8 +44,8 @@ class ScoringSelectorSpec(SelectorSpec):
 
     behaviour: ClassVar[tuple[str, ...]] = ("score",)
 
-    score_rounding: Literal["bfloat16"] | Decimals | None = None
-    ties: Literal["shorter", "dataset"] = "shorter"
+    score_rounding: Literal["bfloat16"] | Decimals | None = Field(default=None, description="before ranking")
+    ties: Literal["shorter", "dataset"] = Field(default="shorter", description="which of equal scores comes first")
 
     def score(self, requests: Sequence[SelectionRequest], context: SelectionContext) -> list[list[float]]:
         """One score for each candidate of each request; higher is better."""

@@ -159,12 +159,14 @@ class RewardSpec(ComponentSpec):
     kind: ClassVar[str] = "reward"
     behaviour: ClassVar[tuple[str, ...]] = ("grade", "check_truth")
 
-    format_weight: float = Field(default=0.1, ge=0.0, le=1.0)
-    timeout_s: PositiveFloat = 5.0
-    workers: PositiveInt | Literal["auto"] = "auto"
-    max_error_rate: float = Field(default=0.01, ge=0.0, le=1.0)
-    repetition_penalty: NgramPenalty | None = None
-    overlong_penalty: OverlongPenalty | None = None
+    format_weight: float = Field(default=0.1, ge=0.0, le=1.0, description="λ: share of the format in the reward")
+    timeout_s: PositiveFloat = Field(default=5.0, description="deadline of a response, in seconds")
+    workers: PositiveInt | Literal["auto"] = Field(default="auto", description="processes; auto: by the CPU cores")
+    max_error_rate: float = Field(
+        default=0.01, ge=0.0, le=1.0, description="share of timeouts and errors in a step above which the run stops"
+    )
+    repetition_penalty: NgramPenalty | None = Field(default=None, description="for a repeated n-gram of words")
+    overlong_penalty: OverlongPenalty | None = Field(default=None, description="linear, near the length limit")
 
     def build(self, context: BuildContext) -> Reward:
         return self
@@ -202,9 +204,9 @@ class RolloutSpec(ComponentSpec):
     kind: ClassVar[str] = "rollout"
     behaviour: ClassVar[tuple[str, ...]] = ("build",)
 
-    group_size: PositiveInt = 8
-    temperature: PositiveFloat = 1.0
-    max_response_tokens: PositiveInt = 8192
+    group_size: PositiveInt = Field(default=8, description="G: responses to each question")
+    temperature: PositiveFloat = Field(default=1.0, description="of sampling in training")
+    max_response_tokens: PositiveInt = Field(default=8192, description="longest response, stop token included")
 
     def build(self, context: BuildContext) -> RolloutEngine:
         self._missing("build")
