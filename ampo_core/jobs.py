@@ -26,5 +26,7 @@ def run_job(job: Job, environment: Environment) -> Path | None:
     """
     if job.job not in MODULES:
         raise NotYetError(f"not yet: the job {job.job} comes in a later release")
+    if job.job != "pipeline":  # whose stages are jobs of their own
+        importlib.import_module("ampo_core.libraries").settle_libraries()
     output: Path | None = importlib.import_module(MODULES[job.job]).run(job, environment)
     return output

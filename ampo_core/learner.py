@@ -156,7 +156,6 @@ def _split(values: torch.Tensor, pairs: Sequence[TokenPair]) -> list[torch.Tenso
 
 
 def _start_deepspeed(policy: Policy, optimizer: OptimizerConfig, config: DeepSpeedConfig) -> Any:
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     import deepspeed
 
     deepspeed.utils.logger.setLevel(logging.WARNING)

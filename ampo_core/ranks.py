@@ -51,8 +51,6 @@ def join_ranks(threads: int | None = None) -> Ranks:
     if threads is not None:
         torch.set_num_threads(threads)
     cuda = torch.cuda.is_available()
-    if not cuda:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
         os.environ.setdefault(name, value)
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

@@ -1,0 +1,20 @@
+"""Settings of the libraries beneath, made once before any of them is imported by a job."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+
+def settle_libraries() -> None:
+    """Keep DeepSpeed and transformers from filling the screen, and from guessing the accelerator aloud."""
+    import torch
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    for name in ("DeepSpeed", "torch.distributed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
