@@ -9,7 +9,7 @@ from random import Random
 LABELS = "ABCDEFGH"
 SIGNS = "+-*"
 MODULUS = 100
-OPERANDS = range(2, 6)
+OPERANDS = {"+": range(1, 6), "-": range(1, 6), "*": range(2, 4)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,8 @@ def two_digits(value: int) -> str:
 
 def draw_problem(level: int, rng: Random) -> Problem:
     """A random problem with `level` operations."""
-    operations = tuple(Operation(LABELS[i], rng.choice(SIGNS), rng.choice(OPERANDS)) for i in range(level))
+    signs = [rng.choice(SIGNS) for _ in range(level)]
+    operations = tuple(Operation(LABELS[i], sign, rng.choice(OPERANDS[sign])) for i, sign in enumerate(signs))
     return Problem(rng.randrange(10, MODULUS), operations, tuple(rng.sample(range(level), level)))
 
 

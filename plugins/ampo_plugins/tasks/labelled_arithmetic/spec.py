@@ -77,7 +77,9 @@ class LabelledArithmetic(TaskSpec):
         teachers = Random(f"{SOURCE}/teachers/{seed}")
         return TaskData(
             train=tuple(self._question(problem, teachers) for problem in train),
-            heldout={name: tuple(self._question(problem) for problem in problems) for name, problems in heldout.items()},
+            heldout={
+                name: tuple(self._question(problem) for problem in problems) for name, problems in heldout.items()
+            },
             sft=warmup_conversations(
                 self.warmup_examples,
                 self.warmup_levels,

@@ -1,0 +1,191 @@
+"""The `pipeline` job: stages one after the other, each a run of its own inside the pipeline's folder.
+
+    runs/NAME/config.yaml, manifest.json   the pipeline
+              STAGE/                       the run folder of each stage (its run.dir and run.name are set here)
+
+`${stages.NAME.out}` in a stage's config or overrides is what an earlier stage returned (train and sft: the final
+`policy/`, prepare: its data folder), `${stages.NAME.run}` its run folder. A stage whose `done` marker stands is not
+run again; an unfinished one is removed and starts over. Stages share this process, so that torch is loaded once.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ampo_registry.errors import ConfigError
+
+from ampo_core.config.jobs import PipelineJob, Stage
+from ampo_core.config.load import LoadedConfig, load_config
+from ampo_core.config.nodes import nearest
+from ampo_core.config.tree import CheckpointConfig
+from ampo_core.config.yaml_source import parse_yaml
+from ampo_core.environment import Environment
+from ampo_core.jobs import run_job
+from ampo_core.manifest import build_manifest
+from ampo_core.progress import format_seconds
+from ampo_core.runfolder import RunFolder, check_free, discard_unfinished, finished_output, write_atomically
+
+REFERENCE = re.compile(r"\$\{stages\.([A-Za-z0-9][A-Za-z0-9_-]*)\.(out|run)\}")
+
+
+@dataclass(slots=True)
+class Finished:
+    """What is known of the stages so far: name -> output and run folder; `renewed` ran in this call."""
+
+    out: dict[str, Path] = field(default_factory=dict)
+    run: dict[str, Path] = field(default_factory=dict)
+    renewed: set[str] = field(default_factory=set)
+
+    def resolve(self, text: str, place: str) -> str:
+        """`text` with its references replaced. Raises ConfigError for a stage that is not an earlier one."""
+
+        def path_of(match: re.Match[str]) -> str:
+            name, what = match.groups()
+            if name not in self.out:
+                raise ConfigError(f"{place}: {match[0]}: no earlier stage is named {name!r}{nearest(name, self.out)}")
+            return str((self.out if what == "out" else self.run)[name])
+
+        return REFERENCE.sub(path_of, text)
+
+
+def run(job: PipelineJob, environment: Environment) -> Path:
+    """Run the stages that are not finished; returns the pipeline's folder.
+
+    Raises ConfigError if the folder is another run's, or if a finished stage's config has changed since.
+    """
+    folder = open_folder(job, environment)
+    finished = Finished()
+    for position, stage in enumerate(job.stages, start=1):
+        started = time.monotonic()
+        title = f"stage {position}/{len(job.stages)} {stage.name}"
+        loaded, uses = load_stage(stage, folder.path, finished, environment)
+        out = finished_output(folder.path / stage.name)
+        if out is not None:
+            check_unchanged(stage.name, folder.path / stage.name, loaded)
+            check_current(stage.name, folder.path / stage.name, uses, finished)
+            _say(environment, f"{title}: finished already")
+        else:
+            _say(environment, f"{title} ({loaded.job.job})")
+            out = run_stage(folder.path / stage.name, loaded, environment)
+            finished.renewed.add(stage.name)
+            _say(environment, f"{title}: done in {format_seconds(time.monotonic() - started)}")
+        finished.out[stage.name], finished.run[stage.name] = out, folder.path / stage.name
+    return folder.finish()
+
+
+def open_folder(job: PipelineJob, environment: Environment) -> RunFolder:
+    """The pipeline's folder, made or continued. Raises ConfigError if it holds something else."""
+    manifest = build_manifest(job="pipeline", seed=job.run.seed, plugins=environment.plugins.distributions)
+    path = Path(job.run.dir) / job.run.name
+    if not _is_pipeline(path):
+        check_free(path)
+        return RunFolder.create(job.run, environment.yaml, manifest)
+    (path / "done").unlink(missing_ok=True)
+    write_atomically(path / "config.yaml", environment.yaml)
+    write_atomically(path / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    return RunFolder(path, CheckpointConfig(best=None))
+
+
+def _is_pipeline(path: Path) -> bool:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("job") == "pipeline" and (path / "config.yaml").exists()
+
+
+def load_stage(
+    stage: Stage, root: Path, finished: Finished, environment: Environment
+) -> tuple[LoadedConfig, frozenset[str]]:
+    """The stage's resolved config, inside `root` and without references, and the stages that it refers to."""
+    place = f"{environment.config_path}: stages.{stage.name}"
+    path = environment.config_path.parent / stage.config
+    uses = set(_references(stage.overrides))
+    overrides = {key: _replaced(value, finished, f"{place}.overrides.{key}") for key, value in stage.overrides.items()}
+    overrides |= {"run.dir": str(root), "run.name": stage.name}
+    loaded = load_config(path, overrides, environment.plugins, overrides_from=f"{place} (overrides)")
+    written = {key: text for key, text in _leaves(loaded.data) if REFERENCE.search(text)}
+    if written:
+        uses |= set(_references(written))
+        overrides |= {key: finished.resolve(text, f"{path}: {key}") for key, text in written.items()}
+        loaded = load_config(path, overrides, environment.plugins, overrides_from=f"{place} (overrides)")
+    loaded.require_ready()
+    return loaded, frozenset(uses)
+
+
+def run_stage(folder: Path, loaded: LoadedConfig, environment: Environment) -> Path:
+    """Run one stage from its beginning; returns its output."""
+    if discard_unfinished(folder):
+        _say(environment, f"{folder}: unfinished, starts over")
+    out = run_job(loaded.job, replace(environment, config=loaded.data, yaml=loaded.yaml, config_path=loaded.path))
+    # A model of the last stage may hang in a reference cycle; the next one needs its memory.
+    gc.collect()
+    return out if out is not None else folder
+
+
+def check_unchanged(name: str, folder: Path, loaded: LoadedConfig) -> None:
+    """Raise ConfigError if the finished run in `folder` had another config than `loaded`, with the differences."""
+    before, _ = parse_yaml((folder / "config.yaml").read_text(encoding="utf-8"), str(folder / "config.yaml"))
+    changes = differences(before.plain() if before else {}, loaded.data)
+    if changes:
+        listed = "\n".join(f"  {key}: {old!r} -> {new!r}" for key, old, new in changes)
+        raise ConfigError(
+            f"stage {name} is finished in {folder}, and its config has changed since:\n{listed}\n"
+            f"Undo the change, choose another run.name, or remove {folder} to run the stage again"
+        )
+
+
+def check_current(name: str, folder: Path, uses: frozenset[str], finished: Finished) -> None:
+    """Raise ConfigError if a finished stage was made from an earlier run of a stage that ran again just now."""
+    if stale := sorted(uses & finished.renewed):
+        raise ConfigError(
+            f"stage {name} in {folder} was made from an earlier run of {', '.join(stale)}, which has just run again; "
+            f"remove {folder} to run it again too"
+        )
+
+
+def differences(before: object, after: object, key: str = "") -> list[tuple[str, object, object]]:
+    """(dotted key, before, after) wherever two trees of JSON types differ; a missing entry counts as None."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        names = list(dict.fromkeys([*before, *after]))
+        inner = (differences(before.get(n), after.get(n), f"{key}.{n}" if key else str(n)) for n in names)
+        return [change for changes in inner for change in changes]
+    return [] if before == after else [(key, before, after)]
+
+
+def _leaves(value: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted key, text) of every text in a tree."""
+    if isinstance(value, str):
+        yield key, value
+    items: Sequence[tuple[object, object]] = ()
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, (list, tuple)):
+        items = list(enumerate(value))
+    for name, child in items:
+        yield from _leaves(child, f"{key}.{name}" if key else str(name))
+
+
+def _references(value: object) -> set[str]:
+    return {match[1] for _, text in _leaves(value) for match in REFERENCE.finditer(text)}
+
+
+def _replaced(value: Any, finished: Finished, place: str) -> Any:
+    if isinstance(value, str):
+        return finished.resolve(value, place)
+    if isinstance(value, Mapping):
+        return {key: _replaced(child, finished, place) for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_replaced(child, finished, place) for child in value]
+    return value
+
+
+def _say(environment: Environment, text: str) -> None:
+    environment.console.print(text, markup=False, highlight=False, soft_wrap=True)
