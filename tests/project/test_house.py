@@ -1,0 +1,138 @@
+"""The rules of the house that no linter knows: sizes, pinned versions, what CI and make call."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SOURCES = [
+    path
+    for folder in ("ampo_core", "registry", "plugins", "benchmarks", "docs")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if "build" not in path.parts
+]
+PINS = dict(
+    line.split("==")
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+)
+
+
+def test_files_stay_under_300_lines():
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in SOURCES}
+    assert len(lengths) > 50
+    assert {path: length for path, length in lengths.items() if length > 300} == {}
+
+
+def test_functions_stay_under_50_lines():
+    found = {}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno is not None:
+                found[f"{path.relative_to(ROOT)}:{node.name}"] = node.end_lineno - node.lineno + 1
+    assert {name: length for name, length in found.items() if length > 50} == {}
+
+
+def test_no_unfinished_business():
+    marks = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
+    assert [str(path) for path in SOURCES if marks.search(path.read_text("utf-8"))] == []
+
+
+def test_constraints_pin_every_dependency_to_an_allowed_version():
+    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    pins = {canonicalize_name(name): version for name, version in PINS.items()}
+    for requirement in map(Requirement, wanted):
+        name = canonicalize_name(requirement.name)
+        assert name in pins, f"constraints.txt does not pin {requirement.name}"
+        assert pins[name] in requirement.specifier, f"{name} {pins[name]} is not {requirement.specifier}"
+
+
+def test_constraints_do_not_name_the_project_or_a_build():
+    assert "ampo" not in PINS
+    assert PINS["torch"] == "2.13.0"
+    assert [version for version in PINS.values() if "+" in version] == []
+
+
+def test_ci_runs_make_test():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert [line for line in script.read_text().splitlines() if "make" in line] == ["exec make test"]
+
+
+def make(*arguments: str) -> str:
+    done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_make_test_runs_all_checks_and_the_quick_tests(tmp_path):
+    shown = make("test", f"VENV={tmp_path / 'v'}")
+    order = [
+        "-m venv",
+        " install ",
+        "/ruff format --check",
+        "/ruff check",
+        "/mypy",
+        "/pyright",
+        "/lint-imports",
+        "-m pytest",
+    ]
+    places = [shown.index(word) for word in order]
+    assert places == sorted(places)
+    assert '-m "not slow and not gpu"' in shown
+    assert "HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1" in shown
+
+
+def test_make_takes_a_further_index_only_when_told(tmp_path):
+    assert "--extra-index-url" not in make("check", f"VENV={tmp_path / 'v'}")
+    assert "--extra-index-url URL" in make("check", f"VENV={tmp_path / 'v'}", "EXTRA_INDEX=URL")
+
+
+def test_a_second_make_installs_nothing(tmp_path):
+    venv = tmp_path / "v"
+    (venv / "bin").mkdir(parents=True)
+    for name in ("bin/python", ".installed", ".installed-dev"):
+        venv.joinpath(name).touch()
+    assert " install " not in make("check", f"VENV={venv}")
+
+
+def test_make_quickstart_runs_the_quickstart(tmp_path):
+    shown = make("quickstart", f"VENV={tmp_path / 'v'}")
+    assert "[dev]" not in shown
+    assert "ampo-run configs/quickstart.yaml" in shown
+
+
+def test_pre_commit_hooks_are_local_and_call_what_check_calls():
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert [repo["repo"] for repo in config["repos"]] == ["local"]
+    checks = make("check")
+    for hook in config["repos"][0]["hooks"]:
+        assert Path(hook["entry"].split()[0]).name in checks
+
+
+@pytest.mark.parametrize("module", ["ampo_registry", "ampo_core.cli", "ampo_core.runfolder", "ampo_core.manifest"])
+def test_importing_it_brings_in_no_torch(module):
+    code = (
+        f"import sys, {module}; print([name for name in ('torch', 'transformers', 'deepspeed') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_licence_is_apache():
+    assert PROJECT["license"] == "Apache-2.0"
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text
+    assert "Version 2.0, January 2004" in text
