@@ -54,8 +54,7 @@ class GradingPool:
     def close(self) -> None:
         """End the workers and wait until they are gone. May be called twice."""
         self._closed = True
-        self._pool.stop()
-        self._pool.join()
+        _stop(self._pool)
 
     def _run(self, task: Callable[..., Any], arguments: Sequence[object], done: dict[int, Outcome]) -> list[Outcome]:
         futures: dict[int, Future[Any]] = {}
@@ -95,8 +94,7 @@ class GradingPool:
         )
 
     def _restart(self) -> None:
-        self._pool.stop()
-        self._pool.join()
+        _stop(self._pool)
         self._pool = self._start()
 
 
@@ -106,6 +104,11 @@ class _PoolBroken(Exception):
     def __init__(self, reason: str, done: dict[int, Outcome]) -> None:
         super().__init__(reason)
         self.done = done
+
+
+def _stop(pool: Any) -> None:
+    pool.stop()
+    pool.join()
 
 
 def worker_count(spec: RewardSpec) -> int:

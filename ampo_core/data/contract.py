@@ -49,7 +49,7 @@ def column(row: Row, name: str) -> Any:
     """The value of a column; dots reach inside. Raises KeyError if there is none."""
     value: Any = row
     for part in name.split("."):
-        if not isinstance(value, Mapping):
+        if not isinstance(value, Mapping) or part not in value:
             raise KeyError(name)
         value = value[part]
     return value
