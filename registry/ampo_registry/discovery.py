@@ -116,7 +116,7 @@ class Plugins:
         else:
             callers = self._manager.get_hookcallers(plugin)
             fault = None if callers else f"implements no hook; mark its functions with @hookimpl: {', '.join(HOOKS)}"
-        if fault is not None:
+        if fault is not None and self._manager.is_registered(plugin):
             self._manager.unregister(plugin)
         return fault
 
