@@ -25,7 +25,7 @@ from ampo_core.config.schema import SchemaView
 from ampo_core.config.yaml_source import dump_yaml
 
 _STAGE = re.compile(r"\$\{([^}]*)\}?")
-_STAGE_OUT = re.compile(r"stages\.([A-Za-z0-9][A-Za-z0-9_-]*)\.out")
+_STAGE_OUT = re.compile(r"stages\.([A-Za-z0-9][A-Za-z0-9_-]*)\.(?:out|run)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +148,16 @@ def _with_inner(loaded: LoadedConfig, root: Node, plugins: Plugins) -> LoadedCon
     inner: list[LoadedConfig] = []
     for path, config, overrides in _inner_configs(loaded.job):
         place = root.place_of(path)
-        problems += [str(Problem(place, path, text)) for text in _bad_references(loaded.job, path, overrides)]
+        written = _STAGE.findall(json.dumps(overrides, ensure_ascii=False))
+        problems += [str(Problem(place, path, text)) for text in _bad_references(loaded.job, path, written)]
         try:
             found, _ = _load_one(_shown(Path(config)), overrides, plugins, f"{place} (overrides)")
         except ConfigError as error:
             problems.append(f"{place}: {dotted(path)}: its config is wrong:\n{error}")
             continue
         inner.append(found)
+        written = [text for text in _STAGE.findall(json.dumps(found.data, ensure_ascii=False)) if "stages." in text]
+        problems += [str(Problem(place, path, text)) for text in _bad_references(loaded.job, path, written)]
         if isinstance(loaded.job, PipelineJob) and isinstance(found.job, (PipelineJob, SuiteJob)):
             problems.append(f"{place}: {dotted(path)}: a stage cannot be a {found.job.job}")
     if problems:
@@ -177,14 +180,14 @@ def _inner_configs(job: Job) -> list[tuple[KeyPath, str, Mapping[str, Any]]]:
     return []
 
 
-def _bad_references(job: Job, path: KeyPath, overrides: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the `${...}` of a stage: only `${stages.NAME.out}` of an earlier stage is known."""
+def _bad_references(job: Job, path: KeyPath, written: Sequence[str]) -> list[str]:
+    """What is wrong with what stands in the `${...}` of a stage: only an earlier stage's output or folder is known."""
     earlier = [stage.name for stage in job.stages[: int(path[1])]] if isinstance(job, PipelineJob) else []
     wrong = []
-    for text in _STAGE.findall(json.dumps(overrides, ensure_ascii=False)):
+    for text in written:
         found = _STAGE_OUT.fullmatch(text)
         if found is None:
-            wrong.append(f"${{{text}}} is not of the form ${{stages.NAME.out}}")
+            wrong.append(f"${{{text}}} is not of the form ${{stages.NAME.out}} (its output) or .run (its folder)")
         elif found[1] not in earlier:
             wrong.append(f"${{{text}}}: no earlier stage is named {found[1]!r}{nearest(found[1], earlier)}")
     return wrong
