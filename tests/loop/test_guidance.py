@@ -1,0 +1,280 @@
+"""Trigger, candidates, selection and replacement against the authors' program, and what it does not do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, islice
+from random import Random
+from typing import Any
+
+import pytest
+from ampo_registry import (
+    BuildContext,
+    DataError,
+    Grade,
+    GradeRequest,
+    Guidance,
+    Message,
+    PluginError,
+    Question,
+    Rollout,
+    RolloutGroup,
+    Selection,
+    SelectionContext,
+    TeacherAnswer,
+    TeacherPoolSpec,
+)
+from ampo_registry.discovery import discover
+
+from ampo_core.config.tree import GuidanceConfig, ModelConfig
+from ampo_core.guidance import AugmentedGroup, TeacherLibrary, augment, select, triggered
+from ampo_core.ranks import Ranks, join_ranks
+from ampo_core.scoring import answer_tokens, corrected_trajectory
+from ampo_core.tokens import PromptTokenizer
+
+Golden = Callable[[str], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Any:
+    return discover().catalog
+
+
+@pytest.fixture(scope="module")
+def tokenizer(golden_tokenizer: Any) -> PromptTokenizer:
+    return PromptTokenizer(golden_tokenizer, ModelConfig(path="tests/golden/tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Ranks:
+    return join_ranks()
+
+
+class InProcessGrader:
+    """The real reward without the worker processes."""
+
+    def __init__(self, catalog: Any) -> None:
+        self.reward = catalog.resolve("reward", "math_verify")
+
+    def grade(self, requests: Sequence[GradeRequest]) -> list[Grade]:
+        return list(self.reward.grade(requests))
+
+
+class TableScorer:
+    """The golden file's table: a log-prob for every token scored, by the key that the teacher's text contains."""
+
+    def __init__(self, table: dict[str, Any], tokenizer: PromptTokenizer) -> None:
+        self.table, self.tokenizer, self.calls = table, tokenizer, 0
+
+    def answer_logprobs(self, items: Sequence[tuple[Question, Guidance]]) -> list[list[float]]:
+        self.calls += bool(items)
+        return [self._score(question, guidance) for question, guidance in items]
+
+    def _score(self, question: Question, guidance: Guidance) -> list[float]:
+        trajectory = corrected_trajectory(guidance.text, question.answer)
+        if trajectory is None:
+            return []
+        _, truth = answer_tokens(self.tokenizer.tokenizer, trajectory)
+        value = next(value for key, value in self.table.items() if key in guidance.text)
+        values: Iterator[float] = cycle(value) if isinstance(value, list) else cycle([value])
+        return list(islice(values, len(truth)))
+
+
+def question_of(tokenizer: PromptTokenizer, answer: str, targets: Sequence[Sequence[str]]) -> Question:
+    messages = (Message("user", "x + y"),)
+    row = {
+        "target_lst": [
+            {"role": "assistant", "source": name, "content": text, "quality_score": 1.0} for name, text in targets
+        ]
+    }
+    return Question("q", messages, tuple(tokenizer.prompt_ids(messages)), answer, "openr1", row)
+
+
+def group_of(
+    question: Question, texts: Sequence[str], rewards: Sequence[float], threshold: float = 0.6
+) -> RolloutGroup:
+    return RolloutGroup(
+        question,
+        tuple(Rollout((5, 6), (-1.0, -1.0), text, "stop", 0) for text in texts),
+        tuple(Grade(reward, reward >= threshold, True) for reward in rewards),
+        threshold,
+    )
+
+
+PRESETS = {
+    "released": {
+        "selector": {
+            "type": "comprehension",
+            "mean": "arithmetic",
+            "rank_format_weight": 0.1,
+            "score_rounding": "bfloat16",
+            "ties": "dataset",
+        },
+        "teacher_reward": 1.0,
+    },
+    "paper": {},
+}
+
+DIFFERENT = {
+    "teacher_too_long": "a teacher answer over the limit is cut and rewarded 1 there; here it is left out and counted",
+    "always_all_correct": "decided but replaced nothing there; here a group without a wrong slot does not fire",
+    "selection_length(naive)": "the naive order there is the dataset's; here `length` looks at lengths",
+}
+"""Which slot is drawn and which teacher gets it differ everywhere (the order there is unseeded): sets are compared."""
+
+EXPECTED_PAPER = {"rank_arithmetic_k1": ["tB"], "ties_all_equal": ["tA", "tB"], "teacher_format_bad": ["tB", "tD"]}
+"""Where the geometric mean, or the shorter-first tie rule, or no format term, choose by other rules."""
+
+
+@pytest.mark.parametrize("preset", ["released", "paper"])
+def test_injection(preset: str, golden: Golden, catalog: Any, tokenizer: PromptTokenizer, ranks: Ranks) -> None:
+    data = golden("injection")
+    for case in data["cases"]:
+        strategy = case["config"]["actor_rollout_ref"]["rollout"]["injection_strategy"]
+        options = {**PRESETS[preset], "trigger": strategy}
+        config = GuidanceConfig.model_validate(options, context={"catalog": catalog})
+        group, scorer = case["groups"][0], TableScorer(case["table"], tokenizer)
+        library = TeacherLibrary(
+            config.teacher_pool, tokenizer, InProcessGrader(catalog), ranks, data["max_response_length"]
+        )
+        question = question_of(tokenizer, group["gt"], group["teachers"])
+        groups = [group_of(question, group["responses"], case["rewards_before"], config.threshold)]
+        wanted = case["config"]["actor_rollout_ref"]["rollout"]["n_prefix"]
+        if case["name"] == "selection_length(naive)":
+            config = GuidanceConfig.model_validate({**options, "selector": "length"}, context={"catalog": catalog})
+
+        augmented = guide(groups, config, library, scorer, wanted, seed=0)[0]
+
+        theirs = case["runs"][0]
+        teachers = sorted(name for name, count in theirs["teacher_tracker"].items() for _ in range(count))
+        if preset == "paper" and case["name"] in EXPECTED_PAPER:
+            teachers = EXPECTED_PAPER[case["name"]]
+        if case["name"] == "teacher_too_long":
+            teachers = ["tB"]
+            assert library.counts.overlong == 1
+        found = sorted(s.selection.guidance.teacher for s in augmented.slots if s.selection is not None)
+        assert found == teachers, case["name"]
+        assert augmented.triggered == (theirs["decisions"] == [True] and case["name"] != "always_all_correct")
+        if preset == "released" and case["name"] not in DIFFERENT:
+            assert sorted(slot.reward for slot in augmented.slots) == pytest.approx(sorted(theirs["rewards_after"]))
+        if augmented.triggered:
+            kept = [slot.reward for slot in augmented.slots if not slot.off_policy]
+            assert len(augmented.slots) == 8
+            assert sum(reward >= 0.6 for reward in kept) == sum(r >= 0.6 for r in case["rewards_before"])
+    assert {case["name"] for case in data["cases"]} >= set(DIFFERENT) | set(EXPECTED_PAPER)
+
+
+def guide(
+    groups: Sequence[RolloutGroup],
+    config: GuidanceConfig,
+    library: TeacherLibrary,
+    scorer: Any,
+    wanted: int,
+    seed: int,
+) -> list[AugmentedGroup]:
+    context = BuildContext()
+    fired = triggered(groups, config.trigger.build(context), step=1)
+    chosen = select(
+        [groups[i] for i in fired],
+        library.candidates([groups[i].question for i in fired]),
+        fired,
+        config.selector.build(context),
+        replacements=wanted,
+        seed=seed,
+        context=SelectionContext(scorer, 1),
+    )
+    selections = dict(zip(fired, chosen, strict=True))
+    return [
+        augment(
+            group, selections.get(i, []), Random(seed), triggered=i in selections, teacher_reward=config.teacher_reward
+        )
+        for i, group in enumerate(groups)
+    ]
+
+
+def test_a_teacher_answer_is_graded_once_and_the_unusable_are_counted(
+    catalog: Any, tokenizer: PromptTokenizer, ranks: Ranks
+) -> None:
+    asked: list[str] = []
+
+    class Counting(InProcessGrader):
+        def grade(self, requests: Sequence[GradeRequest]) -> list[Grade]:
+            asked.extend(request.text for request in requests)
+            grades = super().grade(requests)
+            return [
+                Grade(0, False, False, "timeout") if "slow" in r.text else g
+                for r, g in zip(requests, grades, strict=True)
+            ]
+
+    targets = [("A", "x <answer>7</answer>"), ("B", "x <answer>8</answer>"), ("C", "slow <answer>7</answer>")]
+    question = question_of(tokenizer, "7", targets)
+    library = TeacherLibrary(catalog.resolve("teacher_pool", "dataset"), tokenizer, Counting(catalog), ranks, 96)
+    first, again = library.candidates([question, question])
+    assert [guidance.teacher for guidance in first] == ["A"]
+    assert first[0].token_ids[-1] == tokenizer.eos_token_id
+    assert library.candidates([question]) == [first] == [again]
+    assert len(asked) == 3
+    counts = library.take_counts()
+    assert (counts.incorrect, counts.ungraded, counts.overlong) == (1, 1, 0)
+    assert library.take_counts().incorrect == 0
+
+
+def test_recorded_log_probs_must_fit_the_tokens(catalog: Any, tokenizer: PromptTokenizer, ranks: Ranks) -> None:
+    text = "x <answer>7</answer>"
+    length = len(tokenizer.answer_ids(text, []))
+
+    class Pool(TeacherPoolSpec):
+        """One answer with `count` log-probs."""
+
+        count: int
+
+        def answers(self, question: Question) -> list[TeacherAnswer]:
+            return [TeacherAnswer("A", text, (-0.5,) * self.count if self.count else None)]
+
+    def library(count: int) -> TeacherLibrary:
+        return TeacherLibrary(Pool(count=count), tokenizer, InProcessGrader(catalog), ranks, 96, recorded=True)
+
+    question = question_of(tokenizer, "7", [])
+    assert library(length).candidates([question])[0][0].logprobs == (-0.5,) * length
+    assert library(length - 1).candidates([question])[0][0].logprobs == (*(-0.5,) * (length - 1), 0.0)
+    for wrong in (0, length + 1):
+        with pytest.raises(DataError, match="needs a log-prob for each of the"):
+            library(wrong).candidates([question])
+
+
+@pytest.mark.parametrize("fault", ["foreign", "twice", "too many", "too few lists"])
+def test_a_selector_that_breaks_its_contract_is_named(fault: str, tokenizer: PromptTokenizer) -> None:
+    mine = Guidance("A", "x", (1,), Grade(1, True, True))
+    other = Guidance("B", "y", (1,), Grade(1, True, True))
+    answers = {
+        "foreign": [[Selection(Guidance("A", "x", (1,), Grade(1, True, True)))]],
+        "twice": [[Selection(mine), Selection(mine)]],
+        "too many": [[Selection(mine), Selection(other), Selection(mine)]],
+        "too few lists": [],
+    }
+
+    class Broken:
+        def select(self, requests: Any, context: Any) -> list[list[Selection]]:
+            return answers[fault]
+
+    group = group_of(question_of(tokenizer, "7", []), ["a"] * 4, [0.0] * 4)
+    with pytest.raises(PluginError, match=r"Broken\.select"):
+        select([group], [(mine, other)], [0], Broken(), replacements=2, seed=0, context=SelectionContext(None, 1))
+
+
+def test_replacement_is_seeded_hits_only_wrong_slots_and_leaves_the_rest_alone(tokenizer: PromptTokenizer) -> None:
+    group = group_of(question_of(tokenizer, "7", []), list("abcdefgh"), [0.0, 1.0, 0.1, 0.9, 0.0, 0.1, 0.0, 1.0])
+    chosen = [Selection(Guidance(name, name, (1,), Grade(0.9, True, False)), 0.5) for name in "AB"]
+    seen = set()
+    for seed in range(30):
+        augmented = augment(group, chosen, Random(seed), triggered=True, teacher_reward="verified")
+        assert augmented == augment(group, chosen, Random(seed), triggered=True, teacher_reward="verified")
+        replaced = [i for i, slot in enumerate(augmented.slots) if slot.off_policy]
+        assert len(replaced) == 2
+        assert set(replaced) <= set(group.wrong)
+        assert all(augmented.slots[i].reward == 0.9 for i in replaced)
+        assert all(augmented.slots[i].text == group.rollouts[i].text for i in range(8) if i not in replaced)
+        seen.update(replaced)
+    assert seen == set(group.wrong)
+    forced = augment(group, chosen, Random(0), triggered=True, teacher_reward=1.0)
+    assert {slot.reward for slot in forced.slots if slot.off_policy} == {1.0}

@@ -1,0 +1,109 @@
+"""The corrected trajectory token by token, and the scorer against a plain forward of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ampo_registry import Grade, Guidance, Message, Question
+
+from ampo_core.config.tree import DeepSpeedConfig, ModelConfig, OptimizerConfig
+from ampo_core.learner import Learner
+from ampo_core.logprobs import logprobs_from_logits
+from ampo_core.ranks import join_ranks
+from ampo_core.scoring import PolicyScorer, answer_tokens, corrected_trajectory
+from ampo_core.tokens import PromptTokenizer, load_tokenizer
+
+Golden = Callable[[str], dict[str, Any]]
+
+
+def test_the_corrected_trajectory_and_the_tokens_scored(golden: Golden, golden_tokenizer: Any) -> None:
+    data = golden("corrected_trajectory")
+    unscored = []
+    for case in data["cases"]:
+        trajectory = corrected_trajectory(case["response"], case["ground_truth"])
+        if case["gt_mask_sum"] == 0:
+            assert trajectory is None
+            unscored.append(case["response"])
+            continue
+        assert trajectory is not None
+        assert data["prompt"] + trajectory.text + golden_tokenizer.eos_token == case["text"]
+        _, truth = answer_tokens(golden_tokenizer, trajectory)
+        assert golden_tokenizer.convert_ids_to_tokens(truth) == case["gt_tokens"]
+        assert len(truth) == case["gt_mask_sum"]
+    assert len(unscored) == 2  # no tag; two of them
+
+
+def test_temperature_log_probs_and_entropy(golden: Golden) -> None:
+    for case in golden("entropy")["cases"]:
+        logits, targets = torch.tensor(case["logits"]), torch.tensor(case["logprob_of"])
+        found, entropies = logprobs_from_logits(
+            logits.flatten(0, 1), targets.flatten(), temperature=case["temperature"], entropy=True
+        )
+        torch.testing.assert_close(found, torch.tensor(case["logprob"]).flatten(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(entropies, torch.tensor(case["entropy"]).flatten(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> ModelConfig:
+    return ModelConfig(path=str(tiny_model), dtype="float32", gradient_checkpointing=False)
+
+
+def learner_of(model: ModelConfig, tokens: int = 400) -> Learner:
+    return Learner(
+        model,
+        OptimizerConfig(tokens_per_microbatch=tokens),
+        DeepSpeedConfig(zero_stage=0),
+        join_ranks(),
+        total_steps=1,
+        warmup_steps=0,
+    )
+
+
+def question_of(tokenizer: PromptTokenizer, text: str, answer: str) -> Question:
+    messages = (Message("user", text),)
+    return Question(text, messages, tuple(tokenizer.prompt_ids(messages)), answer, "")
+
+
+def guidance_of(text: str) -> Guidance:
+    return Guidance("A", text, (1,), Grade(1.0, True, True))
+
+
+def test_scores_are_those_of_a_plain_forward_whatever_the_batch(model: ModelConfig) -> None:
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = load_tokenizer(model)
+    questions = [question_of(tokenizer, "x + y", "7"), question_of(tokenizer, "a longer question of x", r"\frac{1}{2}")]
+    texts = ["so <answer> 8 </answer>", "step step step <answer>\n9", "tA tB tC <answer>1</answer> rest"]
+    items = [(q, guidance_of(text)) for q in questions for text in texts]
+    plain = AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32).eval()
+    for tokens in (64, 4096):
+        learner = learner_of(model, tokens)
+        scores = PolicyScorer(learner, tokenizer).answer_logprobs(items)
+        learner.close()
+        for (question, guidance), score in zip(items, scores, strict=True):
+            trajectory = corrected_trajectory(guidance.text, question.answer)
+            assert trajectory is not None
+            before, truth = answer_tokens(tokenizer.tokenizer, trajectory)
+            ids = torch.tensor([[*question.prompt_token_ids, *before, *truth]])
+            with torch.no_grad():
+                log_probs = plain(ids).logits.log_softmax(-1)[0]
+            wanted = [float(log_probs[-len(truth) - 1 + i, token]) for i, token in enumerate(truth)]
+            assert score == pytest.approx(wanted, abs=1e-5)
+
+
+def test_what_cannot_be_scored_is_counted_and_an_empty_call_is_fine(model: ModelConfig) -> None:
+    tokenizer = load_tokenizer(model)
+    learner = learner_of(model, tokens=40)
+    scorer = PolicyScorer(learner, tokenizer)
+    question = question_of(tokenizer, "x", "7")
+    long = guidance_of("step " * 60 + "<answer>7</answer>")
+    scores = scorer.answer_logprobs([(question, guidance_of("no tag")), (question, long)])
+    assert scores == [[], []]
+    assert scorer.take_unscorable() == 2
+    assert scorer.take_unscorable() == 0
+    assert scorer.answer_logprobs([]) == []
+    learner.close()
