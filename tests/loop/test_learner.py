@@ -1,0 +1,167 @@
+"""The learner with a real DeepSpeed engine in one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ampo_registry import RunError
+
+from ampo_core.config.tree import DeepSpeedConfig, LoraConfig, ModelConfig, OptimizerConfig
+from ampo_core.learner import Learner
+from ampo_core.logprobs import token_logprobs
+from ampo_core.packing import TokenPair
+from ampo_core.ranks import join_ranks
+from ampo_core.schedule import learning_rate_at
+
+PAIRS = [TokenPair((1, 2, 3), tuple(range(4, 4 + n))) for n in (3, 9, 1, 6, 2)]
+
+
+def learner_of(folder: Path, *, lora: LoraConfig | None = None, reference: bool = False, **options: Any) -> Learner:
+    return Learner(
+        ModelConfig(path=str(folder), dtype="float32", gradient_checkpointing=lora is not None, lora=lora),
+        OptimizerConfig(**{"tokens_per_microbatch": 64, "learning_rate": 1e-2, **options}),
+        DeepSpeedConfig(zero_stage=0),
+        join_ranks(),
+        total_steps=10,
+        warmup_steps=0,
+        reference=reference,
+    )
+
+
+def token_mean(pairs: list[TokenPair]) -> Any:
+    tokens = sum(len(pair.response_token_ids) for pair in pairs)
+    return lambda indices, log_probs, entropies: -torch.cat(log_probs).sum() / tokens
+
+
+def plain_gradients(folder: Path) -> tuple[float, dict[str, torch.Tensor]]:
+    """Norm and gradients of the token-mean loss, with transformers and autograd alone."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokens = sum(len(pair.response_token_ids) for pair in PAIRS)
+    loss = torch.zeros(())
+    for pair in PAIRS:
+        ids = torch.tensor([pair.prompt_token_ids + pair.response_token_ids])
+        log_probs = model(ids).logits.log_softmax(-1)[0, len(pair.prompt_token_ids) - 1 : -1]
+        loss = loss - log_probs.gather(-1, ids[0, len(pair.prompt_token_ids) :, None]).sum() / tokens
+    loss.backward()
+    grads = {name: p.grad for name, p in model.named_parameters()}
+    return float(torch.stack([g.norm() for g in grads.values()]).norm()), grads
+
+
+@pytest.mark.parametrize("tokens", [12, 24, 4096])
+def test_the_gradient_is_the_plain_one_however_it_is_split(tiny_model: Path, tokens: int) -> None:
+    norm, _ = plain_gradients(tiny_model)
+    learner = learner_of(tiny_model, tokens_per_microbatch=tokens)
+    report = learner.update(PAIRS, token_mean(PAIRS), temperature=1.0, entropy=False)
+    learner.close()
+    assert report.grad_norm == pytest.approx(norm, rel=1e-5)
+    assert report.tokens == sum(len(pair) for pair in PAIRS)
+
+
+def test_split_and_order_leave_the_same_weights(tiny_model: Path) -> None:
+    results = []
+    for tokens, pairs in ((12, PAIRS), (4096, PAIRS[::-1])):
+        learner = learner_of(tiny_model, tokens_per_microbatch=tokens, grad_clip=0.1, learning_rate=1e-3)
+        for _ in range(3):
+            learner.update(pairs, token_mean(pairs), temperature=1.0, entropy=False)
+        results.append({name: value.clone() for name, value in learner.weights()})
+        learner.close()
+    for name, value in results[0].items():
+        torch.testing.assert_close(value, results[1][name], rtol=1e-4, atol=2e-5)
+
+
+def test_a_non_finite_gradient_is_skipped_and_several_in_a_row_stop_the_run(tiny_model: Path) -> None:
+    learner = learner_of(tiny_model, max_skipped_steps=2)
+    before = {name: value.clone() for name, value in learner.weights()}
+
+    def broken(indices: list[int], log_probs: list[torch.Tensor], entropies: list[torch.Tensor]) -> torch.Tensor:
+        return torch.cat(log_probs).sum() * float("nan")
+
+    report = learner.update(PAIRS, broken, temperature=1.0, entropy=False)
+    assert report.skipped
+    assert all(torch.equal(value, before[name]) for name, value in learner.weights())
+    assert not learner.update(PAIRS, token_mean(PAIRS), temperature=1.0, entropy=False).skipped
+    learner.update(PAIRS, broken, temperature=1.0, entropy=False)
+    with pytest.raises(RunError, match="not finite in 2 updates in a row"):
+        learner.update(PAIRS, broken, temperature=1.0, entropy=False)
+    learner.close()
+
+
+def test_an_empty_update_changes_nothing(tiny_model: Path) -> None:
+    learner = learner_of(tiny_model)
+    report = learner.update([], token_mean(PAIRS), temperature=1.0, entropy=False)
+    assert (report.grad_norm, report.skipped, report.tokens) == (0.0, False, 0)
+    learner.close()
+
+
+def test_the_reference_stays_the_start_model(tiny_model: Path) -> None:
+    learner = learner_of(tiny_model, reference=True)
+    start = learner.logprobs(PAIRS, temperature=1.0)
+    learner.update(PAIRS, token_mean(PAIRS), temperature=1.0, entropy=False)
+    for before, reference, now in zip(
+        start,
+        learner.logprobs(PAIRS, temperature=1.0, reference=True),
+        learner.logprobs(PAIRS, temperature=1.0),
+        strict=True,
+    ):
+        assert torch.equal(before, reference)
+        assert not torch.equal(before, now)
+    learner.close()
+    without = learner_of(tiny_model)
+    with pytest.raises(RunError, match="without a reference"):
+        without.logprobs(PAIRS, temperature=1.0, reference=True)
+    without.close()
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=4)], ids=["full", "lora"])
+@pytest.mark.parametrize("model", ["tiny_model", "tiny_untied_model"])
+def test_a_saved_policy_opens_in_transformers_with_the_same_log_probs(
+    model: str, lora: LoraConfig | None, tmp_path: Path, request: pytest.FixtureRequest, golden_tokenizer: Any
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    learner = learner_of(request.getfixturevalue(model), lora=lora)
+    for _ in range(3):
+        learner.update(PAIRS, token_mean(PAIRS), temperature=1.0, entropy=False)
+    log_probs = learner.logprobs(PAIRS, temperature=1.0)
+    names = [name for name, _ in learner.weights()]
+    learner.save_policy(tmp_path, golden_tokenizer)
+    learner.close()
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert names == [name for name, _ in opened.named_parameters(remove_duplicate=False)]
+    for pair, wanted in zip(PAIRS, log_probs, strict=True):
+        ids = torch.tensor([pair.prompt_token_ids + pair.response_token_ids])
+        with torch.no_grad():
+            found = opened(ids).logits.log_softmax(-1)[0, 2:-1].gather(-1, ids[0, 3:, None])[:, 0]
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_chunks_of_the_head_change_neither_values_nor_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    head = torch.nn.Linear(8, 50, bias=False).double()
+    targets = torch.randint(0, 50, (23,))
+    hidden = torch.randn(23, 8, dtype=torch.float64, requires_grad=True)
+    results = []
+    for chunk in (10**9, 50 * 4):
+        monkeypatch.setattr("ampo_core.logprobs.CHUNK_ELEMENTS", chunk)
+        log_probs, entropies = token_logprobs(hidden, targets, head, 50, temperature=0.7, entropy=True)
+        grads = torch.autograd.grad((log_probs * 2 + entropies).sum(), [hidden, head.weight])
+        results.append((log_probs, entropies, *grads))
+    for whole, chunked in zip(*results, strict=True):
+        torch.testing.assert_close(whole, chunked)
+
+
+def test_the_schedule() -> None:
+    optimizer = OptimizerConfig(learning_rate=1.0, schedule="cosine")
+    rates = [learning_rate_at(step, optimizer, total_steps=10, warmup_steps=2) for step in range(11)]
+    assert rates[:3] == [0.5, 1.0, 1.0]
+    assert rates[6] == pytest.approx(0.5)
+    assert rates[10] == pytest.approx(0.0)
+    linear = optimizer.model_copy(update={"schedule": "linear"})
+    assert learning_rate_at(5, linear, total_steps=10, warmup_steps=0) == pytest.approx(0.5)
+    constant = optimizer.model_copy(update={"schedule": "constant"})
+    assert learning_rate_at(999, constant, total_steps=10, warmup_steps=0) == 1.0
