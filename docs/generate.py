@@ -68,7 +68,8 @@ def _block(view: SchemaView, schema: Schema, path: str, job: str, seen: set[str]
         described = view.resolve(value)
         references = list(_references(value))
         if COMPONENT in json.dumps(value):
-            expected = f"a [{_kind(value)}](#{_kind(value)})" + _null(value)
+            each = "a list, each " if described.get("type") == "array" else ""
+            expected = f"{each}a [{_kind(value)}](#{_kind(value)}){_null(value)}"
         elif references:
             several = {"array": " for each item", "object": " for each name"} if "properties" not in described else {}
             expected = f"a block{several.get(described.get('type', ''), '')}{_null(value)}"
