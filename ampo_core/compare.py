@@ -183,16 +183,15 @@ def _reading(row: Row, baseline: str) -> str:
     difference = row.difference
     assert difference is not None
     what = "avg" if row.samples is None else f"avg@{row.samples}"
-    interval = f"95 % interval {_points(difference.low)} to {_points(difference.high)}"
     missing = f"; {row.unpaired} questions that only one of them had are left out" if row.unpaired else ""
-    if difference.excludes_zero:
-        leader, other = (row.model, baseline) if difference.value > 0 else (baseline, row.model)
-        lead = f"{100 * abs(difference.value):.1f} points of {what}"
-        return f"{row.set}: {leader} is ahead of {other} by {lead} ({interval}, 0 is outside{missing})."
-    return (
-        f"{row.set}: {row.model} and {baseline} cannot be told apart: {_points(difference.value)} points of {what} "
-        f"({interval}, 0 is inside{missing})."
-    )
+    if not difference.excludes_zero:
+        interval = f"95 % interval {_points(difference.low)} to {_points(difference.high)}, 0 is inside"
+        apart = f"{_points(difference.value)} points of {what}"
+        return f"{row.set}: {row.model} and {baseline} cannot be told apart: {apart} ({interval}{missing})."
+    leader, other = (row.model, baseline) if difference.value > 0 else (baseline, row.model)
+    low, high = sorted((100 * abs(difference.low), 100 * abs(difference.high)))
+    lead = f"{100 * abs(difference.value):.1f} points of {what} (95 % interval {low:.1f} to {high:.1f}, 0 is outside"
+    return f"{row.set}: {leader} is ahead of {other} by {lead}{missing})."
 
 
 def _cells(row: Row, tries: Sequence[int], versus: bool) -> list[str]:

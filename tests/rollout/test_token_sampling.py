@@ -1,7 +1,9 @@
 """Inverse-CDF sampling against the distributions it claims."""
 
+import pytest
 import torch
 from ampo_plugins.rollouts.token_sampling import nucleus, sample_tokens, uniforms
+from ampo_registry import RunError
 
 LOGITS = torch.tensor([2.0, 0.5, -1.0, 1.0, -4.0, 0.0])
 
@@ -60,3 +62,10 @@ def test_a_rows_numbers_depend_on_its_seed_alone():
     torch.testing.assert_close(uniforms([11], 3)[0], both[1, :3], rtol=0, atol=0)
     assert not torch.equal(both[0], both[1])
     assert uniforms([-1, 2**63, 2**127 + 5], 2).shape == (3, 2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_an_error(value):
+    logits = torch.tensor([[0.0, 1.0], [0.0, value]])
+    with pytest.raises(RunError, match="not finite"):
+        sample_tokens(logits, torch.tensor([0.5, 0.5], dtype=torch.float64), 1.0, 1.0)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy
 import torch
+from ampo_registry import RunError
 from torch import Tensor
 
 
@@ -31,12 +32,17 @@ def sample_tokens(logits: Tensor, uniform: Tensor, temperature: float, top_p: fl
 
     The log-probs are those of the distribution that was sampled from: after temperature and after top_p, as vLLM's
     `processed_logprobs` are. The CDF is summed in float64, so that rare tokens of a large vocabulary keep their share.
+    Raises RunError if logits are nan or infinite.
     """
     logprobs = (logits.float() / temperature).log_softmax(dim=-1)
     if top_p < 1.0:
         logprobs = nucleus(logprobs, top_p)
     cdf = logprobs.exp().cumsum(dim=-1, dtype=torch.float64)
     total = cdf[:, -1]
+    if not bool(torch.isfinite(total).all()):
+        raise RunError(
+            "rollout transformers: the model's logits are not finite; its weights have diverged or are broken"
+        )
     # Below the total even after rounding, or the search could end on a token of probability 0.
     point = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
     tokens = torch.searchsorted(cdf, point.unsqueeze(-1), right=True)

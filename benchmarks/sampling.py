@@ -1,0 +1,141 @@
+"""Tokens per second of the `transformers` rollout beside `generate()` of the same library, in one run.
+
+    python benchmarks/sampling.py                      # a random model of the quickstart's shape
+    python benchmarks/sampling.py --model FOLDER --tokens 256
+
+Both sample the same prompts at temperature 1 to the full length (nothing stops), once to warm up and then `--repeats`
+times; the table shows the best and the median. Only the rollout returns log-probs and keeps a seed for each sample.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from ampo_plugins.rollouts.transformers import TransformersRollout
+from ampo_plugins.rollouts.transformers_engine import TransformersEngine
+from ampo_registry import BuildContext, RolloutRequest, SamplingOptions
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoModelForCausalLM, GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+
+from ampo_core.libraries import settle_libraries
+
+
+class NumberTokenizer:
+    """Shows ids as numbers: a random model has no text."""
+
+    def decode(self, ids: Sequence[int], **_: Any) -> str:
+        return " ".join(map(str, ids))
+
+
+def write_quickstart_shape(folder: Path) -> None:
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=64,
+        hidden_size=96,
+        intermediate_size=256,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+
+
+def make_prompts(count: int, length: int, vocabulary: int) -> list[tuple[int, ...]]:
+    """Prompts of `length` down to three quarters of it, as in a batch of similar questions."""
+    generator = torch.Generator().manual_seed(1)
+    lengths = [length - i % (length // 4 + 1) for i in range(count)]
+    return [tuple(torch.randint(1, vocabulary, (n,), generator=generator).tolist()) for n in lengths]
+
+
+def rollout_run(engine: TransformersEngine, prompts: Sequence[tuple[int, ...]], group: int, tokens: int) -> int:
+    requests = [RolloutRequest(prompt, tuple(i * group + s for s in range(group))) for i, prompt in enumerate(prompts)]
+    groups = engine.generate(requests, SamplingOptions(1.0, 1.0, tokens, ()))
+    return sum(len(rollout.token_ids) for rollouts in groups for rollout in rollouts)
+
+
+def generate_run(model: Any, prompts: Sequence[tuple[int, ...]], group: int, tokens: int) -> int:
+    width = max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    config = GenerationConfig(
+        do_sample=True,
+        top_k=0,
+        num_return_sequences=group,
+        max_new_tokens=tokens,
+        min_new_tokens=tokens,
+        pad_token_id=0,
+    )
+    with torch.inference_mode():
+        found = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    return int(found.shape[0] * (found.shape[1] - width))
+
+
+def speeds(runs: dict[str, Callable[[], int]], repeats: int) -> dict[str, list[float]]:
+    """Tokens per second of each run, `repeats` times after one that does not count.
+
+    The runs take turns, so that whatever else the machine does meets all of them alike.
+    """
+    for run in runs.values():
+        run()
+    measured: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            tokens = run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            measured[name].append(tokens / (time.perf_counter() - started))
+    return measured
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="model folder; default: a random one of the quickstart's shape")
+    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--group", type=int, default=8)
+    parser.add_argument("--prompt-tokens", type=int, default=24)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    settle_libraries()
+    torch.set_num_threads(arguments.threads)
+    with TemporaryDirectory() as folder:
+        if arguments.model is None:
+            write_quickstart_shape(Path(folder))
+        path = str(arguments.model or folder)
+        context = BuildContext(model_path=path, tokenizer=NumberTokenizer())
+        engine = TransformersEngine.load(TransformersRollout(), context)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=engine.model.dtype).to(engine.model.device).eval()
+    prompts = make_prompts(arguments.prompts, arguments.prompt_tokens, engine.model.config.vocab_size)
+    shape = (prompts, arguments.group, arguments.tokens)
+    runs: dict[str, Callable[[], int]] = {
+        "rollout transformers": lambda: rollout_run(engine, *shape),
+        "generate()": lambda: generate_run(model, *shape),
+    }
+    measured = speeds(runs, arguments.repeats)
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    title = (
+        f"{millions:.2f} M parameters, {len(prompts)} prompts × {arguments.group} × {arguments.tokens} tokens, "
+        f"{engine.model.device}, {str(engine.model.dtype).removeprefix('torch.')}, {arguments.threads} threads"
+    )
+    table = Table("sampler", "best tokens/s", "median tokens/s")
+    for name, rates in measured.items():
+        table.add_row(name, f"{max(rates):,.0f}", f"{statistics.median(rates):,.0f}")
+    console = Console()
+    console.print(title, highlight=False, soft_wrap=True)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
