@@ -1,0 +1,120 @@
+"""The authors' evaluation files, unchanged, and a sample of them that is always here."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from ampo_plugins.rewards.math_verify import MathVerify
+from ampo_registry import GradeRequest
+
+from ampo_core.data.questions import load_questions
+from ampo_core.grading import Grader
+
+ROOT = Path(__file__).parents[2]
+DATA = Path(os.environ.get("AMPO_SHARED", ROOT / ".." / "shared")) / "data"
+SAMPLE = ROOT / "tests" / "golden" / "data" / "sample.jsonl"
+
+# (rows, distinct questions, rows of refused truths)
+FILES = {
+    "valid.parquet": (2019, 1560, 7),
+    "valid.math.parquet": (6023, 1590, 7),
+    "valid_pass_at_256.parquet": (143, 143, 0),
+    "valid_pass_at_32.parquet": (500, 500, 0),
+}
+# Math-Verify parses these only as strings; all else that the files hold is accepted.
+STRING_TRUTHS = {
+    "$m_{\\max }=n^{2}-n-1$",
+    "$t(0,4]$",
+    "np.arcsin(10/13)",
+    "\\frac{dM}{dt}=\\frac{10^{5} L_{\\odot}}{0.007 c^{2} M_{\\odot}^{6}} M^{6}",
+    "-1./3",
+    "-3./2",
+    "E_{1},E_{2}",
+}
+# Accepted truths whose own repetition is not graded correct.
+NOT_EQUAL_TO_THEMSELVES: set[str] = set()
+
+needs_files = pytest.mark.skipif(
+    not DATA.is_dir(), reason=f"the authors' data files are not at {DATA}; set AMPO_SHARED to the folder above data/"
+)
+
+
+@pytest.fixture(scope="module")
+def grader():
+    # A generous deadline: here a busy machine must not be mistaken for a hard question.
+    with Grader(MathVerify(timeout_s=120)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def check_truth(grader):
+    known = {}
+
+    def check(truth):
+        if truth not in known:
+            known[truth] = grader.check_truth(truth)
+        return known[truth]
+
+    return check
+
+
+@pytest.fixture(scope="module")
+def load(prompt_tokenizer, check_truth):
+    def run(path, **options):
+        defaults = {"max_prompt_tokens": 100_000, "overlong_prompts": "drop", "system_prompt": "keep"}
+        return load_questions([path], prompt_tokenizer, check_truth=check_truth, **{**defaults, **options})
+
+    return run
+
+
+def repeated(grader, truths):
+    """The truths whose repetition inside the answer tags is not graded correct."""
+    grades = grader.grade([GradeRequest(f"so it is\n<answer> {truth} </answer>", truth) for truth in truths])
+    assert all(grade.status == "ok" for grade in grades)
+    return {truth for truth, grade in zip(truths, grades, strict=True) if not (grade.correct and grade.reward == 1.0)}
+
+
+@needs_files
+@pytest.mark.parametrize("name", FILES)
+def test_file_loads_unchanged(load, name):
+    rows, distinct, refused = FILES[name]
+    report = load(DATA / name, distinct=True).report
+    assert report.rows == report.selected == rows
+    assert len(report.refused) == refused
+    assert report.questions == report.distinct == distinct - refused
+    assert report.repeats_dropped == rows - distinct
+    assert {found.truth for found in report.refused} <= STRING_TRUTHS
+    assert all("only as a string" in found.reason and found.row > 0 for found in report.refused)
+
+
+@needs_files
+def test_repeated_truths_are_correct(load, grader):
+    questions = [question for name in FILES for question in load(DATA / name, distinct=True).questions]
+    truths = sorted({question.answer for question in questions})
+    assert len(truths) == 1054 - len(STRING_TRUTHS)
+    assert repeated(grader, truths) == NOT_EQUAL_TO_THEMSELVES
+
+
+@needs_files
+def test_two_files_bring_another_system_prompt(load):
+    prompts = {name: {q.messages[0].content for q in load(DATA / name, limit=50).questions} for name in FILES}
+    assert all(len(found) == 1 for found in prompts.values())
+    boxed = {name for name, found in prompts.items() if "\\boxed{}" in next(iter(found))}
+    assert boxed == {"valid.math.parquet", "valid_pass_at_256.parquet", "valid_pass_at_32.parquet"}
+    replaced = load(DATA / "valid_pass_at_256.parquet", system_prompt="Use <answer> </answer>.").questions
+    assert {question.messages[0].content for question in replaced} == {"Use <answer> </answer>."}
+
+
+@needs_files
+def test_where_picks_a_benchmark(load):
+    assert len(load(DATA / "valid.parquet", where={"data_source": "aime"}, distinct=True).questions) == 30
+
+
+def test_sample_loads_and_its_truths_are_correct(load, grader):
+    found = load(SAMPLE)
+    assert found.report.rows == 65
+    sources = Counter(question.source for question in found.questions)
+    assert sources == {"aime": 12, "math": 12, "olympiad_bench": 12, "amc": 12, "minerva": 11, "aime25": 4}
+    assert [refused.truth for refused in found.report.refused] == ["np.arcsin(10/13)", "-1./3"]
+    assert repeated(grader, sorted({question.answer for question in found.questions})) == set()

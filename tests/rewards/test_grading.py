@@ -1,0 +1,189 @@
+"""The grader with real worker processes: deadlines, crashes, counts, start-up and a clean end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from ampo_plugins.rewards.math_verify import MathVerify
+from ampo_registry import ConfigError, GradeRequest, RunError
+from hostile_reward import Hostile
+
+from ampo_core.grading import GradeCounts, Grader
+from ampo_core.grading_pool import worker_count
+
+HOSTILE_MATHS = {
+    "tower": r"10^{10^{10}}",
+    "factorial": r"(10^9)!",
+    "binomial": r"\binom{10^9}{5\cdot 10^8}",
+    "braces": "{" * 20_000 + "1" + "}" * 20_000,
+    "roots": r"\sqrt{" * 3_000 + "1" + "}" * 3_000,
+    "megabyte": "1+" * 500_000 + "1",
+}
+
+
+def yes_no(*texts):
+    return [GradeRequest(text, "yes") for text in texts]
+
+
+def children():
+    """Worker processes: children of the fork server, which itself lives as long as Python."""
+    servers = [child for child in psutil.Process().children() if "forkserver" in " ".join(child.cmdline())]
+    return [worker for server in servers for worker in server.children()]
+
+
+@pytest.fixture
+def grader():
+    with Grader(Hostile(timeout_s=1.0, workers=2, max_error_rate=1.0)) as made:
+        yield made
+
+
+def test_grades_come_in_order(grader):
+    texts = ["yes" if i % 3 == 0 else f"no {i}" for i in range(100)]
+    grades = grader.grade(yes_no(*texts))
+    assert [grade.correct for grade in grades] == [i % 3 == 0 for i in range(100)]
+    assert grader.grade([]) == []
+
+
+def test_one_bad_response_costs_only_itself(grader):
+    bad = ["sleep", "die", "raise", "base", "memory", "nan", "none"]
+    grades = grader.grade(yes_no(*(text for word in bad for text in ("yes", word, f"no {word}"))))
+    assert [grade.correct for grade in grades] == [True, False, False] * len(bad)
+    assert all(grade.status == "ok" for i, grade in enumerate(grades) if i % 3 != 1)
+    found = dict(zip(bad, (grade for i, grade in enumerate(grades) if i % 3 == 1), strict=True))
+    assert {word: grade.status for word, grade in found.items()} == {
+        word: "timeout" if word == "sleep" else "error" for word in bad
+    }
+    assert found["sleep"].detail == "no verdict within 1 s"
+    assert found["die"].detail == "the worker died (exit code 7)"
+    assert found["raise"].detail == "ValueError: no idea"
+    assert found["base"].detail == "BadBase: not even an Exception"
+    assert found["memory"].detail.startswith("MemoryError")
+    assert "instead of a Grade" in found["nan"].detail
+    assert "instead of a Grade" in found["none"].detail
+    assert grader.take_counts() == GradeCounts(graded=21, timeouts=1, errors=6)
+    assert grader.take_counts() == GradeCounts()
+
+
+def test_a_response_without_verdict_earns_what_a_wrong_one_earns(grader):
+    plain, tagged = grader.grade(yes_no("raise", "<answer>raise</answer>"))
+    assert (plain.reward, plain.formatted) == (0.0, False)
+    assert (tagged.reward, tagged.formatted, tagged.status) == (pytest.approx(0.1), True, "error")
+
+
+def test_equal_requests_are_graded_once(grader):
+    first = grader.grade(yes_no("pid", "pid"))
+    assert first[0] == first[1]
+    assert grader.grade(yes_no("pid")) == first[:1]
+    other = GradeRequest("pid", "another truth")
+    assert grader.grade([other])[0].reward > 0
+    assert grader.take_counts().graded == 4
+
+
+def test_failures_are_tried_again_not_remembered(grader):
+    grader.grade(yes_no("raise", "raise"))
+    grader.grade(yes_no("raise"))
+    assert grader.take_counts() == GradeCounts(graded=3, errors=3)
+
+
+def test_check_truth_runs_in_a_worker(grader):
+    assert grader.check_truth("5") is None
+    assert grader.check_truth("") == "empty"
+    assert grader.check_truth("raise") == "checking it failed: ValueError: bad truth"
+    assert grader.check_truth("sleep") == "checking it failed: no verdict within 1 s"
+
+
+def test_killed_idle_workers_are_replaced(grader):
+    for worker in children():
+        worker.send_signal(signal.SIGKILL)
+    time.sleep(0.5)
+    assert [grade.correct for grade in grader.grade(yes_no("yes", "no"))] == [True, False]
+
+
+@pytest.mark.parametrize(("rate", "allowed"), [(0.0, 0), (0.003, 3)])
+def test_too_many_failures_stop_the_run(rate, allowed):
+    with Grader(Hostile(workers=1, max_error_rate=rate)) as grader:
+        for _ in range(allowed):
+            grader.grade(yes_no("yes", "raise"))
+        with pytest.raises(RunError, match=r"hostile: .* had no verdict.*max_error_rate.*ValueError: no idea"):
+            grader.grade(yes_no("yes", "raise"))
+
+
+def test_failures_of_long_ago_are_forgotten():
+    with Grader(Hostile(workers=1, max_error_rate=0.001)) as grader:
+        for _ in range(3):
+            grader.grade(yes_no("raise", *["yes"] * 1_000))
+
+
+def test_reward_that_cannot_start_is_a_config_error():
+    with pytest.raises(ConfigError, match="hostile: the reward cannot be started: OSError: no such verifier"):
+        Grader(Hostile(workers=1, start="no such verifier"))
+    assert children() == []
+
+
+def test_broken_verifier_is_found_before_the_run():
+    with pytest.raises(ConfigError, match=r"the verifier is broken here\. 'yes' .* must be wrong; found: correct"):
+        Grader(Hostile(workers=1, broken_canary=True))
+    assert children() == []
+
+
+def test_close_leaves_no_worker_even_a_busy_one():
+    grader = Grader(Hostile(timeout_s=60.0, workers=2))
+    assert len(children()) == 2
+    grader._pool._pool.schedule(time.sleep, args=(60,))
+    started = time.monotonic()
+    grader.close()
+    grader.close()
+    assert children() == []
+    assert time.monotonic() - started < 20
+
+
+def test_worker_count():
+    assert worker_count(Hostile(workers=3)) == 3
+    assert worker_count(Hostile()) == min(len(os.sched_getaffinity(0)), 16)
+
+
+def test_hostile_mathematics_is_stopped_and_the_rest_graded():
+    good = [GradeRequest(f"so <answer> {i} </answer>", str(i + i % 2)) for i in range(50)]
+    bad = [GradeRequest(f"so <answer>{answer}</answer>", "42") for answer in HOSTILE_MATHS.values()]
+    with Grader(MathVerify(timeout_s=1.0, workers=2, max_error_rate=1.0)) as grader:
+        grades = grader.grade([*good[:25], *bad, *good[25:]])
+    verdicts = grades[:25] + grades[25 + len(bad) :]
+    assert [grade.correct for grade in verdicts] == [i % 2 == 0 for i in range(50)]
+    assert all(grade.status == "ok" for grade in verdicts)
+    found = grades[25 : 25 + len(bad)]
+    assert not any(grade.correct for grade in found)
+    assert found[0].status == found[1].status == found[2].status == "timeout"
+
+
+def test_workers_stay_light_while_torch_is_loaded_and_die_with_the_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    *modules, pid = done.stdout.split()
+    assert modules == ["libtorch=False"]
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(int(pid)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not psutil.pid_exists(int(pid))
+
+
+PARENT = """
+import os, signal
+import psutil
+from ampo_core.grading import Grader
+from ampo_plugins.rewards.math_verify import MathVerify
+
+if __name__ == "__main__":
+    import torch
+
+    grader = Grader(MathVerify(workers=1))
+    workers = [p for p in psutil.Process().children(recursive=True) if p.memory_info().rss > 50e6]
+    maps = [m.path for m in workers[0].memory_maps()]
+    print(f"libtorch={any('libtorch' in path for path in maps)}", workers[0].pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
