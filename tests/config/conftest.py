@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ampo_core.config.load import LoadedConfig, load_config
 from ampo_registry.discovery import Plugins, discover
+
+from ampo_core.config.load import LoadedConfig, load_config
 
 BASE = """\
 job: train

@@ -3,14 +3,18 @@
 from pathlib import Path
 
 import pytest
-from ampo_core.config.load import load_config
 from ampo_registry.discovery import discover
 from ampo_registry.errors import ConfigError
+
+from ampo_core.config.load import load_config
 
 CASES = {
     "unknown key": ("training:\n  stepz: 3\n", "c.yaml:3: training.stepz: no such key; did you mean steps? (allowed: "),
     "unknown key at the top": ("modle: 3\n", "c.yaml:2: modle: no such key; did you mean model? (allowed: job, run"),
-    "key of another block": ("group_size: 3\n", "c.yaml:2: group_size: no such key here; did you mean rollout.group_size?"),
+    "key of another block": (
+        "group_size: 3\n",
+        "c.yaml:2: group_size: no such key here; did you mean rollout.group_size?",
+    ),
     "wrong type": ("training: {steps: many}\n", 'c.yaml:2: training.steps: found "many", expected a whole number > 0'),
     "text for a number": ("training: {steps: '5'}\n", 'training.steps: found "5", expected a whole number > 0'),
     "bool for a number": ("training: {steps: true}\n", "training.steps: found true, expected a whole number > 0"),
@@ -31,7 +35,7 @@ CASES = {
     ),
     "unknown component": (
         "guidance: {selector: comprehensoin}\n",
-        "guidance.selector: no selector is named 'comprehensoin'; did you mean comprehension? (allowed: comprehension, length",
+        "guidance.selector: no selector is named 'comprehensoin'; did you mean comprehension? (allowed: compr",
     ),
     "unknown component with options": (
         "guidance:\n  selector:\n    type: lenght\n",
@@ -50,7 +54,10 @@ CASES = {
         "guidance.selector.score_rounding.decimal: no such key; did you mean decimals?",
     ),
     "component of a wrong form": ("reward: 3\n", "c.yaml:2: reward: a reward is a name or {type: name, options}"),
-    "component in a list": ("tracking: [tensorbord]\n", "tracking.0: no tracker is named 'tensorbord'; did you mean tensorboard?"),
+    "component in a list": (
+        "tracking: [tensorbord]\n",
+        "tracking.0: no tracker is named 'tensorbord'; did you mean tensorboard?",
+    ),
     "component of a set": (
         "evaluation: {sets: {a: {path: x, reward: {type: choise}}}}\n",
         "evaluation.sets.a.reward.type: no reward is named 'choise'; did you mean choice?",
@@ -81,7 +88,10 @@ def test_missing_block_names_the_file(load):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("run: {name: x}\n", "c.yaml:1: job: missing; expected one of train, sft"), ("job: trian\n", "did you mean train?")],
+    [
+        ("run: {name: x}\n", "c.yaml:1: job: missing; expected one of train, sft"),
+        ("job: trian\n", "did you mean train?"),
+    ],
 )
 def test_the_job_must_be_known(folder, text, said):
     Path("c.yaml").write_text(text)
@@ -147,4 +157,7 @@ def test_what_a_plugins_own_code_raises_is_said_at_its_place(folder):
         load_config("base.yaml", [selector % 1], plugins)
     with pytest.raises(ConfigError, match=r"guidance\.selector: the selector refuses its options: KeyError: 2"):
         load_config("base.yaml", [selector % 2], plugins)
-    assert "unavailable() of Refusing raised OSError: no device" in load_config("base.yaml", [selector % 0], plugins).blockers[0]
+    assert (
+        "unavailable() of Refusing raised OSError: no device"
+        in load_config("base.yaml", [selector % 0], plugins).blockers[0]
+    )

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from ampo_registry.errors import ConfigError
+
 from ampo_core.config.load import load_config
 from ampo_core.config.yaml_source import parse_yaml
-from ampo_registry.errors import ConfigError
 
 
 def test_child_merges_into_parent(load):
@@ -79,7 +80,9 @@ def test_lists_are_replaced(load):
 
 
 def test_overrides_come_last_and_are_yaml(load):
-    job = load("training: {steps: 7}\n", "training.steps=9", "training.learning_rate=1e-4", "training.betas=[0.5, 0.6]").job
+    job = load(
+        "training: {steps: 7}\n", "training.steps=9", "training.learning_rate=1e-4", "training.betas=[0.5, 0.6]"
+    ).job
     assert (job.training.steps, job.training.learning_rate, job.training.betas) == (9, 1e-4, (0.5, 0.6))
 
 
@@ -97,7 +100,7 @@ def test_overrides_may_be_a_mapping(folder, plugins):
 
 @pytest.mark.parametrize("override", ["training.steps", "=3", "training..steps=3"])
 def test_an_override_must_be_key_value(load, override):
-    with pytest.raises(ConfigError, match="command line: .* is not KEY=VALUE"):
+    with pytest.raises(ConfigError, match=r"command line: .* is not KEY=VALUE"):
         load("", override)
 
 

@@ -1,6 +1,7 @@
 import pytest
-from ampo_core.config.yaml_source import dump_yaml, parse_yaml
 from ampo_registry.errors import ConfigError
+
+from ampo_core.config.yaml_source import dump_yaml, parse_yaml
 
 
 def plain(text):

@@ -1,0 +1,216 @@
+"""The command line: exit codes, what is printed where, and that nothing heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ampo_core import cli
+
+CONFIG = """\
+job: train
+model: {path: model, dtype: float32}
+data: {train: [train.parquet], max_prompt_tokens: 16}
+rollout: {type: transformers, group_size: 4, max_response_tokens: 32}
+training: {questions_per_batch: 4, questions_per_minibatch: 2, tokens_per_microbatch: 64}
+deepspeed: {zero_stage: 0}
+"""
+HEAVY = ("torch", "deepspeed", "vllm", "transformers", "math_verify", "matplotlib")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with a config that could run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    Path("c.yaml").write_text(CONFIG)
+    Path("train.parquet").touch()
+    Path("model").mkdir()
+    Path("model/config.json").write_text("{}")
+    return tmp_path
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`ampo-run` as a process of its own."""
+    command = [sys.executable, "-m", "ampo_core.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_check_prints_a_config_that_runs_again_and_warns_on_stderr(folder, capsys):
+    assert cli.main(["c.yaml", "deepspeed.zero_stage=2", "--check", "run.seed=3"]) == 0
+    out, err = capsys.readouterr()
+    assert yaml.safe_load(out)["run"]["seed"] == 3
+    assert err == "warning: command line: deepspeed.zero_stage: not yet: ZeRO stage 2; use 0\n"
+    Path("again.yaml").write_text(out)
+    assert cli.main(["again.yaml", "--check"]) == 0
+    assert capsys.readouterr().out == out
+
+
+def test_a_real_run_of_what_is_not_there_yet_exits_2_with_the_same_words(folder):
+    result = run("c.yaml", "deepspeed.zero_stage=2", "model.path=./none")
+    assert result.returncode == 2
+    assert "command line: deepspeed.zero_stage: not yet: ZeRO stage 2; use 0" in result.stderr
+    assert "command line: model.path: there is no model folder ./none" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "which config?"),
+        (("none.yaml",), "cannot read none.yaml: No such file"),
+        (("c.yaml", "training.stepz=1"), "command line: training.stepz: no such key; did you mean steps?"),
+        (("training.steps=1",), "the config comes first"),
+        (("c.yaml", "guidance.replacements=5"), "more than the 4 rollouts of a group"),
+        (("c.yaml", "guidance.threshold=0.95"), "λ < τ <= 1-λ must hold"),
+        (("c.yaml", "training.questions_per_minibatch=3"), "3 does not divide questions_per_batch = 4"),
+        (("c.yaml", "guidance.selector=mine"), "no selector is named 'mine'"),
+        (("c.yaml", "--allow-changes"), "not yet: --allow-changes"),
+        (("--report", "runs/a"), "not yet: --report"),
+        (("--plugins", "lenght"), "no component is named 'lenght'; did you mean length?"),
+        (("c.yaml", "--plugin", "none.py"), "none.py"),
+    ],
+)
+def test_wrong_input_exits_2_without_a_traceback(folder, capsys, arguments, said):
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert not Path("runs").exists()
+
+
+def test_an_unknown_argument_exits_2(folder):
+    result = run("c.yaml", "--chekc")
+    assert result.returncode == 2
+    assert "--chekc" in result.stderr
+
+
+def test_the_folder_of_another_run_is_refused_before_anything_starts(folder, capsys):
+    Path("runs/run").mkdir(parents=True)
+    Path("runs/run/config.yaml").touch()
+    assert cli.main(["c.yaml"]) == 2
+    assert "runs/run holds an unfinished run" in capsys.readouterr().err
+
+
+def test_a_broken_plugin_matters_only_to_a_config_that_needs_it(folder):
+    Path("broken_for_cli_test.py").write_text("import nothing_of_that_name\n")
+    needed = run("c.yaml", "--check", "--plugin", "broken_for_cli_test.py", "guidance.selector=mine")
+    assert needed.returncode == 2
+    assert "broken_for_cli_test" in needed.stderr
+    assert "nothing_of_that_name" in needed.stderr
+    assert "Traceback" not in needed.stderr
+    assert run("c.yaml", "--check", "--plugin", "broken_for_cli_test.py").returncode == 0
+    listed = run("--plugins", "--plugin", "broken_for_cli_test.py")
+    assert listed.returncode == 0
+    assert "broken broken_for_cli_test" in listed.stdout
+
+
+PLUGIN = '''
+from typing import Literal
+from ampo_registry import ComponentSpec, TriggerSpec, hookimpl
+
+class Never(TriggerSpec):
+    """Never fires."""
+    type: Literal["never"] = "never"
+    level: int = 3
+
+    def fires(self, group, context):
+        return False
+
+@hookimpl
+def ampo_specs():
+    return [Never]
+'''
+
+
+def test_a_plugin_from_a_file_is_listed_described_and_used(folder):
+    Path("never_for_cli_test.py").write_text(PLUGIN)
+    listed = run("--plugins", "--plugin", "never_for_cli_test.py").stdout
+    assert "never" in listed
+    assert "Never fires." in listed
+    one = run("--plugins", "never", "--plugin", "never_for_cli_test.py").stdout
+    assert all(word in one for word in ("level", "a whole number", "3", "trigger"))
+    checked = run("c.yaml", "guidance.trigger=never", "--check", "--plugin", "never_for_cli_test.py")
+    assert yaml.safe_load(checked.stdout)["guidance"]["trigger"] == {"type": "never", "level": 3}
+    schema = json.loads(run("--schema", "--plugin", "never_for_cli_test.py").stdout)
+    assert "never" in schema["$defs"]["component-trigger"]["anyOf"][0]["enum"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("--version",), ("--plugins",), ("--schema",), ("c.yaml", "--check")]
+)
+def test_nothing_heavy_is_imported(folder, arguments):
+    code = (
+        "import sys\nfrom ampo_core.cli import main\n"
+        f"try:\n    code = main({list(arguments)!r})\nexcept SystemExit as end:\n    code = end.code\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], code, file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stderr.splitlines()[-1] == "[] 0"
+    assert result.stdout
+
+
+def test_a_shipped_config_checks_as_a_process():
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "ampo_core.cli", "configs/paper/qwen2.5-7b.yaml", "--check"]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0
+    assert yaml.safe_load(result.stdout)["run"]["name"] == "ampo-qwen2.5-7b"
+    assert "not yet: the vllm rollout" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said", "traceback"),
+    [
+        ("RunError('the disk is full')", 1, "ampo-run: the run failed\nthe disk is full", False),
+        ("DataError('row 3 has no answer')", 2, "ampo-run: error\nrow 3 has no answer", False),
+        ("KeyboardInterrupt()", 3, "ampo-run: interrupted; nothing was written", False),
+        ("ZeroDivisionError('oops')", 1, "this is a fault of AMPO or of a plugin", True),
+    ],
+)
+def test_exit_codes_of_a_job(folder, error, code, said, traceback):
+    program = (
+        "import sys\nfrom ampo_core import cli\nfrom ampo_registry.errors import *\n"
+        f"def run_job(job, environment):\n    raise {error}\n"
+        "cli.run_job = run_job\nsys.exit(cli.main(['c.yaml']))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert result.returncode == code
+    assert said in result.stderr
+    assert ("Traceback" in result.stderr) == traceback
+
+
+def test_a_job_gets_the_resolved_config(folder, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli, "run_job", lambda job, environment: seen.append((job, environment)))
+    assert cli.main(["c.yaml", "run.seed=5", "run.name=x", "--trust-remote-code"]) == 0
+    [(job, environment)] = seen
+    assert job.run.seed == 5
+    assert environment.config["run"]["name"] == "x"
+    assert yaml.safe_load(environment.yaml) == environment.config
+    context = environment.build_context(run_dir=Path("runs/x"), rank=1, world_size=2)
+    assert (context.seed, context.run_name, context.rank, context.trust_remote_code) == (5, "x", 1, True)
+
+
+def test_interruption_tells_what_is_on_disk(folder, monkeypatch, capsys):
+    def interrupted(job, environment):
+        Path("runs/run/checkpoints/step-000050").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run_job", interrupted)
+    assert cli.main(["c.yaml"]) == 3
+    assert "the last checkpoint is runs/run/checkpoints/step-000050" in capsys.readouterr().err
+
+
+def test_output_may_be_cut_short(folder):
+    command = f"{sys.executable} -m ampo_core.cli --schema | head -1"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert result.stdout == "{\n"
+    assert result.stderr == ""

@@ -1,0 +1,82 @@
+"""What keeps a valid config from running: later releases, components, files."""
+
+import sys
+
+import pytest
+from ampo_registry.errors import ConfigError
+
+NOT_YET = {
+    "zero": ("deepspeed.zero_stage=1", "deepspeed.zero_stage: not yet: ZeRO stage 1; use 0"),
+    "offload optimizer": ("deepspeed.offload_optimizer=cpu", "deepspeed.offload_optimizer: not yet: offloading"),
+    "offload parameters": ("deepspeed.offload_parameters=cpu", "deepspeed.offload_parameters: not yet: offloading"),
+    "devices": ("resources.devices=2", "resources.devices: not yet: 2 devices; use 1"),
+    "nodes": ("resources.nodes=2", "resources.nodes: not yet: 2 nodes; use 1"),
+    "host file": ("resources.hostfile=train.parquet", "resources.hostfile: not yet: host files"),
+    "dtype": ("model.dtype=bfloat16", "model.dtype: not yet: training in bfloat16"),
+    "importance cap": ("objective.on_policy.importance_cap=2", "objective.on_policy.importance_cap: not yet:"),
+    "vllm": ("rollout={type: vllm, group_size: 4, max_response_tokens: 32}", "rollout: not yet: the vllm rollout"),
+}
+
+
+@pytest.mark.parametrize(("override", "said"), NOT_YET.values(), ids=NOT_YET.keys())
+def test_what_later_releases_bring(load, override, said):
+    loaded = load("", override)
+    assert [said in text for text in loaded.blockers] == [True]
+    with pytest.raises(ConfigError) as error:
+        loaded.require_ready()
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("job: suite\nruns: {a: base.yaml}\n", "job: not yet: the job suite comes in a later release"),
+        (
+            "job: pool\nrollout: transformers\nquestions: [train.parquet]\n"
+            "teachers: [{name: t, model: {path: model}}]\n",
+            "job: not yet: the job pool comes in a later release",
+        ),
+    ],
+)
+def test_jobs_of_later_releases(load, text, said):
+    assert [said in found for found in load(text).blockers] == [True]
+
+
+MISSING = {
+    "data": ("data.train=[nothing.parquet]", "data.train.0: there is no nothing.parquet"),
+    "set": ("evaluation={sets: {a: {path: no.parquet}}}", "evaluation.sets.a.path: there is no no.parquet"),
+    "model": ("model.path=./nowhere", "model.path: there is no model folder ./nowhere"),
+    "model in a folder that is here": (
+        "model.path=model/nowhere",
+        "model.path: there is no model folder model/nowhere",
+    ),
+    "model without config": ("model.path=.", "model.path: . is no Hugging Face model: it has no config.json"),
+    "hub name offline": ("model.path=owner/name", "nor is it in the Hugging Face cache (HF_HUB_OFFLINE is set)"),
+    "chat template": ("model.chat_template=no.jinja", "model.chat_template: there is no file no.jinja"),
+}
+
+
+@pytest.mark.parametrize(("override", "said"), MISSING.values(), ids=MISSING.keys())
+def test_files_that_are_not_there(load, override, said):
+    loaded = load("", override)
+    assert [said in text for text in loaded.blockers] == [True]
+
+
+def test_a_hub_name_is_a_warning_online_and_nothing_once_cached(load, folder, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    loaded = load("", "model.path=owner/name")
+    assert loaded.blockers == ()
+    assert "owner/name is not on this machine; a run would download it" in loaded.warnings[0]
+    snapshot = folder / "hub" / "models--owner--name" / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").touch()
+    assert load("", "model.path=owner/name").warnings == ()
+
+
+def test_a_package_that_a_component_needs(load, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert "tracking.0: the package wandb is not installed" in load("tracking: [wandb]\n").blockers[0]
+
+
+def test_a_ready_config_has_no_blockers(load):
+    load().require_ready()
