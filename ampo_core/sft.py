@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from ampo_registry.errors import ConfigError, DataError
+from ampo_registry.errors import DataError
 from ampo_registry.types import Message
 
 from ampo_core.config.jobs import SftDataConfig, SftJob, SftTrainingConfig
@@ -41,12 +41,11 @@ class Examples:
 def run(job: SftJob, environment: Environment) -> Path:
     """Train on the examples and return the final `policy/` folder.
 
-    Raises DataError for malformed or empty data, ConfigError if an example exceeds the token budget.
+    Raises DataError for malformed or empty data.
     """
     ranks = join_ranks(job.resources.threads)
     tokenizer = load_tokenizer(job.model, environment.trust_remote_code)
     examples = load_examples(job.data, tokenizer)
-    check_budget(examples, job.training)
     per_step = job.training.batch * job.training.accumulation
     total_steps = count_steps(len(examples.pairs), job.training)
     manifest = build_manifest(
@@ -192,16 +191,6 @@ def _conversation(value: object, place: str) -> list[Message]:
     if value[-1]["role"] != "assistant":
         raise DataError(f"{place}: {wanted}; the last turn is of {value[-1]['role']!r}")
     return [Message(turn["role"], turn["content"]) for turn in value]
-
-
-def check_budget(examples: Examples, training: SftTrainingConfig) -> None:
-    """Raise ConfigError if an example is longer than a micro-batch may be: nothing is cut."""
-    longest = max(len(pair) for pair in examples.pairs)
-    if longest > training.tokens_per_microbatch:
-        raise ConfigError(
-            f"training.tokens_per_microbatch = {training.tokens_per_microbatch}: the longest example has {longest} "
-            "tokens; raise it, or lower data.max_tokens to leave such examples out"
-        )
 
 
 def count_steps(examples: int, training: SftTrainingConfig) -> int:

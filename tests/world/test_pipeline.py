@@ -1,0 +1,193 @@
+"""The `pipeline` job: order, references, what is run again and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ampo_registry import ConfigError, RunError
+
+from ampo_core import pipeline
+from ampo_core.config.jobs import Job, PrepareJob
+from ampo_core.environment import Environment
+from ampo_core.manifest import build_manifest
+from ampo_core.pipeline import differences
+from ampo_core.runfolder import RunFolder
+
+PREPARE = "job: prepare\ntask: {type: labelled_arithmetic, questions: 12, heldout_per_level: 2, warmup_examples: 20}\n"
+SFT = """\
+job: sft
+model: {path: "${stages.world.out}/model", dtype: float32, gradient_checkpointing: false}
+data: {train: ["${stages.world.out}/sft.parquet"], format: messages}
+training: {epochs: 1, batch: 10, accumulation: 1}
+deepspeed: {zero_stage: 0}
+resources: {threads: 1}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "world.yaml").write_text(PREPARE)
+    (tmp_path / "tune.yaml").write_text(SFT)
+    return tmp_path
+
+
+@pytest.fixture
+def run_pipeline(folder: Path, environment_of: Callable[..., Any]) -> Callable[..., str]:
+    """(stages as YAML) -> what was printed."""
+
+    def run(*stages: str) -> str:
+        lines = "".join(f"  - {{{stage}}}\n" for stage in stages)
+        (folder / "all.yaml").write_text(f"job: pipeline\nrun: {{name: p, dir: {folder}}}\nstages:\n{lines}")
+        job, environment = environment_of(folder / "all.yaml")
+        assert pipeline.run(job, environment) == folder / "p"
+        printed: str = environment.console.file.getvalue()
+        return printed
+
+    return run
+
+
+class Stages:
+    """Stands in for the jobs: writes a run folder as they do, and fails where it is told to."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.failing: set[str] = set()
+        self.configs: dict[str, Any] = {}
+
+    def __call__(self, job: Job, environment: Environment) -> Path:
+        assert isinstance(job, PrepareJob)
+        self.ran.append(job.run.name)
+        self.configs[job.run.name] = environment.config
+        folder = RunFolder.create(job.run, environment.yaml, build_manifest(job="prepare", seed=0, plugins={}))
+        if job.run.name in self.failing:
+            (folder.path / "half-written").touch()
+            raise RunError("it broke")
+        out = folder.path / "out"
+        out.mkdir()
+        return folder.finish(out)
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
+    stages = Stages()
+    monkeypatch.setattr(pipeline, "run_job", stages)
+    return stages
+
+
+A, B = "name: a, config: world.yaml", "name: b, config: world.yaml"
+B_FROM_A = 'name: b, config: world.yaml, overrides: {out: "${stages.a.out}/more", run.seed: 5}'
+
+
+def test_stages_run_in_order_inside_the_pipelines_folder(
+    run_pipeline: Callable[..., str], stages: Stages, folder: Path
+) -> None:
+    run_pipeline(A, B_FROM_A)
+    assert stages.ran == ["a", "b"]
+    assert {path.name for path in (folder / "p").iterdir()} == {"a", "b", "config.yaml", "manifest.json", "done"}
+    assert stages.configs["b"]["out"] == f"{folder}/p/a/out/more"
+    assert stages.configs["b"]["run"] == {"name": "b", "dir": f"{folder}/p", "seed": 5}
+
+
+def test_references_in_a_stages_own_config_are_replaced(
+    run_pipeline: Callable[..., str], stages: Stages, folder: Path
+) -> None:
+    (folder / "b.yaml").write_text(PREPARE + 'out: "${stages.a.run}/beside"\n')
+    run_pipeline(A, "name: b, config: b.yaml")
+    assert stages.configs["b"]["out"] == f"{folder}/p/a/beside"
+
+
+def test_finished_stages_are_not_run_again(run_pipeline: Callable[..., str], stages: Stages) -> None:
+    run_pipeline(A, B)
+    printed = run_pipeline(A, B)
+    assert stages.ran == ["a", "b"]
+    assert "stage 1/2 a: finished already" in printed
+    assert "stage 2/2 b: finished already" in printed
+
+
+def test_an_unfinished_stage_starts_over(run_pipeline: Callable[..., str], stages: Stages, folder: Path) -> None:
+    stages.failing = {"b"}
+    with pytest.raises(RunError, match="it broke"):
+        run_pipeline(A, B)
+    assert (folder / "p" / "b" / "half-written").exists()
+    assert not (folder / "p" / "done").exists()
+    stages.failing = set()
+    run_pipeline(A, B)
+    assert stages.ran == ["a", "b", "b"]
+    assert not (folder / "p" / "b" / "half-written").exists()
+    assert (folder / "p" / "done").exists()
+
+
+def test_a_later_stage_can_be_added(run_pipeline: Callable[..., str], stages: Stages) -> None:
+    run_pipeline(A)
+    run_pipeline(A, B_FROM_A)
+    assert stages.ran == ["a", "b"]
+
+
+def test_a_changed_config_of_a_finished_stage_is_refused_with_the_difference(
+    run_pipeline: Callable[..., str], stages: Stages, folder: Path
+) -> None:
+    run_pipeline(A, B)
+    (folder / "world.yaml").write_text(PREPARE.replace("questions: 12", "questions: 13"))
+    with pytest.raises(ConfigError, match=r"stage a is finished in .*changed since:\n  task\.questions: 12 -> 13\n"):
+        run_pipeline(A, B)
+    assert stages.ran == ["a", "b"]
+
+
+def test_a_finished_stage_made_from_an_earlier_run_is_refused(
+    run_pipeline: Callable[..., str], stages: Stages, folder: Path
+) -> None:
+    run_pipeline(A, B_FROM_A)
+    (folder / "p" / "a" / "done").unlink()
+    with pytest.raises(ConfigError, match=r"stage b in .* was made from an earlier run of a"):
+        run_pipeline(A, B_FROM_A)
+
+
+def test_a_folder_of_another_run_is_refused(run_pipeline: Callable[..., str], stages: Stages, folder: Path) -> None:
+    (folder / "p").mkdir()
+    (folder / "p" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds other files"):
+        run_pipeline(A)
+    assert (folder / "p" / "notes.txt").read_text() == "mine"
+
+
+def test_a_strangers_folder_in_a_stages_place_is_left_alone(
+    run_pipeline: Callable[..., str], stages: Stages, folder: Path
+) -> None:
+    run_pipeline(A)
+    (folder / "p" / "b").mkdir()
+    (folder / "p" / "b" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds other files"):
+        run_pipeline(A, B)
+    assert (folder / "p" / "b" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("where", ["overrides", "config"])
+@pytest.mark.parametrize("reference", ["${stages.b.out}", "${stages.nobody.out}", "${stages.a.output}"])
+def test_a_wrong_reference_is_refused_before_anything_runs(
+    reference: str, where: str, run_pipeline: Callable[..., str], stages: Stages, folder: Path
+) -> None:
+    (folder / "b.yaml").write_text(PREPARE + (f'out: "{reference}"\n' if where == "config" else ""))
+    overrides = f', overrides: {{out: "{reference}"}}' if where == "overrides" else ""
+    with pytest.raises(ConfigError, match=r"no earlier stage is named|is not of the form"):
+        run_pipeline(A, f"name: b, config: b.yaml{overrides}")
+    assert stages.ran == []
+
+
+def test_differences_name_dotted_keys() -> None:
+    before = {"a": {"b": 1, "c": [1, 2]}, "d": None}
+    after = {"a": {"b": 2, "c": [1, 2]}, "e": True}
+    assert differences(before, after) == [("a.b", 1, 2), ("e", None, True)]
+
+
+def test_real_stages_share_a_process(run_pipeline: Callable[..., str], folder: Path) -> None:
+    tune = "config: tune.yaml, overrides: {training.learning_rate: 0.001}"
+    printed = run_pipeline("name: world, config: world.yaml", f"name: one, {tune}", f"name: two, {tune}")
+    assert "stage 3/3 two: done in" in printed
+    policies = [folder / "p" / name / "checkpoints" / "step-000002" / "policy" for name in ("one", "two")]
+    one, two = ((policy / "model.safetensors").read_bytes() for policy in policies)
+    assert one == two
+    assert json.loads((folder / "p" / "one" / "done").read_text()) == {"output": "checkpoints/step-000002/policy"}

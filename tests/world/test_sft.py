@@ -1,0 +1,198 @@
+"""The `sft` job on a tiny model: real data, real DeepSpeed, a few steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ampo_plugins.tasks.labelled_arithmetic import LabelledArithmetic
+from ampo_registry import DataError
+
+from ampo_core.config.jobs import SftDataConfig, SftTrainingConfig
+from ampo_core.config.tree import ModelConfig
+from ampo_core.sft import count_steps, load_examples, run
+from ampo_core.tokens import PromptTokenizer, load_tokenizer
+
+CONVERSATIONS = [
+    [
+        {"role": "user", "content": f"{start}A+{plus}?"},
+        {"role": "assistant", "content": f"<answer> {start + plus} </answer>"},
+    ]
+    for start in range(10, 30)
+    for plus in (1, 2)
+]
+
+
+def rows(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def start_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("start")
+    LabelledArithmetic().write_start_model(folder, 0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(start_model: Path) -> PromptTokenizer:
+    return load_tokenizer(ModelConfig(path=str(start_model)))
+
+
+@pytest.fixture
+def messages(tmp_path: Path) -> Path:
+    return rows(tmp_path / "sft.jsonl", [{"messages": conversation} for conversation in CONVERSATIONS])
+
+
+@pytest.fixture
+def job(tmp_path: Path, start_model: Path, messages: Path, environment_of: Callable[..., Any]) -> Callable[..., Any]:
+    """(name, overrides) -> what `run` returns for 12 steps on all conversations."""
+    config = tmp_path / "sft.yaml"
+    config.write_text(
+        "job: sft\n"
+        f"run: {{name: tuned, dir: {tmp_path}}}\n"
+        f"model: {{path: {start_model}, dtype: float32, gradient_checkpointing: false}}\n"
+        f"data: {{train: [{messages}], format: messages, max_tokens: 20}}\n"
+        "training: {epochs: 3, batch: 5, accumulation: 2, learning_rate: 0.01, tokens_per_microbatch: 64}\n"
+        "deepspeed: {zero_stage: 0}\n"
+        "resources: {threads: 1}\n"
+    )
+    return lambda **overrides: run(*environment_of(config, overrides))
+
+
+def metrics_of(policy: Path) -> list[dict[str, float]]:
+    lines = (policy.parents[2] / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    from transformers import AutoModelForCausalLM
+
+    state: dict[str, torch.Tensor] = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    return state
+
+
+def test_loss_falls_and_the_final_policy_loads(job: Callable[..., Path]) -> None:
+    from transformers import AutoTokenizer
+
+    policy = job()
+    assert policy.name == "policy"
+    metrics = metrics_of(policy)
+    assert [line["step"] for line in metrics] == list(range(1, 13))
+    assert metrics[0]["policy/loss"] > 3.0
+    assert metrics[-1]["policy/loss"] < 0.5 * metrics[0]["policy/loss"]
+    assert metrics[0]["policy/learning_rate"] <= 0.01
+    assert metrics[-1]["policy/learning_rate"] < 0.001
+    assert (policy.parents[2] / "done").exists()
+    assert weights_of(policy).keys()
+    assert AutoTokenizer.from_pretrained(policy).chat_template
+
+
+def test_the_first_loss_is_the_mean_over_answer_tokens_only(job: Callable[..., Path], start_model: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(start_model)
+    model = AutoModelForCausalLM.from_pretrained(start_model)
+    total, tokens = 0.0, 0
+    for user, assistant in CONVERSATIONS:
+        prompt = tokenizer(f"<user>{user['content']}<assistant>")["input_ids"]
+        answer = tokenizer(assistant["content"] + "<end>")["input_ids"]
+        logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+        total -= float(logits.log_softmax(-1)[range(len(answer)), answer].sum().detach())
+        tokens += len(answer)
+    policy = job(**{"training.batch": len(CONVERSATIONS), "training.accumulation": 1, "training.steps": 1})
+    assert metrics_of(policy)[0]["policy/loss"] == pytest.approx(total / tokens, rel=1e-5)
+
+
+def test_micro_batches_do_not_change_the_training(job: Callable[..., Path]) -> None:
+    options = {"training.steps": 2, "training.batch": 10, "training.accumulation": 1}
+    one = weights_of(job(**options, **{"run.name": "one", "training.tokens_per_microbatch": 4096}))
+    many = weights_of(job(**options, **{"run.name": "many", "training.tokens_per_microbatch": 20}))
+    assert all(torch.allclose(one[name], many[name], atol=1e-5) for name in one)
+
+
+def test_lora_trains_adapters_and_merges_them(job: Callable[..., Path], start_model: Path) -> None:
+    policy = job(**{"model.lora": {"rank": 4, "alpha": 8}})
+    before, after = weights_of(start_model), weights_of(policy)
+    assert before.keys() == after.keys()
+    assert torch.equal(before["model.embed_tokens.weight"], after["model.embed_tokens.weight"])
+    assert torch.equal(before["model.norm.weight"], after["model.norm.weight"])
+    projection = "model.layers.0.self_attn.q_proj.weight"
+    change = after[projection] - before[projection]
+    assert 1 <= int(torch.linalg.matrix_rank(change, atol=1e-5)) <= 4
+    assert metrics_of(policy)[-1]["policy/loss"] < metrics_of(policy)[0]["policy/loss"]
+
+
+def test_the_same_seed_gives_the_same_weights(job: Callable[..., Path]) -> None:
+    options = {"training.steps": 2}
+    one, two, other = (
+        weights_of(job(**options, **{"run.name": name, "run.seed": seed}))
+        for name, seed in (("one", 0), ("two", 0), ("other", 1))
+    )
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_second_job_runs_in_the_same_process(job: Callable[..., Path]) -> None:
+    assert job(**{"run.name": "first", "training.steps": 1}) != job(**{"run.name": "second", "training.steps": 1})
+
+
+def pool_row(answers: list[tuple[str, str]] | None, key: str = "target_lst") -> dict[str, Any]:
+    targets = answers and [{"role": "assistant", "content": text, "source": name} for name, text in answers]
+    return {
+        "data_source": "toy",
+        "prompt": [{"role": "user", "content": "37A+5?"}],
+        "reward_model": {"ground_truth": "42", "style": "rule"},
+        key: targets,
+    }
+
+
+def test_a_pool_gives_every_pair_of_question_and_answer(tmp_path: Path, tokenizer: PromptTokenizer) -> None:
+    found = [
+        pool_row([("one", "<answer> 42 </answer>"), ("two", "A+5=42;<answer> 42 </answer>")]),
+        pool_row(None),
+        pool_row([("only", "<answer> 42 </answer>")], key="target"),
+    ]
+    data = SftDataConfig(train=[str(rows(tmp_path / "pool.jsonl", found))])
+    examples = load_examples(data, tokenizer)
+    texts = [tokenizer.decode(pair.response_token_ids) for pair in examples.pairs]
+    assert texts == ["<answer> 42 </answer>", "A+5=42;<answer> 42 </answer>", "<answer> 42 </answer>"]
+    assert {tokenizer.tokenizer.decode(pair.prompt_token_ids) for pair in examples.pairs} == {"<user>37A+5?<assistant>"}
+    assert all(pair.response_token_ids[-1] == tokenizer.eos_token_id for pair in examples.pairs)
+
+
+def test_overlong_examples_are_left_out_and_counted(tmp_path: Path, tokenizer: PromptTokenizer) -> None:
+    found = [pool_row([("short", "<answer> 42 </answer>"), ("long", "A+5=42;" * 9 + "<answer> 42 </answer>")])]
+    path = str(rows(tmp_path / "pool.jsonl", found))
+    examples = load_examples(SftDataConfig(train=[path], max_tokens=40), tokenizer)
+    assert (len(examples.pairs), examples.overlong) == (1, 1)
+    with pytest.raises(DataError, match=r"all 2 examples exceed data.max_tokens = 10"):
+        load_examples(SftDataConfig(train=[path], max_tokens=10, format="pool"), tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({}, "row 1: messages must be a list"),
+        ({"messages": [{"role": "user", "content": "a"}]}, "row 1: messages must be a list"),
+        ({"messages": [{"role": "user", "content": "a"}] * 2}, "the last turn is of 'user'"),
+        ({"messages": [{"role": "user", "content": 3}, {"role": "assistant", "content": "b"}]}, "found the turn"),
+    ],
+)
+def test_a_malformed_conversation_is_named(
+    row: dict[str, Any], message: str, tmp_path: Path, tokenizer: PromptTokenizer
+) -> None:
+    path = rows(tmp_path / "bad.jsonl", [row])
+    with pytest.raises(DataError, match=message):
+        load_examples(SftDataConfig(train=[str(path)], format="messages"), tokenizer)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(None, 8), (5, 5), (100, 8)])
+def test_epochs_or_steps_decide_whichever_comes_first(steps: int | None, expected: int) -> None:
+    training = SftTrainingConfig(epochs=3, batch=2, accumulation=4, steps=steps)
+    assert count_steps(20, training) == expected
