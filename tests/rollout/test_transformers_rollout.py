@@ -208,3 +208,20 @@ def test_vllm_is_declared_and_says_not_yet():
     with pytest.raises(NotYetError, match="not yet: the vllm rollout comes with the engines release"):
         spec.build(BuildContext())
     assert TransformersRollout().unavailable() is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the attention of the CPU")
+def test_grouped_attention_is_in_use_and_is_sdpa(tiny_model, golden_tokenizer):
+    from transformers import AutoModelForCausalLM
+
+    ours = build(tiny_model, golden_tokenizer).model
+    theirs = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation="sdpa")
+    assert ours.config._attn_implementation == "ampo_cpu_sdpa"
+    assert theirs.config.num_key_value_heads < theirs.config.num_attention_heads
+    ids = torch.arange(24).reshape(2, 12)
+    mask = torch.ones_like(ids)
+    mask[0, :5] = 0
+    for chosen in (mask, None):
+        with torch.no_grad():
+            found, expected = (model(input_ids=ids, attention_mask=chosen).logits for model in (ours, theirs))
+        torch.testing.assert_close(found[:, 5:], expected[:, 5:], atol=1e-5, rtol=0)
