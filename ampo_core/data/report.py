@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SHOWN = 50
+
 
 @dataclass(frozen=True, slots=True)
 class FileReport:
@@ -47,7 +49,7 @@ class LoadReport:
     refused: tuple[RefusedTruth, ...]
 
     def lines(self) -> list[str]:
-        """The report for a person: one line of counts, then one for each refused ground truth."""
+        """The report for a person: a line of counts, then one for each refused ground truth, at most SHOWN."""
         counts = {
             "distinct": self.distinct,
             "repeats left out": self.repeats_dropped,
@@ -60,4 +62,9 @@ class LoadReport:
         names = ", ".join(file.path for file in self.files)
         selected = f" ({self.selected} selected)" if self.selected != self.rows else ""
         head = f"{names}: {self.rows} rows{selected}, {self.questions} questions: {shown}"
-        return [head, *(f"{r.file}, row {r.row}: ground truth {r.truth!r} refused: {r.reason}" for r in self.refused)]
+        refused = [
+            f"{found.file}, row {found.row}: ground truth {found.truth!r} refused: {found.reason}"
+            for found in self.refused[:SHOWN]
+        ]
+        rest = len(self.refused) - len(refused)
+        return [head, *refused, *([f"and {rest} more rows with a refused ground truth"] if rest else [])]

@@ -172,6 +172,13 @@ def test_refused_truths_are_reported_with_rows_and_reason(load, tmp_path):
     assert any("row 2: ground truth '' refused: it is empty" in line for line in found.report.lines())
 
 
+def test_a_long_list_of_refused_truths_is_counted_not_printed(load):
+    report = load(ROW, *[row(reward_model__ground_truth="")] * 60).report
+    assert len(report.refused) == 60
+    assert len(report.lines()) == 1 + 50 + 1
+    assert report.lines()[-1] == "and 10 more rows with a refused ground truth"
+
+
 def test_nothing_left_says_why(load):
     with pytest.raises(DataError, match=r"(?s)no question is left.*row 1: ground truth '' refused"):
         load(row(reward_model__ground_truth=""))

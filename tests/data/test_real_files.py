@@ -118,3 +118,18 @@ def test_sample_loads_and_its_truths_are_correct(load, grader):
     assert sources == {"aime": 12, "math": 12, "olympiad_bench": 12, "amc": 12, "minerva": 11, "aime25": 4}
     assert [refused.truth for refused in found.report.refused] == ["np.arcsin(10/13)", "-1./3"]
     assert repeated(grader, sorted({question.answer for question in found.questions})) == set()
+
+
+def test_the_page_gives_these_numbers_and_names_the_exceptions():
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    for name, (rows, distinct, refused) in FILES.items():
+        assert f"| `{name}` | {rows} | {distinct} | {refused} |" in page
+    assert all(f"`{truth}`" in page for truth in STRING_TRUTHS)
+
+
+@needs_files
+def test_the_page_quotes_the_real_report(load):
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    lines = [line.replace(str(DATA), "data") for line in load(DATA / "valid.parquet", distinct=True).report.lines()]
+    assert lines[0] in page
+    assert next(line for line in lines if "'-1./3'" in line).split(", so no other")[0] in page
