@@ -60,7 +60,10 @@ def run(job: TrainJob, environment: Environment) -> Path:
 def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, int]:
     """One step from position `taken` of the question stream; returns its report and the new position."""
     watch = Stopwatch()
-    wanted, sampled, augmented, kept = parts.job.training.questions_per_batch, [], [], []
+    wanted = parts.job.training.questions_per_batch
+    sampled: list[RolloutGroup] = []
+    augmented: list[AugmentedGroup] = []
+    kept: list[TrainGroup] = []
     for _ in range(RESAMPLE_ROUNDS if parts.resample else 1):
         questions = parts.take(taken, wanted - len(kept))
         position, taken = len(sampled), taken + len(questions)

@@ -1,0 +1,274 @@
+"""Whole train jobs on a small world: real data, model, sampler, verifier, DeepSpeed and files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ampo_registry import ConfigError, DataError
+from ampo_registry.discovery import Plugins, discover
+from rich.console import Console
+
+from ampo_core.config.load import load_config
+from ampo_core.environment import Environment
+from ampo_core.jobs import run_job
+
+PREPARE = {
+    "job": "prepare",
+    "task": {
+        "type": "labelled_arithmetic",
+        "questions": 40,
+        "levels": {1: 0.5, 2: 0.5},
+        "heldout_levels": [1],
+        "heldout_per_level": 4,
+        "warmup_examples": 300,
+        "warmup_levels": {1: 1.0},
+    },
+    "reward": {"type": "math_verify", "workers": 1},
+}
+
+TRAIN = {
+    "job": "train",
+    "run": {"seed": 3},
+    "model": {"dtype": "float32", "gradient_checkpointing": False},
+    "data": {"max_prompt_tokens": 64},
+    "rollout": {"type": "transformers", "group_size": 4, "max_response_tokens": 40},
+    "reward": {"type": "math_verify", "workers": 1},
+    "training": {
+        "steps": 3,
+        "questions_per_batch": 6,
+        "questions_per_minibatch": 3,
+        "tokens_per_microbatch": 1024,
+        "learning_rate": 1e-3,
+    },
+    "deepspeed": {"zero_stage": 0},
+    "checkpoint": {"every": 2},
+    "resources": {"threads": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def plugins() -> Plugins:
+    return discover()
+
+
+def run(config: Mapping[str, Any], folder: Path, plugins: Plugins, *overrides: str) -> tuple[Path, str]:
+    """The job's output and what it printed; `folder` gets the config and the run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
+    loaded = load_config(path, [f"run.dir={folder}", *overrides], plugins)
+    screen = StringIO()
+    output = run_job(loaded.job, Environment.of(loaded, plugins, console=Console(file=screen, width=100)))
+    assert output is not None
+    return output, screen.getvalue()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, plugins: Plugins) -> Path:
+    return run(PREPARE, tmp_path_factory.mktemp("world"), plugins)[0]
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory, plugins: Plugins, world: Path) -> Path:
+    """A student that answers level 1 now and then, so that groups with and without a correct answer occur."""
+    sft = {
+        "job": "sft",
+        "model": {"path": str(world / "model"), "dtype": "float32", "gradient_checkpointing": False},
+        "data": {"train": [str(world / "sft.parquet")], "format": "messages", "max_tokens": 128},
+        "training": {
+            "epochs": 8,
+            "batch": 30,
+            "accumulation": 1,
+            "learning_rate": 5e-3,
+            "tokens_per_microbatch": 2048,
+        },
+        "deepspeed": {"zero_stage": 0},
+        "resources": {"threads": 1},
+    }
+    return run(sft, tmp_path_factory.mktemp("student"), plugins)[0]
+
+
+def train(world: Path, student: Path, **blocks: Any) -> dict[str, Any]:
+    config = json.loads(json.dumps(TRAIN))
+    config["model"]["path"] = str(student)
+    config["data"]["train"] = [str(world / "train.parquet")]
+    for name, block in blocks.items():
+        config[name] = {**config.get(name, {}), **block} if isinstance(block, dict) else block
+    return config
+
+
+def metrics_of(policy: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what depends on the clock."""
+    lines = (policy.parents[2] / "metrics.jsonl").read_text("utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in lines]
+
+
+EVALUATION = {"every": 2, "temperature": 1.0, "sets": {"level1": {"samples": 2, "pass_at": [2]}}}
+
+
+def test_an_ampo_run_writes_the_files_and_metrics_of_the_contract(
+    world: Path, student: Path, plugins: Plugins, tmp_path: Path
+) -> None:
+    evaluation = json.loads(json.dumps(EVALUATION))
+    evaluation["sets"]["level1"]["path"] = str(world / "heldout/level1.parquet")
+    policy, screen = run(
+        train(world, student, evaluation=evaluation, tracking=["tensorboard"]), tmp_path, plugins, "run.name=ampo"
+    )
+    folder = tmp_path / "ampo"
+    assert policy == folder / "checkpoints/step-000003/policy"
+    lines = metrics_of(policy)
+    assert [line["step"] for line in lines] == [0, 1, 2, 3]
+    assert set(lines[0]) >= {"eval/level1/avg@2", "eval/level1/pass@2", "eval/level1/length_mean", "eval/macro/avg"}
+    assert "eval/macro/avg" in lines[2]
+    assert "eval/macro/avg" in lines[3]
+    assert "eval/macro/avg" not in lines[1]
+    names = """reward/mean reward/accuracy reward/format guidance/triggered guidance/replaced guidance/score_mean
+        response/length_mean response/truncated policy/loss policy/loss_on policy/loss_off policy/entropy
+        policy/grad_norm policy/clip_fraction policy/rollout_logprob_gap verifier/timeouts verifier/errors
+        tokens/generated tokens/trained tokens/padding"""
+    assert set(names.split()) <= set(lines[1])
+    assert any(name.startswith("guidance/teacher/") for name in lines[1])
+    assert all(line["policy/rollout_logprob_gap"] < 1e-4 for line in lines[1:])
+    assert all(0 < line["guidance/replaced"] <= 2 * line["guidance/triggered"] for line in lines[1:])
+    raw = json.loads((folder / "metrics.jsonl").read_text("utf-8").splitlines()[1])
+    times = ["rollout", "reward", "guidance", "update", "sync", "step"]
+    assert all(raw[f"time/{name}_s"] > 0 for name in times)
+    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text("utf-8").splitlines()]
+    assert {sample["source"] for sample in samples} == {"policy", "teacher"}
+    assert all(sample["teacher"] and sample["score"] is not None for sample in samples if sample["source"] == "teacher")
+    assert list((folder / "tensorboard").iterdir())
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    assert manifest["teachers"] == ["chain", "cipher", "terse", "verbose"]
+    assert "evaluation after step 3" in screen
+    assert "triggered" in screen
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    assert AutoModelForCausalLM.from_pretrained(policy).num_parameters() > 0
+    assert AutoTokenizer.from_pretrained(policy).chat_template
+
+    with pytest.raises(ConfigError, match="holds a finished run"):
+        run(train(world, student), tmp_path, plugins, "run.name=ampo")
+
+
+def test_the_same_config_and_seed_give_the_same_bits_and_another_seed_does_not(
+    world: Path, student: Path, plugins: Plugins, tmp_path: Path
+) -> None:
+    config = train(world, student, objective={"entropy_coefficient": 0.01, "kl": {"coefficient": 0.01}})
+    once, _ = run(config, tmp_path / "a", plugins)
+    again, _ = run(config, tmp_path / "b", plugins)
+    other, _ = run(config, tmp_path / "c", plugins, "run.seed=4")
+    assert metrics_of(once) == metrics_of(again)
+    weights = "model.safetensors"
+    assert (once / weights).read_bytes() == (again / weights).read_bytes()
+    assert metrics_of(once) != metrics_of(other)
+
+
+def test_micro_batches_do_not_change_a_run_beyond_rounding(
+    world: Path, student: Path, plugins: Plugins, tmp_path: Path
+) -> None:
+    losses = []
+    for tokens in (110, 4096):
+        policy, _ = run(
+            train(world, student),
+            tmp_path / str(tokens),
+            plugins,
+            f"training.tokens_per_microbatch={tokens}",
+            "training.steps=1",
+        )
+        losses.append(metrics_of(policy)[0])
+    for name in ("policy/loss", "policy/loss_on", "policy/loss_off", "policy/grad_norm", "policy/entropy"):
+        assert losses[0][name] == pytest.approx(losses[1][name], rel=1e-3, abs=1e-6), name
+    assert losses[0]["tokens/padding"] < losses[1]["tokens/padding"]
+
+
+def test_without_guidance_it_is_grpo(world: Path, student: Path, plugins: Plugins, tmp_path: Path) -> None:
+    policy, _ = run(train(world, student, guidance=None), tmp_path, plugins)
+    lines = metrics_of(policy)
+    assert not any(name.startswith("guidance/") for line in lines for name in line)
+    assert all(line["policy/loss_off"] == 0.0 for line in lines)
+
+
+def test_the_group_filter_comes_after_guidance_and_resamples(
+    world: Path, student: Path, plugins: Plugins, tmp_path: Path
+) -> None:
+    drop = {"group_filter": {"drop": ["all_wrong", "all_correct"], "resample": False}}
+    rescued = metrics_of(run(train(world, student, objective=drop), tmp_path / "ampo", plugins)[0])
+    alone = metrics_of(run(train(world, student, objective=drop, guidance=None), tmp_path / "grpo", plugins)[0])
+    assert sum(line["groups/trained"] for line in rescued) > sum(line["groups/trained"] for line in alone)
+    drop["group_filter"]["resample"] = True
+    resampled = metrics_of(run(train(world, student, objective=drop, guidance=None), tmp_path / "again", plugins)[0])
+    assert sum(line["groups/trained"] for line in resampled) > sum(line["groups/trained"] for line in alone)
+    assert sum(line["tokens/generated"] for line in resampled) > sum(line["tokens/generated"] for line in alone)
+
+
+def test_the_released_preset_and_two_epochs_run(world: Path, student: Path, plugins: Plugins, tmp_path: Path) -> None:
+    token_sum = {"type": "constant", "length": None, "per_sequence": False}
+    config = train(
+        world,
+        student,
+        guidance={
+            "selector": {
+                "type": "comprehension",
+                "mean": "arithmetic",
+                "rank_format_weight": 0.1,
+                "score_rounding": "bfloat16",
+                "ties": "dataset",
+            },
+            "teacher_reward": 1.0,
+            "trigger": "always",
+        },
+        objective={
+            "scope": "batch",
+            "advantage": "mean_only",
+            "on_policy": {"aggregator": token_sum, "dual_clip": 10.0, "log_ratio_clamp": 20.0, "mask_truncated": True},
+            "off_policy": {"aggregator": token_sum},
+        },
+        training={"epochs_per_batch": 2, "steps": 2},
+    )
+    policy, _ = run(config, tmp_path, plugins)
+    assert all(line["policy/grad_norm"] > 0 for line in metrics_of(policy))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such data file"),
+        ("", "holds no row"),
+        ('{"prompt": [{"role": "user", "content": "x"}], "data_source": "s"}\n', "reward_model"),
+        ("{broken\n", "row 1|line 1"),
+    ],
+)
+def test_bad_data_is_refused_before_anything_starts(
+    content: str | None, message: str, world: Path, student: Path, plugins: Plugins, tmp_path: Path
+) -> None:
+    path = tmp_path / "data.jsonl"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"(?i){message}") as caught:
+        run(train(world, student, data={"train": [str(path)]}), tmp_path, plugins, "run.name=refused")
+    assert content is None or isinstance(caught.value, DataError)
+    assert not (tmp_path / "refused").exists()
+
+
+def test_the_command_line_trains(world: Path, student: Path, tmp_path: Path) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump(train(world, student)), encoding="utf-8")
+    command = [sys.executable, "-m", "ampo_core.cli", str(path), "training.steps=1", f"run.dir={tmp_path}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "train 1/1" in done.stdout
+    again = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert again.returncode == 2
+    assert "holds a finished run" in again.stderr
+    assert "Traceback" not in again.stderr
