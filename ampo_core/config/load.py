@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ampo_core.config.jobs import JOBS, Job, PipelineJob, SuiteJob
 from ampo_core.config.layers import COMMAND_LINE, complete, merge, nest, override_nodes, read_layers
 from ampo_core.config.nodes import KeyPath, Node, Problem, dotted, nearest, raise_problems
 from ampo_core.config.not_yet import not_yet
-from ampo_core.config.ready import hub_models, missing_files, unavailable
+from ampo_core.config.ready import STAGE_OUTPUT, hub_models, missing_files, unavailable
 from ampo_core.config.schema import SchemaView
 from ampo_core.config.yaml_source import dump_yaml
 
@@ -63,7 +63,9 @@ def load_config(
     if plugins is None:
         plugins = discover()
     loaded, root = _load_one(Path(path), overrides, plugins, overrides_from)
-    return _with_inner(loaded, root, plugins)
+    if isinstance(loaded.job, (PipelineJob, SuiteJob)):
+        return _with_inner(loaded, root, plugins)
+    return replace(loaded, blockers=(*loaded.blockers, *map(str, _unfilled(root, ()))))
 
 
 def _load_one(
@@ -140,6 +142,18 @@ def _findings(job: Job, root: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
     warnings += [say(path, text) for path, text in hub_models(job)]
     blockers = [*not_yet(job), *unavailable(job), *missing_files(job)]
     return tuple(warnings), tuple(say(path, text) for path, text in blockers)
+
+
+def _unfilled(node: Node, path: KeyPath) -> Iterator[Problem]:
+    """The values that name a stage's output, which only a pipeline can fill in."""
+    if isinstance(node.value, dict):
+        for key, child in node.value.items():
+            yield from _unfilled(child, (*path, key))
+    elif isinstance(node.value, list):
+        for i, child in enumerate(node.value):
+            yield from _unfilled(child, (*path, i))
+    elif isinstance(node.value, str) and STAGE_OUTPUT in node.value:
+        yield Problem(node.place, path, f"{node.value} is filled in by a pipeline; run that instead")
 
 
 def _with_inner(loaded: LoadedConfig, root: Node, plugins: Plugins) -> LoadedConfig:
