@@ -201,11 +201,12 @@ def _import_file(path: Path) -> ModuleType:
     if known is not None or (found is not None and Path(found.origin or "").resolve() != path):
         raise PluginError(f"a module named {name!r} exists already; rename the file")
     # Under its own name and on sys.path, so that a reward defined there can be unpickled in a worker process.
-    sys.path.append(str(path.parent))
+    added = [] if found is not None else [str(path.parent)]
+    sys.path.extend(added)
     try:
         return importlib.import_module(name)
     except BaseException:
-        sys.path.remove(str(path.parent))
+        sys.path[:] = [folder for folder in sys.path if folder not in added]
         raise
 
 

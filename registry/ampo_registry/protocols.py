@@ -85,58 +85,91 @@ class TriggerContext:
 
 
 class Selector(Protocol):
+    """A built selector; see `SelectorSpec`."""
+
     def select(self, requests: Sequence[SelectionRequest], context: SelectionContext) -> list[list[Selection]]: ...
 
 
 class Trigger(Protocol):
+    """A built trigger; see `TriggerSpec`."""
+
     def fires(self, group: RolloutGroup, context: TriggerContext) -> bool: ...
 
 
 class Aggregator(Protocol):
+    """A built aggregator; see `AggregatorSpec`."""
+
     def token_weights(self, lengths: torch.Tensor, totals: Totals) -> torch.Tensor: ...
 
 
 class Shaping(Protocol):
+    """A built shaping; see `ShapingSpec`."""
+
     def shape(self, log_ratio: torch.Tensor) -> torch.Tensor: ...
 
 
 class TeacherPool(Protocol):
+    """A built teacher pool; see `TeacherPoolSpec`."""
+
     def answers(self, question: Question) -> Sequence[TeacherAnswer]: ...
 
     def check_questions(self, questions: Sequence[Question]) -> None: ...
 
 
 class Reward(Protocol):
+    """A built reward; see `RewardSpec`."""
+
     def grade(self, requests: Sequence[GradeRequest]) -> list[Grade]: ...
 
     def check_truth(self, answer: str) -> str | None: ...
 
 
 class Advantage(Protocol):
+    """A built advantage; see `AdvantageSpec`."""
+
     def advantages(self, rewards: torch.Tensor, correct: torch.Tensor, off_policy: torch.Tensor) -> torch.Tensor: ...
 
 
 class RolloutEngine(Protocol):
     """Samples from its own copy of the weights."""
 
-    def generate(self, requests: Sequence[RolloutRequest], options: SamplingOptions) -> list[list[Rollout]]: ...
+    def generate(self, requests: Sequence[RolloutRequest], options: SamplingOptions) -> list[list[Rollout]]:
+        """One list for each request, one rollout for each of its seeds, both in order. A seed decides its sample,
+        whatever else is in the batch."""
+        ...
 
-    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]], policy_version: int) -> None: ...
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]], policy_version: int) -> None:
+        """Take over all parameters (Hugging Face names) and stamp later rollouts with `policy_version`."""
+        ...
 
-    def sleep(self) -> None: ...
+    def sleep(self) -> None:
+        """Give accelerator memory back to the learner until `wake`."""
+        ...
 
-    def wake(self) -> None: ...
+    def wake(self) -> None:
+        """Be ready to sample again."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free everything; the engine is not used afterwards."""
+        ...
 
 
 class Tracker(Protocol):
-    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+    """An open tracker, on rank 0."""
 
-    def close(self) -> None: ...
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Send the metrics of a step; step 0 is the evaluation before training."""
+        ...
+
+    def close(self) -> None:
+        """Write what is pending and close."""
+        ...
 
 
 class Task(Protocol):
+    """A built task; see `TaskSpec`."""
+
     def make(self, seed: int) -> TaskData: ...
 
     def write_start_model(self, folder: Path, seed: int) -> bool: ...

@@ -224,6 +224,16 @@ def test_broken_plugin_file_is_recorded_and_leaves_no_trace(plugin_file: Callabl
     assert str(path.parent) not in sys.path
 
 
+def test_plugin_file_from_a_folder_on_the_path(plugin_file: Callable[[str, str], Path]) -> None:
+    good = plugin_file("my_good_file.py", SELECTOR.replace("NAME", "from_file"))
+    bad = plugin_file("my_bad_file.py", "1 / 0")
+    sys.path.insert(0, str(good.parent))
+    plugins = discover([good, bad])
+    assert "from_file" in plugins.catalog.names("selector")
+    assert "my_bad_file" in _reasons(plugins)
+    assert sys.path.count(str(good.parent)) == 1
+
+
 def test_plugin_file_must_exist() -> None:
     with pytest.raises(PluginError, match=r"--plugin nowhere\.py: no such Python file"):
         discover(["nowhere.py"])
