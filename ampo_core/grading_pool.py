@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
-from ampo_registry.errors import RunError
+from ampo_registry.errors import ConfigError, RunError
 from ampo_registry.specs import RewardSpec
 from ampo_registry.types import GradeStatus
 from pebble import ProcessExpired, ProcessPool
@@ -29,10 +30,17 @@ class Outcome:
 
 
 class GradingPool:
-    """Worker processes that have built the reward. `close` ends them, whatever they are doing."""
+    """Worker processes that have built the reward. `close` ends them, whatever they are doing.
+
+    Raises ConfigError if `spec` cannot be sent to another process.
+    """
 
     def __init__(self, spec: RewardSpec) -> None:
         self._spec = spec
+        try:
+            self._pickled = pickle.dumps(spec)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ConfigError(f"reward {type(spec).__name__} cannot be sent to a worker process: {error}") from error
         self._pool = self._start()
         self._closed = False
 
@@ -90,7 +98,7 @@ class GradingPool:
             max_workers=worker_count(self._spec),
             context=multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn"),
             initializer=grading_worker.start,
-            initargs=(self._spec,),
+            initargs=(self._pickled,),
         )
 
     def _restart(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import signal
 import sys
 
@@ -22,7 +23,7 @@ _reward: Reward | None = None
 _start_failure = Failure("")
 
 
-def start(spec: RewardSpec) -> None:
+def start(pickled_spec: bytes) -> None:
     """Make this process a worker: build the reward, warm it up on its canaries, then cap its memory.
 
     A reward that cannot be started is kept as the failure that every task of this worker returns.
@@ -31,6 +32,8 @@ def start(spec: RewardSpec) -> None:
     # Ctrl-C reaches the whole process group; the parent decides what becomes of its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
+        # Unpickled here and not by multiprocessing, so that a module that is missing here has a name.
+        spec: RewardSpec = pickle.loads(pickled_spec)  # noqa: S301 - the parent's own bytes
         reward = spec.build(BuildContext())
         for request, _ in spec.canaries():
             reward.grade([request])

@@ -1,5 +1,6 @@
 """The grader with real worker processes: deadlines, crashes, counts, start-up and a clean end."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -121,6 +122,24 @@ def test_failures_of_long_ago_are_forgotten():
 def test_reward_that_cannot_start_is_a_config_error():
     with pytest.raises(ConfigError, match="hostile: the reward cannot be started: OSError: no such verifier"):
         Grader(Hostile(workers=1, start="no such verifier"))
+    assert children() == []
+
+
+def test_reward_that_cannot_travel_is_a_config_error():
+    class Local(Hostile):
+        pass
+
+    with pytest.raises(ConfigError, match="Local cannot be sent to a worker process: Can't pickle local object"):
+        Grader(Local())
+
+
+def test_reward_whose_module_the_worker_lacks_is_a_config_error(tmp_path, monkeypatch):
+    (tmp_path / "vanishing_reward.py").write_text("from hostile_reward import Hostile\nclass Gone(Hostile): pass\n")
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        spec = importlib.import_module("vanishing_reward").Gone(workers=1)
+    with pytest.raises(ConfigError, match="cannot be started: ModuleNotFoundError: No module named 'vanishing_reward'"):
+        Grader(spec)
     assert children() == []
 
 
