@@ -64,11 +64,9 @@ class Evaluator:
 
     def _evaluate(self, step: int) -> dict[str, float]:
         assert self.options is not None
-        self.engine.wake()
         result = evaluate_sets(
             self.sets, self.engine, self.graders, self.options, run_seed=self.job.run.seed, step=step, ranks=self.ranks
         )
-        self.engine.sleep()
         return result.metrics()
 
 
