@@ -9,6 +9,8 @@ from random import Random
 LABELS = "ABCDEFGH"
 SIGNS = "+-*"
 MODULUS = 100
+MAX_MISSES = 1000
+"""So many draws in a row without a new question mean that a level is used up."""
 OPERANDS = {"+": range(1, 6), "-": range(1, 6), "*": range(2, 4)}
 
 
@@ -81,15 +83,17 @@ def draw_distinct(level: int, count: int, rng: Random, taken: set[str]) -> list[
     Raises ValueError if the level has too few questions for that.
     """
     problems: list[Problem] = []
-    tries = 0
+    misses = 0
     while len(problems) < count:
-        tries += 1
-        if tries > 1000 + 100 * count:
-            raise ValueError(f"level {level} has too few distinct questions for {count} more; ask for fewer")
         problem = draw_problem(level, rng)
-        if problem.text not in taken:
-            taken.add(problem.text)
-            problems.append(problem)
+        if problem.text in taken:
+            misses += 1
+            if misses == MAX_MISSES:
+                raise ValueError(f"level {level} has too few distinct questions for {count} more; ask for fewer")
+            continue
+        misses = 0
+        taken.add(problem.text)
+        problems.append(problem)
     return problems
 
 

@@ -53,7 +53,7 @@ class LabelledArithmetic(TaskSpec):
         if len(set(self.heldout_levels)) < len(self.heldout_levels):
             raise ValueError("heldout_levels: a level stands there twice")
         hard = any(share > 0 and level > self.step_by_step_up_to for level, share in self.warmup_levels.items())
-        if hard and not any(self.warmup_styles.get(style, 0) for style in HARD_STYLES):
+        if hard and not any(share > 0 and style in HARD_STYLES for style, share in self.warmup_styles.items()):
             raise ValueError("warmup_styles: levels above step_by_step_up_to need a share of terse or bare")
         return self
 
