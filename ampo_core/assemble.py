@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from ampo_registry.protocols import Advantage, BuildContext, RolloutEngine, RunContext, Selector, Trigger
 from ampo_registry.types import Question, SamplingOptions
 
@@ -147,6 +148,7 @@ def assemble(job: TrainJob, environment: Environment) -> Iterator[TrainParts]:
 
         training = job.training
         updates = training.questions_per_batch // training.questions_per_minibatch * training.epochs_per_batch
+        torch.manual_seed(job.run.seed)  # LoRA draws its first weights
         learner = Learner(
             job.model,
             training,

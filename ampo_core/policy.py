@@ -74,6 +74,7 @@ class Policy(nn.Module):
 def load_policy(config: ModelConfig, *, trust_remote_code: bool = False) -> Policy:
     """The model of `config` in its dtype, with LoRA adapters and gradient checkpointing as it says."""
     from transformers import AutoModelForCausalLM
+
     model = AutoModelForCausalLM.from_pretrained(
         config.path,
         dtype=getattr(torch, config.dtype),

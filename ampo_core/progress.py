@@ -42,12 +42,12 @@ class Progress:
         self._line_every, self._line_seconds, self._clock = line_every, line_seconds, clock
         self._bar: RichProgress | None = None
         self._task = TaskID(0)
-        self._first_step: int | None = None
+        self._first: tuple[int, float] | None = None
         self._printed_step = 0
-        self._started = self._printed_at = self._stepped_at = clock()
+        self._printed_at = self._stepped_at = clock()
 
     def __enter__(self) -> Progress:
-        self._started = self._printed_at = self._stepped_at = self._clock()
+        self._printed_at = self._stepped_at = self._clock()
         if self._console.is_terminal:
             self._bar = RichProgress(
                 TextColumn("[bold]{task.description}"),
@@ -79,8 +79,8 @@ class Progress:
             self._printed_step, self._printed_at = step, now
             parts = [f"{self._title} {step}/{self._total}", numbers, self._time_left(step, now)]
             self._print(" ".join(part for part in parts if part))
-        if self._first_step is None:
-            self._first_step = step
+        if self._first is None:
+            self._first = step, now
 
     def note(self, text: str) -> None:
         """Print a sentence above the bar, or as a line."""
@@ -92,7 +92,7 @@ class Progress:
 
     def _line_is_due(self, step: int, now: float) -> bool:
         return (
-            self._first_step is None
+            self._first is None
             or step >= self._total
             or step - self._printed_step >= self._line_every
             or now - self._printed_at >= self._line_seconds
@@ -111,10 +111,11 @@ class Progress:
         return " · ".join(shown)
 
     def _time_left(self, step: int, now: float) -> str:
-        # a resumed run starts late: steps are counted from the first one seen
-        done = 1 if self._first_step is None else step - self._first_step + 1
-        seconds = (now - self._started) / max(done, 1) * max(self._total - step, 0)
-        return "" if step >= self._total else f"({format_seconds(seconds)} left)"
+        # the first step is left out: it also pays for what starts up with it, and a resumed run starts late
+        if self._first is None or step <= self._first[0] or step >= self._total:
+            return ""
+        seconds = (now - self._first[1]) / (step - self._first[0]) * (self._total - step)
+        return f"({format_seconds(seconds)} left)"
 
 
 def format_seconds(seconds: float) -> str:

@@ -21,7 +21,7 @@ SAMPLES_PER_STEP = 8
 
 
 class Reporter:
-    """A context manager; only rank 0 has one that writes."""
+    """What train and sft report through. A context manager that closes the trackers."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Reporter:
         self._folder, self._context, self._tokenizer, self._steps = folder, context, tokenizer, steps
         self._plugins = environment.plugins
         self._trackers = list(trackers)
-        self._progress = Progress(environment.console, title, steps)
+        self._progress = Progress(environment.console, title, steps, line_every=max(10, steps // 20))
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -65,11 +65,13 @@ class Reporter:
             self._log(step, metrics)
             self._say_evaluation(step, metrics)
 
-    def stepped(self, report: StepReport, evaluation: Mapping[str, float], learner: Learner) -> None:
+    def stepped(self, report: StepReport, learner: Learner, evaluation: Mapping[str, float] | None = None) -> None:
         """Log a finished step with the evaluation after it, if any, and keep a checkpoint where one is due."""
+        evaluation = evaluation or {}
         metrics = {**report.metrics, **evaluation}
         self._log(report.step, metrics)
-        self._folder.log_samples(report.step, report.groups, SAMPLES_PER_STEP)
+        if report.groups:
+            self._folder.log_samples(report.step, report.groups, SAMPLES_PER_STEP)
         self._progress.step(report.step, metrics)
         if evaluation:
             self._say_evaluation(report.step, evaluation)

@@ -53,7 +53,7 @@ def run(job: TrainJob, environment: Environment) -> Path:
         taken = 0
         for step in range(1, job.training.steps + 1):
             report, taken = train_step(step, taken, parts)
-            parts.reporter.stepped(report, parts.evaluator.after(step), parts.learner)
+            parts.reporter.stepped(report, parts.learner, parts.evaluator.after(step))
         return parts.reporter.finished()
 
 

@@ -1,0 +1,106 @@
+"""The examples of an `sft` job: (prompt, answer) pairs, tokenised once, from a teacher pool or from conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ampo_registry.errors import DataError
+from ampo_registry.types import Message
+
+from ampo_core.config.jobs import SftDataConfig
+from ampo_core.data.questions import load_questions
+from ampo_core.data.rows import read_rows
+from ampo_core.packing import TokenPair
+from ampo_core.tokens import PromptTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Tokenised (prompt, answer) pairs, and how many were left out because they exceed `max_tokens`."""
+
+    pairs: tuple[TokenPair, ...]
+    overlong: int
+    notes: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """The counts for a person."""
+        answers = sum(len(pair.response_token_ids) for pair in self.pairs) / len(self.pairs)
+        left_out = f", {self.overlong} left out as longer than data.max_tokens" if self.overlong else ""
+        return [*self.notes, f"{len(self.pairs)} examples, {answers:.0f} answer tokens each{left_out}"]
+
+
+def load_examples(data: SftDataConfig, tokenizer: PromptTokenizer) -> Examples:
+    """All examples of `data.train`, tokenised once; those longer than `max_tokens` are left out and counted.
+
+    Raises DataError for a missing, empty or malformed file and if no example is left.
+    """
+    if data.format == "pool":
+        notes, conversations = _pool_conversations(data, tokenizer)
+    else:
+        notes, conversations = (), _message_conversations(data)
+    pairs: list[TokenPair] = []
+    overlong = 0
+    for prompt, answer in conversations:
+        prompt_ids = tokenizer.prompt_ids(prompt)
+        pair = TokenPair(tuple(prompt_ids), tuple(tokenizer.answer_ids(answer, prompt_ids)))
+        if len(pair) > data.max_tokens:
+            overlong += 1
+        else:
+            pairs.append(pair)
+    if not pairs:
+        found = f"all {overlong} examples exceed data.max_tokens = {data.max_tokens}" if overlong else "no example"
+        raise DataError(f"{', '.join(data.train)}: nothing to train on: {found} (format: {data.format})")
+    return Examples(tuple(pairs), overlong, notes)
+
+
+def _pool_conversations(
+    data: SftDataConfig, tokenizer: PromptTokenizer
+) -> tuple[tuple[str, ...], Iterator[tuple[Sequence[Message], str]]]:
+    loaded = load_questions(
+        data.train,
+        tokenizer,
+        max_prompt_tokens=data.max_tokens,
+        overlong_prompts="drop",
+        system_prompt=data.system_prompt,
+        check_truth=lambda answer: None,
+    )
+    pairs = (
+        (question.messages, str(target["content"]))
+        for question in loaded.questions
+        for target in _targets(question.extra)
+    )
+    return tuple(loaded.report.lines()), pairs
+
+
+def _targets(row: object) -> list[dict[str, object]]:
+    """The teacher answers of a row of the data contract: `target_lst`, else `target`; both may be null."""
+    assert isinstance(row, dict)
+    return list(row.get("target_lst") or row.get("target") or [])
+
+
+def _message_conversations(data: SftDataConfig) -> Iterator[tuple[Sequence[Message], str]]:
+    for path in map(Path, data.train):
+        number = 0
+        for number, row in read_rows(path):
+            messages = _conversation(row.get("messages"), f"{path}, row {number}")
+            if data.system_prompt != "keep":
+                rest = [message for message in messages if message.role != "system"]
+                messages = [Message("system", data.system_prompt), *rest]
+            yield messages[:-1], messages[-1].content
+        if not number:
+            raise DataError(f"{path}: the file holds no row")
+
+
+def _conversation(value: object, place: str) -> list[Message]:
+    wanted = "messages must be a list of {role, content} that ends with the assistant's turn"
+    if not isinstance(value, list) or len(value) < 2:
+        raise DataError(f"{place}: {wanted}; found {str(value)[:120]}")
+    for turn in value:
+        texts = isinstance(turn, dict) and all(isinstance(turn.get(key), str) for key in ("role", "content"))
+        if not texts:
+            raise DataError(f"{place}: {wanted}; found the turn {str(turn)[:120]}")
+    if value[-1]["role"] != "assistant":
+        raise DataError(f"{place}: {wanted}; the last turn is of {value[-1]['role']!r}")
+    return [Message(turn["role"], turn["content"]) for turn in value]
