@@ -38,10 +38,10 @@ def run(*, terminal: bool, total: int = 25, seconds: float = 1.0, metrics: dict[
 def test_plain_lines_come_every_ten_steps_and_last():
     lines = run(terminal=False).splitlines()
     assert [line.split()[1] for line in lines] == ["1/25", "11/25", "21/25", "25/25"]
-    assert lines[0] == (
-        "train 1/25 reward 0.500 · accuracy 25.0% · triggered 75% · entropy 1.250 · 2,500 tokens/s (24s left)"
+    assert lines[1] == (
+        "train 11/25 reward 0.500 · accuracy 25.0% · triggered 75% · entropy 1.250 · 2,500 tokens/s (14s left)"
     )
-    assert "left" not in lines[-1]
+    assert "left" not in lines[0] + lines[-1]
 
 
 def test_plain_lines_come_at_least_every_so_many_seconds():
@@ -86,12 +86,18 @@ def test_the_bar_ends_when_the_block_raises():
         progress.step(1, METRICS)
 
 
-def test_a_resumed_run_counts_from_its_first_step():
+def test_time_left_neither_counts_the_first_step_nor_those_before_a_resume():
     out, clock = io.StringIO(), Clock()
-    with Progress(Console(file=out, width=200), "train", 104, clock=clock) as progress:
-        clock.now = 5.0
-        progress.step(101, {})
-    assert out.getvalue() == "train 101/104 (15s left)\n"
+    with Progress(Console(file=out, width=200), "train", 104, line_every=1, clock=clock) as progress:
+        for step, now in ((101, 60.0), (102, 65.0), (103, 70.0), (104, 75.0)):
+            clock.now = now
+            progress.step(step, {})
+    assert out.getvalue().splitlines() == [
+        "train 101/104",
+        "train 102/104 (10s left)",
+        "train 103/104 (5s left)",
+        "train 104/104",
+    ]
 
 
 @pytest.mark.parametrize(
