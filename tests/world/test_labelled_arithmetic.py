@@ -84,10 +84,10 @@ def test_styles(style: object, text: str) -> None:
     assert style(PROBLEM) == text
 
 
-@pytest.mark.parametrize(("level", "clauses"), [(2, []), (4, ["AB"]), (5, ["AB", "C"]), (6, ["AB", "CD"])])
-def test_terse_leaves_the_last_two_operations_to_the_answer(level: int, clauses: list[str]) -> None:
+@pytest.mark.parametrize(("level", "clauses"), [(2, []), (4, [2]), (5, [2, 1]), (6, [2, 2])])
+def test_terse_leaves_the_last_two_operations_to_the_answer(level: int, clauses: list[int]) -> None:
     text = terse(draw_problem(level, Random(0)))
-    assert re.findall(r"([A-F]+)=", text) == clauses
+    assert [len(labels) for labels in re.findall(r"([A-F]+)=", text)] == clauses
 
 
 def test_every_answer_of_every_style_is_graded_correct_and_a_wrong_one_is_not() -> None:
@@ -100,6 +100,13 @@ def test_every_answer_of_every_style_is_graded_correct_and_a_wrong_one_is_not() 
     assert all(MathVerify().check_truth(f"{value:02d}") is None for value in range(0, 100, 9))
 
 
+def test_every_label_occurs_on_every_level_in_order() -> None:
+    problems = [draw_problem(level, Random(f"{level}/{seed}")) for level in (1, 3) for seed in range(40)]
+    labels = [[operation.label for operation in problem.operations] for problem in problems]
+    assert all(found == sorted(set(found)) for found in labels)
+    assert {label for found in labels[:40] for label in found} == set("ABCDEF")
+
+
 def test_levels_and_shares_are_kept() -> None:
     data = SMALL.make(0)
     assert Counter(question.extra["level"] for question in data.train) == {2: 10, 4: 18, 5: 12}
@@ -107,7 +114,9 @@ def test_levels_and_shares_are_kept() -> None:
 
 
 def test_held_out_questions_occur_neither_in_training_nor_in_the_warm_up() -> None:
-    task = LabelledArithmetic(questions=300, heldout_per_level=60, heldout_levels=[1, 2], levels={1: 1, 2: 1})
+    task = LabelledArithmetic(
+        questions=300, heldout_per_level=60, heldout_levels=[1, 2], levels={1: 1, 2: 1}, warmup_levels={1: 1}
+    )
     data = task.make(0)
     held_out = {question.messages[0].content for questions in data.heldout.values() for question in questions}
     trained = {question.messages[0].content for question in data.train}
@@ -133,12 +142,12 @@ def test_the_warm_up_reasons_on_easy_levels_only() -> None:
             assert "+" not in reasoning
             assert " we " not in reasoning
     texts = [assistant.content for user, assistant in task.make(0).sft if len(re.findall("[A-Z]", user.content)) == 3]
-    shares = [sum("C+" in t or "C-" in t or "C*" in t for t in texts), sum(" we " in t for t in texts)]
+    shares = [sum(bool(re.search(r"[-+*].=", t)) for t in texts), sum(" we " in t for t in texts)]
     assert [share / len(texts) for share in shares] == pytest.approx([0.5, 0.15], abs=0.06)
 
 
 @pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("level", [1, 3, 6, 8])
+@pytest.mark.parametrize("level", [1, 3, 5, 6])
 def test_texts_survive_the_tokenizer(style: str, level: int, tokenizer: Any) -> None:
     text = STYLES[style](draw_problem(level, Random(level)))
     encoded = tokenizer(text, return_offsets_mapping=True)
@@ -184,13 +193,13 @@ def test_shares_are_divided_into_whole_numbers() -> None:
 
 def test_a_level_with_too_few_questions_is_an_error() -> None:
     with pytest.raises(ValueError, match="level 1 has too few distinct questions"):
-        draw_distinct(1, 3000, Random(0), set())
+        draw_distinct(1, 9000, Random(0), set())
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"levels": {9: 1.0}}, "there are levels 1 to 8"),
+        ({"levels": {9: 1.0}}, "there are levels 1 to 6"),
         ({"levels": {2: 0.0}}, "levels: the shares must add up"),
         ({"heldout_levels": [2, 2]}, "stands there twice"),
         ({"warmup_styles": {"chain": 1.0}}, "need a share of terse or bare"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
-LABELS = "ABCDEFGH"
+LABELS = "ABCDEF"
 SIGNS = "+-*"
 MODULUS = 100
 MAX_MISSES = 1000
@@ -71,9 +71,15 @@ def two_digits(value: int) -> str:
 
 
 def draw_problem(level: int, rng: Random) -> Problem:
-    """A random problem with `level` operations."""
-    signs = [rng.choice(SIGNS) for _ in range(level)]
-    operations = tuple(Operation(LABELS[i], sign, rng.choice(OPERANDS[sign])) for i, sign in enumerate(signs))
+    """A random problem with `level` operations, under any of the labels.
+
+    So every label occurs on every level: what is learnt on short questions can be put to use on long ones.
+    """
+    labels = sorted(rng.sample(LABELS, level))
+    signs = [rng.choice(SIGNS) for _ in labels]
+    operations = tuple(
+        Operation(label, sign, rng.choice(OPERANDS[sign])) for label, sign in zip(labels, signs, strict=True)
+    )
     return Problem(rng.randrange(10, MODULUS), operations, tuple(rng.sample(range(level), level)))
 
 

@@ -34,7 +34,7 @@ class LabelledArithmetic(TaskSpec):
     missing: float = Field(default=0.25, ge=0.0, le=1.0, description="share of questions a teacher has no answer for")
     warmup_examples: NonNegativeInt = Field(default=25600, description="conversations for the warm-up by sft")
     warmup_levels: dict[int, NonNegativeFloat] = Field(
-        default={1: 0.1, 2: 0.25, 3: 0.25, 4: 0.2, 5: 0.2}, description="level -> share of the conversations"
+        default={1: 0.15, 2: 0.3, 3: 0.3, 4: 0.125, 5: 0.125}, description="level -> share of the conversations"
     )
     warmup_styles: dict[Style, NonNegativeFloat] = Field(
         default={"chain": 0.5, "verbose": 0.15, "terse": 0.15, "bare": 0.2},
