@@ -24,7 +24,7 @@ from ampo_core.manifest import build_manifest
 from ampo_core.objective import Objective
 from ampo_core.ranks import Ranks, join_ranks
 from ampo_core.reporting import Reporter
-from ampo_core.runfolder import RunFolder, check_free
+from ampo_core.runfolder import RunFolder
 from ampo_core.scoring import PolicyScorer
 from ampo_core.tokens import PromptTokenizer, load_tokenizer
 
@@ -125,6 +125,19 @@ class TrainParts:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What is read and checked before any model is loaded."""
+
+    tokenizer: PromptTokenizer
+    context: BuildContext
+    grader: Grader
+    loaded: LoadedQuestions
+    library: TeacherLibrary | None
+    sets: tuple[HeldOutSet, ...]
+    set_graders: dict[str, Grader]
+
+
 @contextmanager
 def assemble(job: TrainJob, environment: Environment) -> Iterator[TrainParts]:
     """Build the parts of `job`; on leaving, workers, engine and trackers are closed.
@@ -132,97 +145,49 @@ def assemble(job: TrainJob, environment: Environment) -> Iterator[TrainParts]:
     Data, teachers, verifier and evaluation sets come first, then models, and the run folder last, so that a refused
     run leaves nothing behind. Raises ConfigError and DataError for what a person must change.
     """
-    check_free(Path(job.run.dir) / job.run.name)
     with ExitStack() as stack:
         ranks = join_ranks(job.resources.threads)
-        tokenizer = load_tokenizer(job.model, environment.trust_remote_code)
-        context = _build_context(job, environment, tokenizer, ranks)
-        grader = stack.enter_context(Grader(job.reward))
-        loaded = _load(job, tokenizer, grader)
-        library = _library(job, context, tokenizer, grader, ranks, loaded)
-        graders: dict[str, Grader] = {}
-        sets: list[HeldOutSet] = []
-        if job.evaluation is not None:
-            graders = stack.enter_context(set_graders(job.evaluation, grader))
-            sets = load_sets(job.evaluation, job.data, tokenizer, graders)
-
-        training = job.training
-        updates = training.questions_per_batch // training.questions_per_minibatch * training.epochs_per_batch
-        torch.manual_seed(job.run.seed)  # LoRA draws its first weights
-        learner = Learner(
-            job.model,
-            training,
-            job.deepspeed,
-            ranks,
-            total_steps=training.steps * updates,
-            warmup_steps=training.warmup_steps,
-            reference=job.objective.kl is not None,
-            trust_remote_code=environment.trust_remote_code,
-        )
+        inputs = _read_inputs(job, environment, ranks, stack)
+        learner = _start_learner(job, environment, ranks)
         stack.callback(learner.close)
-        engine = job.rollout.build(context)
+        engine = job.rollout.build(inputs.context)
         stack.callback(engine.close)
-        folder = RunFolder.create(job.run, environment.yaml, _manifest(job, environment, loaded), job.checkpoint)
-        reporter = stack.enter_context(
-            Reporter(
-                folder,
-                environment,
-                RunContext(job.run.name, folder.path, "train", job.run.seed, environment.config),
-                [spec.build(context) for spec in job.tracking],
-                tokenizer.tokenizer,
-                title="train",
-                steps=training.steps,
-            )
-        )
-        for line in (*loaded.report.lines(), *(line for item in sets for line in item.report.lines())):
-            reporter.note(line)
+        reporter = stack.enter_context(_open_reporter(job, environment, inputs))
         yield TrainParts(
             job=job,
             ranks=ranks,
-            questions=loaded.questions,
+            questions=inputs.loaded.questions,
             order=QuestionStream(
-                [file.questions for file in loaded.report.files],
+                [file.questions for file in inputs.loaded.report.files],
                 seed=job.run.seed,
                 shuffle=job.data.shuffle,
                 weights=job.data.weights,
             ),
-            grader=grader,
-            guidance=_guidance(job, context, library, learner, tokenizer),
-            advantage=job.objective.advantage.build(context),
-            objective=Objective(job.objective, context, job.rollout.max_response_tokens),
+            grader=inputs.grader,
+            guidance=_guidance(job, inputs, learner),
+            advantage=job.objective.advantage.build(inputs.context),
+            objective=Objective(job.objective, inputs.context, job.rollout.max_response_tokens),
             learner=learner,
             engine=engine,
             sampling=SamplingOptions(
-                job.rollout.temperature, 1.0, job.rollout.max_response_tokens, tokenizer.stop_token_ids
+                job.rollout.temperature, 1.0, job.rollout.max_response_tokens, inputs.tokenizer.stop_token_ids
             ),
-            evaluator=Evaluator(
-                job,
-                tuple(sets),
-                graders,
-                engine,
-                sampling_options(job.evaluation, job.rollout, tokenizer) if job.evaluation else None,
-                ranks,
-            ),
+            evaluator=_evaluator(job, inputs, engine, ranks),
             reporter=reporter,
         )
 
 
-def _build_context(job: TrainJob, environment: Environment, tokenizer: PromptTokenizer, ranks: Ranks) -> BuildContext:
-    return BuildContext(
-        seed=job.run.seed,
-        run_name=job.run.name,
+def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: ExitStack) -> _Inputs:
+    tokenizer = load_tokenizer(job.model, environment.trust_remote_code)
+    context = environment.build_context(
         run_dir=Path(job.run.dir) / job.run.name,
         model_path=job.model.path,
         tokenizer=tokenizer.tokenizer,
         rank=ranks.rank,
         world_size=ranks.world_size,
-        config=environment.config,
-        trust_remote_code=environment.trust_remote_code,
     )
-
-
-def _load(job: TrainJob, tokenizer: PromptTokenizer, grader: Grader) -> LoadedQuestions:
-    return load_questions(
+    grader = stack.enter_context(Grader(job.reward))
+    loaded = load_questions(
         job.data.train,
         tokenizer,
         max_prompt_tokens=job.data.max_prompt_tokens,
@@ -230,46 +195,74 @@ def _load(job: TrainJob, tokenizer: PromptTokenizer, grader: Grader) -> LoadedQu
         system_prompt=job.data.system_prompt,
         check_truth=grader.check_truth,
     )
+    library = None
+    if job.guidance is not None:
+        pool = job.guidance.teacher_pool.build(context)
+        pool.check_questions(loaded.questions)
+        recorded = job.objective.off_policy.behaviour == "recorded"
+        library = TeacherLibrary(pool, tokenizer, grader, ranks, job.rollout.max_response_tokens, recorded)
+    if job.evaluation is None:
+        return _Inputs(tokenizer, context, grader, loaded, library, (), {})
+    graders = stack.enter_context(set_graders(job.evaluation, grader))
+    sets = load_sets(job.evaluation, job.data, tokenizer, graders)
+    return _Inputs(tokenizer, context, grader, loaded, library, tuple(sets), graders)
 
 
-def _library(
-    job: TrainJob,
-    context: BuildContext,
-    tokenizer: PromptTokenizer,
-    grader: Grader,
-    ranks: Ranks,
-    loaded: LoadedQuestions,
-) -> TeacherLibrary | None:
-    if job.guidance is None:
-        return None
-    pool = job.guidance.teacher_pool.build(context)
-    pool.check_questions(loaded.questions)
-    recorded = job.objective.off_policy.behaviour == "recorded"
-    return TeacherLibrary(pool, tokenizer, grader, ranks, job.rollout.max_response_tokens, recorded)
+def _start_learner(job: TrainJob, environment: Environment, ranks: Ranks) -> Learner:
+    training = job.training
+    updates = training.questions_per_batch // training.questions_per_minibatch * training.epochs_per_batch
+    torch.manual_seed(job.run.seed)  # LoRA draws its first weights
+    return Learner(
+        job.model,
+        training,
+        job.deepspeed,
+        ranks,
+        total_steps=training.steps * updates,
+        warmup_steps=training.warmup_steps,
+        reference=job.objective.kl is not None,
+        trust_remote_code=environment.trust_remote_code,
+    )
 
 
-def _guidance(
-    job: TrainJob, context: BuildContext, library: TeacherLibrary | None, learner: Learner, tokenizer: PromptTokenizer
-) -> GuidanceParts | None:
-    if job.guidance is None or library is None:
+def _open_reporter(job: TrainJob, environment: Environment, inputs: _Inputs) -> Reporter:
+    pool = None if inputs.library is None else inputs.library.pool
+    evaluated = [] if job.evaluation is None else [item.path for item in job.evaluation.sets.values()]
+    manifest = build_manifest(
+        job="train",
+        seed=job.run.seed,
+        plugins=environment.plugins.distributions,
+        data=dict.fromkeys([*job.data.train, *evaluated]),
+        teachers=sorted({a.teacher for q in inputs.loaded.questions for a in pool.answers(q)} if pool else ()),
+        models=[job.model.path],
+    )
+    folder = RunFolder.create(job.run, environment.yaml, manifest, job.checkpoint)
+    reporter = Reporter(
+        folder,
+        environment,
+        RunContext(job.run.name, folder.path, "train", job.run.seed, environment.config),
+        [spec.build(inputs.context) for spec in job.tracking],
+        inputs.tokenizer.tokenizer,
+        title="train",
+        steps=job.training.steps,
+    )
+    for report in (inputs.loaded.report, *(item.report for item in inputs.sets)):
+        for line in report.lines():
+            reporter.note(line)
+    return reporter
+
+
+def _guidance(job: TrainJob, inputs: _Inputs, learner: Learner) -> GuidanceParts | None:
+    if job.guidance is None or inputs.library is None:
         return None
     return GuidanceParts(
         config=job.guidance,
-        trigger=job.guidance.trigger.build(context),
-        library=library,
-        selector=job.guidance.selector.build(context),
-        scorer=PolicyScorer(learner, tokenizer),
+        trigger=job.guidance.trigger.build(inputs.context),
+        library=inputs.library,
+        selector=job.guidance.selector.build(inputs.context),
+        scorer=PolicyScorer(learner, inputs.tokenizer),
     )
 
 
-def _manifest(job: TrainJob, environment: Environment, loaded: LoadedQuestions) -> dict[str, object]:
-    pool = job.guidance.teacher_pool.build(BuildContext()) if job.guidance else None
-    teachers = {a.teacher for q in loaded.questions for a in pool.answers(q)} if pool else set()
-    return build_manifest(
-        job=job.job,
-        seed=job.run.seed,
-        plugins=environment.plugins.distributions,
-        data=[*job.data.train, *(item.path for item in (job.evaluation.sets.values() if job.evaluation else ()))],
-        teachers=sorted(teachers),
-        models=[job.model.path],
-    )
+def _evaluator(job: TrainJob, inputs: _Inputs, engine: RolloutEngine, ranks: Ranks) -> Evaluator:
+    options = None if job.evaluation is None else sampling_options(job.evaluation, job.rollout, inputs.tokenizer)
+    return Evaluator(job, inputs.sets, inputs.set_graders, engine, options, ranks)

@@ -180,7 +180,7 @@ def test_plugin_chooses_in_a_real_training_step(clean: Clean) -> None:
     [metrics] = [path for path in clean.folder.rglob("metrics.jsonl") if "train" in str(path)]
     step = json.loads(metrics.read_text().splitlines()[-1])
     assert step["step"] == 1
-    assert step["guidance/replaced"] == 1.0
+    assert step["guidance/replaced"] > 0.0
     # An untrained student rambles beyond every teacher, and the verbose one is the longest.
     assert step["guidance/teacher/verbose"] == 1.0
     [manifest] = [path for path in clean.folder.rglob("manifest.json") if path.parent == metrics.parent]
