@@ -260,14 +260,43 @@ def test_bad_data_is_refused_before_anything_starts(
     assert not (tmp_path / "refused").exists()
 
 
-def test_the_command_line_trains(world: Path, student: Path, tmp_path: Path) -> None:
+OBSERVER = """
+from ampo_registry import hookimpl
+
+@hookimpl
+def ampo_run_started(context):
+    (context.folder / "seen").write_text(f"started {context.job} {context.seed}\\n")
+
+@hookimpl
+def ampo_step_finished(report, context):
+    with (context.folder / "seen").open("a") as file:
+        file.write(f"{report.step} {len(report.groups)} {'policy/loss' in report.metrics}\\n")
+    raise RuntimeError("an observer's own fault")
+
+@hookimpl
+def ampo_run_finished(context):
+    with (context.folder / "seen").open("a") as file:
+        file.write("finished\\n")
+"""
+
+
+def test_the_command_line_trains_and_tells_observers(world: Path, student: Path, tmp_path: Path) -> None:
     path = tmp_path / "train.yaml"
     path.write_text(yaml.safe_dump(train(world, student)), encoding="utf-8")
-    command = [sys.executable, "-m", "ampo_core.cli", str(path), "training.steps=1", f"run.dir={tmp_path}"]
+    (tmp_path / "seeing_plugin.py").write_text(OBSERVER, encoding="utf-8")
+    command = [sys.executable, "-m", "ampo_core.cli", str(path), "training.steps=2", f"run.dir={tmp_path}"]
+    command += ["--plugin", str(tmp_path / "seeing_plugin.py")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "train 1/1" in done.stdout
+    assert "train 2/2" in done.stdout
+    assert (tmp_path / "run/seen").read_text("utf-8").splitlines() == [
+        "started train 3",
+        "1 6 True",
+        "2 6 True",
+        "finished",
+    ]
+    assert done.stderr.count("an observer's own fault") == 1
     again = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert again.returncode == 2
     assert "holds a finished run" in again.stderr

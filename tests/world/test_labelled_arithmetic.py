@@ -133,8 +133,14 @@ def test_each_teacher_is_missing_for_a_quarter_of_the_questions() -> None:
     assert all(abs(count / 2000 - 0.75) < 0.04 for count in present.values())
 
 
+def test_a_few_hard_conversations_are_solved_step_by_step() -> None:
+    task = LabelledArithmetic(warmup_examples=4000, warmup_levels={4: 1.0}, hard_step_by_step=0.1)
+    share = sum(bool(re.search(r"[-+*].=", a.content)) for _, a in task.make(0).sft) / 4000
+    assert 0.08 < share < 0.12
+
+
 def test_the_warm_up_reasons_on_easy_levels_only() -> None:
-    task = LabelledArithmetic(warmup_examples=2000)
+    task = LabelledArithmetic(warmup_examples=2000, hard_step_by_step=0.0)
     for user, assistant in task.make(0).sft:
         level = len(re.findall(r"[A-Z]", user.content))
         reasoning = assistant.content.partition("<answer>")[0]

@@ -11,10 +11,11 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model
 
 from ampo_plugins.tasks.labelled_arithmetic.problems import LABELS, Problem, draw_distinct, split_by_share
 from ampo_plugins.tasks.labelled_arithmetic.teachers import teacher_answers
-from ampo_plugins.tasks.labelled_arithmetic.warmup import HARD_STYLES, warmup_conversations
+from ampo_plugins.tasks.labelled_arithmetic.warmup import warmup_conversations
 
 SOURCE = "labelled_arithmetic"
 Style = Literal["chain", "verbose", "terse", "bare"]
+HARD_STYLES: tuple[Style, ...] = ("bare", "terse")
 
 
 class LabelledArithmetic(TaskSpec):
@@ -38,9 +39,16 @@ class LabelledArithmetic(TaskSpec):
     )
     warmup_styles: dict[Style, NonNegativeFloat] = Field(
         default={"chain": 0.5, "verbose": 0.15, "terse": 0.15, "bare": 0.2},
-        description="style -> share of the answers up to `step_by_step_up_to`; above it only terse and bare",
+        description="style -> share of the answers up to `step_by_step_up_to`; above it terse and bare",
     )
     step_by_step_up_to: NonNegativeInt = 3
+    hard_step_by_step: float = Field(
+        default=0.004,
+        ge=0.0,
+        le=1.0,
+        description="share of the conversations above `step_by_step_up_to` that are solved in the style chain after "
+        "all; with 0 the student gives a fourth step a probability near 1e-6, from where no guidance can raise it",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -75,18 +83,14 @@ class LabelledArithmetic(TaskSpec):
         ]
         rng.shuffle(train)
         teachers = Random(f"{SOURCE}/teachers/{seed}")
+        warmup = Random(f"{SOURCE}/warmup/{seed}")
         return TaskData(
             train=tuple(self._question(problem, teachers) for problem in train),
             heldout={
                 name: tuple(self._question(problem) for problem in problems) for name, problems in heldout.items()
             },
             sft=warmup_conversations(
-                self.warmup_examples,
-                self.warmup_levels,
-                {str(style): share for style, share in self.warmup_styles.items()},
-                self.step_by_step_up_to,
-                Random(f"{SOURCE}/warmup/{seed}"),
-                held_out,
+                split_by_share(self.warmup_examples, self.warmup_levels), self._styles, rng=warmup, held_out=held_out
             ),
         )
 
@@ -96,6 +100,14 @@ class LabelledArithmetic(TaskSpec):
 
         write_start_model(folder, seed)
         return True
+
+    def _styles(self, level: int) -> dict[str, float]:
+        """The shares of answer styles in the warm-up's conversations of a level."""
+        if level <= self.step_by_step_up_to:
+            return {str(style): share for style, share in self.warmup_styles.items()}
+        short = {style: self.warmup_styles.get(style, 0.0) for style in HARD_STYLES}
+        rest = (1.0 - self.hard_step_by_step) / sum(short.values())
+        return {"chain": self.hard_step_by_step, **{style: share * rest for style, share in short.items()}}
 
     def _question(self, problem: Problem, teachers: Random | None = None) -> TaskQuestion:
         return TaskQuestion(
