@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from ampo_core.data.rows import file_hash
 
 PACKAGES = (
     "ampo",
@@ -64,9 +65,7 @@ def installed_version(distribution: str) -> str | None:
 
 def hash_file(path: Path) -> dict[str, str | int]:
     """{sha256, bytes} of a file. Raises OSError if it cannot be read."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"sha256": digest, "bytes": path.stat().st_size}
+    return {"sha256": file_hash(path), "bytes": path.stat().st_size}
 
 
 def _model_identity(folder: Path) -> dict[str, str | int] | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from ampo_registry.errors import DataError
+from ampo_registry.text import nearest
 
 Row = Mapping[str, Any]
 BATCH_ROWS = 1024
@@ -68,5 +68,5 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
 def _nearest(path: Path) -> str:
     if not path.parent.is_dir():
         return f" (there is no folder {path.parent})"
-    near = get_close_matches(path.name, [file.name for file in path.parent.iterdir()], n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""
+    near = nearest(path.name, (file.name for file in path.parent.iterdir()))
+    return f"; did you mean {path.parent / near}?" if near else ""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import cast
 
 from ampo_registry.checks import KINDS, check_spec
 from ampo_registry.errors import PluginError
 from ampo_registry.specs import ComponentSpec
+from ampo_registry.text import nearest
 
 
 class ComponentError(PluginError, ValueError):
@@ -147,8 +147,8 @@ class Catalog:
         return ", ".join(self.names(kind)) or "none"
 
     def _unknown(self, kind: str, name: str) -> str:
-        near = get_close_matches(name, self.names(kind), n=1)
-        lines = [f"unknown {kind} {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")]
+        near = nearest(name, self.names(kind))
+        lines = [f"unknown {kind} {name!r}" + (f"; did you mean {near!r}?" if near else "")]
         lines.append(f"allowed: {self._allowed(kind)}")
         if self._broken:
             lines.append("broken plugins, which may hide it:")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from typing import get_args
 
 from pydantic.errors import PydanticUndefinedAnnotation
@@ -23,6 +22,7 @@ from ampo_registry.specs import (
     TriggerSpec,
     component_name,
 )
+from ampo_registry.text import nearest
 
 KINDS: dict[str, type[ComponentSpec]] = {
     base.kind: base
@@ -86,8 +86,8 @@ def _check_behaviour(spec: type[ComponentSpec]) -> None:
         return
     own = [name for parent in spec.__mro__ if parent not in _BASES for name in vars(parent) if name[0] != "_"]
     missing = [method for method in spec.behaviour if not _brings(spec, method)]
-    near = get_close_matches(missing[0], own, n=1)
-    hint = f"; is {near[0]} misspelt?" if near else ""
+    near = nearest(missing[0], own)
+    hint = f"; is {near} misspelt?" if near else ""
     methods = " and ".join(f"{method}()" for method in missing)
     other = "" if "build" in missing else ", nor build()"
     raise PluginError(f"{spec.__name__}, a {spec.kind}, does not define {methods}{other}{hint}")

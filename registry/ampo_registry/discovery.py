@@ -11,7 +11,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -24,6 +23,7 @@ from ampo_registry.catalog import BrokenPlugin, Catalog
 from ampo_registry.errors import PluginError
 from ampo_registry.markers import PROJECT
 from ampo_registry.specs import ComponentSpec
+from ampo_registry.text import nearest
 
 GROUP = "ampo"
 HOOKS = ("ampo_specs", "ampo_run_started", "ampo_step_finished", "ampo_run_finished")
@@ -214,8 +214,8 @@ def _misspelt_hook(plugin: object) -> str | None:
     """Which function of `plugin` is marked as a hook that does not exist, with the nearest one that does."""
     for name in dir(plugin):
         if name not in HOOKS and hasattr(getattr(plugin, name, None), f"{PROJECT}_impl"):
-            near = get_close_matches(name, HOOKS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            near = nearest(name, HOOKS)
+            hint = f"; did you mean {near!r}?" if near else ""
             return f"unknown hook {name!r}{hint or '.'} Hooks are {', '.join(HOOKS)}"
     return None
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Literal, NoReturn
 
 from ampo_registry import DataError, Question, TeacherAnswer, TeacherPoolSpec
+from ampo_registry.text import nearest
 from pydantic import Field
 
 SINGLE_TEACHER = "teacher"
@@ -40,8 +40,8 @@ class Dataset(TeacherPoolSpec):
         found = {answer.teacher for question in questions for answer in self._entries(question)}
         for name in self.teachers or ():
             if name not in found:
-                near = get_close_matches(name, sorted(found), n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                near = nearest(name, sorted(found))
+                hint = f"; did you mean {near!r}?" if near else ""
                 names = ", ".join(sorted(found)) or "none"
                 raise DataError(f"teacher_pool.teachers: no question has an answer of {name!r}; found {names}{hint}")
 
