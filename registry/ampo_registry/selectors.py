@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
+from ampo_registry.errors import PluginError
 from ampo_registry.protocols import BuildContext, SelectionContext, Selector
 from ampo_registry.specs import ComponentSpec
 from ampo_registry.types import Guidance, Selection, SelectionRequest
@@ -56,22 +58,42 @@ class ScoringSelectorSpec(SelectorSpec):
         return score
 
     def select(self, requests: Sequence[SelectionRequest], context: SelectionContext) -> list[list[Selection]]:
-        return [
-            self._top(request, scores) for request, scores in zip(requests, self.score(requests, context), strict=True)
-        ]
+        """The k best-ranked candidates of each request, each with the score before rounding.
+
+        Raises PluginError, which names the class, if `score` does not give one number for each candidate or a
+        score or rank key is NaN, which has no place in an order.
+        """
+        scores = self.score(requests, context)
+        self._check_count(len(scores), len(requests), "lists of scores", "requests")
+        return [self._top(request, found) for request, found in zip(requests, scores, strict=True)]
 
     def _top(self, request: SelectionRequest, scores: Sequence[float]) -> list[Selection]:
-        rounded = [self.round_score(score) for score in scores]
+        self._check_count(len(scores), len(request.candidates), "scores", "candidates")
+        self._check_numbers(request, scores, "score")
+        keys = [
+            self.rank_key(candidate, self.round_score(score))
+            for candidate, score in zip(request.candidates, scores, strict=True)
+        ]
+        self._check_numbers(request, keys, "rank key")
 
-        def order(item: tuple[int, Guidance]) -> tuple[float, int, int]:
-            position, candidate = item
-            length = len(candidate.token_ids) if self.ties == "shorter" else 0
-            return (-self.rank_key(candidate, rounded[position]), length, position)
+        def order(position: int) -> tuple[float, int, int]:
+            length = len(request.candidates[position].token_ids) if self.ties == "shorter" else 0
+            return (-keys[position], length, position)
 
-        if len(rounded) != len(request.candidates):
-            raise ValueError(f"{len(rounded)} scores for {len(request.candidates)} candidates")
-        ranked = sorted(enumerate(request.candidates), key=order)
-        return [Selection(candidate, rounded[position]) for position, candidate in ranked[: request.k]]
+        ranked = sorted(range(len(keys)), key=order)
+        return [Selection(request.candidates[position], scores[position]) for position in ranked[: request.k]]
+
+    def _check_count(self, found: int, wanted: int, what: str, of: str) -> None:
+        if found != wanted:
+            raise PluginError(f"selector {type(self).__name__}: score() gave {found} {what} for {wanted} {of}")
+
+    def _check_numbers(self, request: SelectionRequest, values: Sequence[float], what: str) -> None:
+        for candidate, value in zip(request.candidates, values, strict=True):
+            if math.isnan(value):
+                raise PluginError(
+                    f"selector {type(self).__name__}: the {what} of {candidate.teacher}'s answer to question "
+                    f"{request.question.uid[:12]} is NaN"
+                )
 
     def round_score(self, score: float) -> float:
         """`score` as `score_rounding` says."""

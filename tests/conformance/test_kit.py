@@ -99,6 +99,38 @@ class Undocumented(ScoringSelectorSpec):
         return [[0.0 for _ in request.candidates] for request in requests]
 
 
+class Scorer(ScoringSelectorSpec):
+    """Breaks one rule of scoring."""
+
+    type: Literal["scorer"] = "scorer"
+    fault: str = ""
+
+    def score(self, requests: Sequence[SelectionRequest], context: SelectionContext) -> list[list[float]]:
+        scores = [[float(i) for i, _ in enumerate(request.candidates)] for request in requests]
+        match self.fault:
+            case "missing":
+                return scores[1:]
+            case "short":
+                return [one[1:] for one in scores]
+            case "nan":
+                return [[float("nan") for _ in one] for one in scores]
+        return scores
+
+
+@pytest.mark.parametrize(
+    ("fault", "rule"),
+    [
+        ("missing", "one list of scores for each request"),
+        ("short", "one score for each candidate"),
+        ("nan", "a score must be a number, not NaN"),
+    ],
+)
+def test_scoring_selector_rules(fault: str, rule: str) -> None:
+    kit.check_selector(Scorer())
+    with pytest.raises(AssertionError, match=f"selector scorer: .*{rule}"):
+        kit.check_selector(Scorer(fault=fault))
+
+
 class Unwritable(Undocumented):
     """Its option does not survive YAML: two sets are equal only as sets."""
 

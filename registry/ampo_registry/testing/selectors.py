@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from ampo_registry.protocols import BuildContext, SelectionContext, Selector
-from ampo_registry.selectors import SelectorSpec
+from ampo_registry.selectors import ScoringSelectorSpec, SelectorSpec
 from ampo_registry.testing.common import Rules, check_spec_class, check_state, twice
 from ampo_registry.testing.examples import FakeScorer, example_requests
 from ampo_registry.types import Selection, SelectionRequest
@@ -25,6 +25,8 @@ def check_selector(
     component: Selector = spec.build(BuildContext())
     rule(_choose(component, []) == [], "no requests must give no selections")
     for seed in range(3):
+        if isinstance(component, ScoringSelectorSpec):
+            _check_scores(rule, component, requests(seed))
         given = requests(seed)
         kept = copy.deepcopy(list(given))
         for request, selections in zip(given, _choose(component, given, rule), strict=True):
@@ -36,6 +38,14 @@ def check_selector(
         first, second = twice(_choose_made, component, requests, seed)
         rule(first == second, "the same requests and generators must give the same selections")
     check_state(spec, component)
+
+
+def _check_scores(rule: Rules, component: ScoringSelectorSpec, requests: Sequence[SelectionRequest]) -> None:
+    scores = component.score(requests, SelectionContext(scorer=FakeScorer(), step=1))
+    rule(len(scores) == len(requests), "there must be one list of scores for each request", len(scores))
+    for request, found in zip(requests, scores, strict=True):
+        rule(len(found) == len(request.candidates), "there must be one score for each candidate", found)
+        rule(not any(map(math.isnan, found)), "a score must be a number, not NaN", found)
 
 
 def _choose(
