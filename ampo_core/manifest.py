@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,10 @@ PACKAGES = (
     "pluggy",
     "vllm",
 )
+MODEL_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
+BLOCK_BYTES = 2**20
+SAMPLES = 64
+"""Blocks that are read of a large weight file: of 15 GB in four files a quarter of a GiB."""
 
 
 def build_manifest(
@@ -36,8 +41,8 @@ def build_manifest(
 ) -> dict[str, Any]:
     """The manifest as JSON types.
 
-    `plugins` maps distributions to versions; `data` are files; `models` are model folders (of which config.json
-    is hashed) or Hub names; `teachers` are the names that the teacher pool may answer under.
+    `plugins` maps distributions to versions; `data` are files; `models` are model folders (see `hash_model`) or Hub
+    names, whose entry is null; `teachers` are the names that the teacher pool may answer under.
     """
     return {
         "job": job,
@@ -45,7 +50,7 @@ def build_manifest(
         "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}},
         "plugins": dict(sorted(plugins.items())),
         "data": {str(path): hash_file(Path(path)) for path in data},
-        "models": {str(path): _model_identity(Path(path)) for path in models},
+        "models": {str(path): hash_model(Path(path)) for path in models},
         "teachers": sorted(set(teachers)),
         "platform": {
             "system": platform.platform(),
@@ -68,6 +73,27 @@ def hash_file(path: Path) -> dict[str, str | int]:
     return {"sha256": file_hash(path), "bytes": path.stat().st_size}
 
 
-def _model_identity(folder: Path) -> dict[str, str | int] | None:
-    config = folder / "config.json"
-    return hash_file(config) if config.is_file() else None
+def hash_model(folder: Path) -> dict[str, dict[str, str | int]] | None:
+    """What tells a model from another: its config and weight files by name; None if `folder` has no config.json.
+
+    {sha256, bytes} of a file of at most `SAMPLES` MiB. A larger one gets {sha256_sampled, bytes}: the SHA-256 of
+    `SAMPLES` blocks of a MiB each, the first at the start, the last at the end, the others evenly between them.
+    Blocks from all layers, for fine-tuning at a low rate leaves the first and the last tensor of a file as they
+    were: an embedding of rare tokens, a norm.
+    """
+    if not (folder / "config.json").is_file():
+        return None
+    files = {file for pattern in MODEL_FILES for file in folder.glob(pattern)}
+    return {file.name: _hash_weights(file) for file in sorted(files)}
+
+
+def _hash_weights(path: Path) -> dict[str, str | int]:
+    size = path.stat().st_size
+    if size <= SAMPLES * BLOCK_BYTES:
+        return hash_file(path)
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in range(SAMPLES):
+            file.seek((size - BLOCK_BYTES) * block // (SAMPLES - 1))
+            digest.update(file.read(BLOCK_BYTES))
+    return {"sha256_sampled": digest.hexdigest(), "bytes": size}

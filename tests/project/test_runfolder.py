@@ -7,7 +7,7 @@ import pytest
 from ampo_registry import ConfigError, GroupReport, Message, Question, RunError
 
 from ampo_core.config.tree import CheckpointConfig, RunConfig
-from ampo_core.manifest import build_manifest, hash_file
+from ampo_core.manifest import build_manifest, hash_file, hash_model
 from ampo_core.runfolder import RunFolder, discard_unfinished, finished_output
 
 
@@ -237,3 +237,30 @@ def test_manifest_names_versions_data_and_platform(tmp_path):
     }
     assert hash_file(rows)["bytes"] == 3
     json.dumps(manifest)
+
+
+def test_a_model_is_known_by_its_weights(tmp_path):
+    assert hash_model(tmp_path) is None
+    for name in ("config.json", "model.safetensors", "model.safetensors.index.json", "README.md"):
+        (tmp_path / name).write_text(name)
+    before = hash_model(tmp_path)
+    assert list(before) == ["config.json", "model.safetensors", "model.safetensors.index.json"]
+    assert before["config.json"] == hash_file(tmp_path / "config.json")
+    assert build_manifest(job="train", seed=0, plugins={}, models=[tmp_path])["models"] == {str(tmp_path): before}
+    (tmp_path / "model.safetensors").write_text("model.safetensorz")
+    after = hash_model(tmp_path)
+    assert {name for name in before if before[name] != after[name]} == {"model.safetensors"}
+
+
+@pytest.mark.parametrize(("changed", "seen"), [(0, True), (200, True), (4_999, True), (120, False)])
+def test_of_large_weight_files_blocks_from_start_to_end_are_hashed(tmp_path, monkeypatch, changed, seen):
+    monkeypatch.setattr("ampo_core.manifest.BLOCK_BYTES", 100)
+    monkeypatch.setattr("ampo_core.manifest.SAMPLES", 26)
+    (tmp_path / "config.json").write_text("{}")
+    weights = bytearray(5_000)
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    before = hash_model(tmp_path)["model.safetensors"]
+    assert before.keys() == {"sha256_sampled", "bytes"}
+    weights[changed] = 1
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    assert (hash_model(tmp_path)["model.safetensors"] != before) is seen
