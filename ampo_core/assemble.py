@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from ampo_registry.protocols import Advantage, BuildContext, RolloutEngine, RunContext, Selector, Trigger
+from ampo_registry.errors import ConfigError
+from ampo_registry.protocols import Advantage, BuildContext, RolloutEngine, Selector, Trigger
 from ampo_registry.types import Question, SamplingOptions
 
 from ampo_core.config.jobs import TrainJob
@@ -133,7 +134,9 @@ class _Inputs:
     context: BuildContext
     grader: Grader
     loaded: LoadedQuestions
+    order: QuestionStream
     library: TeacherLibrary | None
+    teachers: tuple[str, ...]
     sets: tuple[HeldOutSet, ...]
     set_graders: dict[str, Grader]
 
@@ -152,32 +155,31 @@ def assemble(job: TrainJob, environment: Environment) -> Iterator[TrainParts]:
         stack.callback(learner.close)
         engine = job.rollout.build(inputs.context)
         stack.callback(engine.close)
-        reporter = stack.enter_context(_open_reporter(job, environment, inputs))
+        guidance = _guidance(job, inputs, learner)
+        advantage = job.objective.advantage.build(inputs.context)
+        objective = Objective(job.objective, inputs.context, job.rollout.max_response_tokens)
         yield TrainParts(
             job=job,
             ranks=ranks,
             questions=inputs.loaded.questions,
-            order=QuestionStream(
-                [file.questions for file in inputs.loaded.report.files],
-                seed=job.run.seed,
-                shuffle=job.data.shuffle,
-                weights=job.data.weights,
-            ),
+            order=inputs.order,
             grader=inputs.grader,
-            guidance=_guidance(job, inputs, learner),
-            advantage=job.objective.advantage.build(inputs.context),
-            objective=Objective(job.objective, inputs.context, job.rollout.max_response_tokens),
+            guidance=guidance,
+            advantage=advantage,
+            objective=objective,
             learner=learner,
             engine=engine,
             sampling=SamplingOptions(
                 job.rollout.temperature, 1.0, job.rollout.max_response_tokens, inputs.tokenizer.stop_token_ids
             ),
             evaluator=_evaluator(job, inputs, engine, ranks),
-            reporter=reporter,
+            reporter=stack.enter_context(_open_reporter(job, environment, inputs)),
         )
 
 
 def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: ExitStack) -> _Inputs:
+    if job.model.lora is not None and job.model.lora.dropout > 0:
+        raise ConfigError("model.lora.dropout: must be 0 in a train job, for π_old is computed without dropout")
     tokenizer = load_tokenizer(job.model, environment.trust_remote_code)
     context = environment.build_context(
         run_dir=Path(job.run.dir) / job.run.name,
@@ -195,17 +197,25 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
         system_prompt=job.data.system_prompt,
         check_truth=grader.check_truth,
     )
-    library = None
+    order = QuestionStream(
+        [file.questions for file in loaded.report.files],
+        seed=job.run.seed,
+        shuffle=job.data.shuffle,
+        weights=job.data.weights,
+    )
+    library: TeacherLibrary | None = None
+    teachers: tuple[str, ...] = ()
     if job.guidance is not None:
         pool = job.guidance.teacher_pool.build(context)
-        pool.check_questions(loaded.questions)
         recorded = job.objective.off_policy.behaviour == "recorded"
         library = TeacherLibrary(pool, tokenizer, grader, ranks, job.rollout.max_response_tokens, recorded)
-    if job.evaluation is None:
-        return _Inputs(tokenizer, context, grader, loaded, library, (), {})
-    graders = stack.enter_context(set_graders(job.evaluation, grader))
-    sets = load_sets(job.evaluation, job.data, tokenizer, graders)
-    return _Inputs(tokenizer, context, grader, loaded, library, tuple(sets), graders)
+        teachers = library.check(loaded.questions)
+    graders: dict[str, Grader] = {}
+    sets: list[HeldOutSet] = []
+    if job.evaluation is not None:
+        graders = stack.enter_context(set_graders(job.evaluation, grader))
+        sets = load_sets(job.evaluation, job.data, tokenizer, graders)
+    return _Inputs(tokenizer, context, grader, loaded, order, library, teachers, tuple(sets), graders)
 
 
 def _start_learner(job: TrainJob, environment: Environment, ranks: Ranks) -> Learner:
@@ -225,26 +235,17 @@ def _start_learner(job: TrainJob, environment: Environment, ranks: Ranks) -> Lea
 
 
 def _open_reporter(job: TrainJob, environment: Environment, inputs: _Inputs) -> Reporter:
-    pool = None if inputs.library is None else inputs.library.pool
     evaluated = [] if job.evaluation is None else [item.path for item in job.evaluation.sets.values()]
     manifest = build_manifest(
         job="train",
         seed=job.run.seed,
         plugins=environment.plugins.distributions,
         data=dict.fromkeys([*job.data.train, *evaluated]),
-        teachers=sorted({a.teacher for q in inputs.loaded.questions for a in pool.answers(q)} if pool else ()),
+        teachers=inputs.teachers,
         models=[job.model.path],
     )
     folder = RunFolder.create(job.run, environment.yaml, manifest, job.checkpoint)
-    reporter = Reporter(
-        folder,
-        environment,
-        RunContext(job.run.name, folder.path, "train", job.run.seed, environment.config),
-        [spec.build(inputs.context) for spec in job.tracking],
-        inputs.tokenizer.tokenizer,
-        title="train",
-        steps=job.training.steps,
-    )
+    reporter = Reporter.open(folder, environment, job, inputs.tokenizer.tokenizer, steps=job.training.steps)
     for report in (inputs.loaded.report, *(item.report for item in inputs.sets)):
         for line in report.lines():
             reporter.note(line)

@@ -51,11 +51,12 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class AugmentedGroup:
-    """A question with its G slots after replacement."""
+    """A question with its G slots after replacement, and once computed the advantage of each slot."""
 
     question: Question
     slots: tuple[Slot, ...]
     triggered: bool
+    advantages: tuple[float, ...] = ()
 
 
 @dataclass(slots=True)
@@ -88,7 +89,7 @@ class TeacherLibrary:
         new = list({q.uid: q for q in questions if q.uid not in self._known}.values())
         answers = [(question, answer) for question in new for answer in self.pool.answers(question)]
         requests = [GradeRequest(answer.text, question.answer, question.source) for question, answer in answers]
-        grades = self.ranks.gather(self.grader.grade(self.ranks.shard(requests)), len(requests))
+        grades = self.ranks.map(self.grader.grade, requests)
         found: dict[str, list[Guidance]] = {question.uid: [] for question in new}
         for (question, answer), grade in zip(answers, grades, strict=True):
             guidance = self._guidance(question, answer, grade)
@@ -97,13 +98,34 @@ class TeacherLibrary:
         self._known.update({uid: tuple(usable) for uid, usable in found.items()})
         return [self._known[question.uid] for question in questions]
 
+    def check(self, questions: Sequence[Question]) -> tuple[str, ...]:
+        """The names of all teachers that answer any of `questions`, sorted.
+
+        Raises DataError if none does, or if recorded log-probs are asked for and an answer's do not fit its tokens.
+        """
+        self.pool.check_questions(questions)
+        teachers = set()
+        for question in questions:
+            for answer in self.pool.answers(question):
+                teachers.add(answer.teacher)
+                if self.recorded:
+                    length = len(self.tokenizer.answer_ids(answer.text, question.prompt_token_ids))
+                    recorded_logprobs(question, answer, length)
+        if not teachers:
+            raise DataError(
+                f"guidance: none of the {len(questions)} training questions has a teacher answer (target_lst or "
+                "target); set guidance: null for GRPO"
+            )
+        return tuple(sorted(teachers))
+
     def take_counts(self) -> TeacherCounts:
         """Answers left out since the last call of this method."""
         counts, self.counts = self.counts, TeacherCounts()
         return counts
 
     def _guidance(self, question: Question, answer: TeacherAnswer, grade: Grade) -> Guidance | None:
-        token_ids = tuple(self.tokenizer.answer_ids(answer.text, question.prompt_token_ids))
+        text = self.tokenizer.answer_text(answer.text, question.prompt_token_ids)
+        token_ids = tuple(self.tokenizer.answer_ids(text, question.prompt_token_ids))
         if len(token_ids) > self.max_response_tokens:
             self.counts.overlong += 1
             return None
@@ -113,12 +135,15 @@ class TeacherLibrary:
         if not grade.correct:
             self.counts.incorrect += 1
             return None
-        logprobs = _behaviour(question, answer, len(token_ids)) if self.recorded else answer.logprobs
-        return Guidance(answer.teacher, answer.text, token_ids, grade, logprobs, answer.quality_score)
+        logprobs = recorded_logprobs(question, answer, len(token_ids)) if self.recorded else answer.logprobs
+        return Guidance(answer.teacher, text, token_ids, grade, logprobs, answer.quality_score)
 
 
-def _behaviour(question: Question, answer: TeacherAnswer, length: int) -> tuple[float, ...]:
-    """Recorded teacher log-probs, one a token; a missing one for the EOS counts as 0 (π_φ = 1)."""
+def recorded_logprobs(question: Question, answer: TeacherAnswer, length: int) -> tuple[float, ...]:
+    """Recorded teacher log-probs, one a token; a missing one for the EOS counts as 0 (π_φ = 1).
+
+    Raises DataError if there are none, or not as many as tokens.
+    """
     logprobs = answer.logprobs
     if logprobs is None or len(logprobs) not in (length - 1, length):
         found = "none" if logprobs is None else str(len(logprobs))
@@ -175,22 +200,26 @@ def _checked(request: SelectionRequest, selected: Sequence[Selection], selector:
     return list(selected)
 
 
-def augment(
+def unguided(group: RolloutGroup) -> AugmentedGroup:
+    """The group as it was sampled."""
+    slots = (
+        Slot(rollout.token_ids, rollout.text, grade.reward, grade.correct, rollout=rollout)
+        for rollout, grade in zip(group.rollouts, group.grades, strict=True)
+    )
+    return AugmentedGroup(group.question, tuple(slots), triggered=False)
+
+
+def replace_wrong(
     group: RolloutGroup,
     selections: Sequence[Selection],
     rng: Random,
     *,
-    triggered: bool,
-    teacher_reward: float | Literal["verified"],
+    teacher_reward: float | Literal["verified"] = "verified",
 ) -> AugmentedGroup:
-    """The group with one wrong slot, drawn by `rng`, replaced for each selection; the size stays G (Eq. 4)."""
-    slots = [
-        Slot(rollout.token_ids, rollout.text, grade.reward, grade.correct, rollout=rollout)
-        for rollout, grade in zip(group.rollouts, group.grades, strict=True)
-    ]
-    replaced = rng.sample(group.wrong, len(selections))
-    for index, selection in zip(replaced, selections, strict=True):
+    """A triggered group with one wrong slot, drawn by `rng`, replaced for each selection; its size stays G (Eq. 4)."""
+    slots = list(unguided(group).slots)
+    for index, selection in zip(rng.sample(group.wrong, len(selections)), selections, strict=True):
         guidance = selection.guidance
         reward = guidance.grade.reward if teacher_reward == "verified" else teacher_reward
         slots[index] = Slot(guidance.token_ids, guidance.text, reward, guidance.grade.correct, selection=selection)
-    return AugmentedGroup(group.question, tuple(slots), triggered)
+    return AugmentedGroup(group.question, tuple(slots), triggered=True)

@@ -25,7 +25,8 @@ Loss = Callable[[list[int], list[torch.Tensor], list[torch.Tensor]], torch.Tenso
 
 @dataclass(frozen=True, slots=True)
 class UpdateReport:
-    """One optimizer step. `skipped` means a non-finite gradient: the weights were left alone."""
+    """One optimizer step. `skipped` means a non-finite gradient: the weights were left alone. An update without
+    sequences (`tokens` 0) has no gradient; it still counts as a step of the learning-rate schedule."""
 
     grad_norm: float
     skipped: bool
@@ -117,6 +118,7 @@ class Learner:
             self.steps, self.optimizer, total_steps=self.total_steps, warmup_steps=self.warmup_steps
         )
         norm = self._step(rate) if batches else 0.0
+        self.steps += 1
         skipped = not math.isfinite(norm)
         return UpdateReport(norm, skipped, rate, sum(lengths), padding_tokens(lengths, batches))
 
@@ -134,7 +136,6 @@ class Learner:
             self.skipped_in_a_row += 1
             if self.skipped_in_a_row >= self.optimizer.max_skipped_steps:
                 raise RunError(f"the gradient was not finite in {self.skipped_in_a_row} updates in a row")
-        self.steps += 1
         return norm
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:

@@ -93,14 +93,16 @@ def update_metrics(reports: Sequence[UpdateReport], losses: Sequence[MiniBatchLo
     local.append(sum(r.padding for r in reports))
     total = ranks.sum(torch.tensor(local, dtype=torch.float64, device=ranks.device)).tolist()
     on_policy_tokens = sum(loss.on_policy_tokens for loss in losses)
-    norms = [report.grad_norm for report in reports if not report.skipped]
+    skipped = sum(report.skipped for report in reports)
+    norms = [report.grad_norm for report in reports if report.tokens and not report.skipped]
     return {
         "policy/loss": total[0] / len(reports),
         "policy/loss_on": total[1] / len(reports),
         "policy/loss_off": total[2] / len(reports),
         "policy/clip_fraction": total[3] / on_policy_tokens if on_policy_tokens else 0.0,
-        "policy/grad_norm": fmean(norms) if norms else math.nan,
-        "policy/skipped_updates": float(sum(report.skipped for report in reports)),
+        "policy/grad_norm": fmean(norms) if norms else math.nan if skipped else 0.0,
+        "policy/empty_updates": float(sum(not report.tokens for report in reports)),
+        "policy/skipped_updates": float(skipped),
         "policy/learning_rate": reports[-1].learning_rate,
         "tokens/trained": total[4],
         "tokens/padding": total[5],

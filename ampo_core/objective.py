@@ -21,13 +21,13 @@ from ampo_core.packing import TokenPair
 class TrainSequence:
     """A response as the objective sees it. Log-prob tensors are [response tokens], without gradient.
 
-    `question` numbers the question within the mini-batch; `old_log_probs` are those of π_old (on-policy);
+    `group` numbers the group within the batch; `old_log_probs` are those of π_old (on-policy);
     `behaviour_log_probs` are log π_φ where recorded (off-policy), `reference_log_probs` those of the start model.
     `masked` leaves the sequence out of loss and denominators.
     """
 
     pair: TokenPair
-    question: int
+    group: int
     advantage: float
     off_policy: bool
     old_log_probs: torch.Tensor | None = None
@@ -71,8 +71,8 @@ class Objective:
         trained = [i for i, sequence in enumerate(sequences) if not sequence.masked]
         scopes: dict[int, list[int]] = {}
         for i in trained:
-            scopes.setdefault(sequences[i].question if self.config.scope == "group" else 0, []).append(i)
-        questions = len({sequence.question for sequence in sequences}) if self.config.scope == "group" else 1
+            scopes.setdefault(sequences[i].group if self.config.scope == "group" else 0, []).append(i)
+        questions = len({sequence.group for sequence in sequences}) if self.config.scope == "group" else 1
         for members in scopes.values():
             everything = self._totals(sequences, members)
             for off_policy in (False, True):
@@ -137,6 +137,8 @@ class MiniBatchLoss:
                 losses, clipped = on_policy_losses(tokens, config.on_policy)
                 self._add("clipped", clipped)
                 if config.kl is not None:
+                    if any(sequence.reference_log_probs is None for sequence, _, _ in chosen):
+                        raise ValueError("a KL term needs reference_log_probs")
                     kl = kl_estimates(tokens.log_probs, tokens.reference, config.kl.estimator)
                     losses = losses + config.kl.coefficient * kl
             term = (tokens.weights * losses).sum()
@@ -182,6 +184,9 @@ class _Tokens:
         def recorded(parts: Sequence[torch.Tensor | None]) -> torch.Tensor:
             zeros = (torch.zeros(len(own)) for own in log_probs)
             return torch.cat([z if p is None else p for p, z in zip(parts, zeros, strict=True)]).to(joined)
+
+        if any(s.old_log_probs is None and not s.off_policy for s in sequences):
+            raise ValueError("an on-policy sequence without old_log_probs")
 
         return cls(
             log_probs=joined,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ampo_registry.errors import ConfigError
 from torch import nn
 
 from ampo_core.config.tree import ModelConfig
@@ -81,11 +82,30 @@ def load_policy(config: ModelConfig, *, trust_remote_code: bool = False) -> Poli
         trust_remote_code=trust_remote_code,
         local_files_only=Path(config.path).is_dir(),
     )
+    _refuse_scaled_logits(model.config, config.path)
+    _disable_dropout(model)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if config.lora is not None:
         model = _with_lora(model, config)
     return Policy(model)
+
+
+def _refuse_scaled_logits(config: Any, path: str) -> None:
+    """Raise ConfigError for a model whose logits are not the plain head of the last hidden state."""
+    for name, plain in {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}.items():
+        found = getattr(config, name, plain)
+        if found is not None and found != plain:
+            raise ConfigError(f"model.path: {path} changes its logits ({name} = {found}), which is not supported yet")
+
+
+def _disable_dropout(model: nn.Module) -> None:
+    """Set the checkpoint's dropout to 0: with it the ratio π_θ/π_old would not be 1 before the first update."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # type: ignore[assignment]
 
 
 def _with_lora(model: Any, config: ModelConfig) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,10 @@ class Ranks:
             gathered[rank :: self.world_size] = part or []
         return [item for item in gathered if item is not None]
 
+    def map(self, function: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R]:
+        """`function(items)`, which gives one result an item, with the work shared out over the ranks."""
+        return self.gather(function(self.shard(items)), len(items))
+
     def sum(self, value: torch.Tensor) -> torch.Tensor:
         """The sum of `value` over all ranks."""
         if self.world_size > 1:
@@ -46,8 +51,12 @@ class Ranks:
 def join_ranks(threads: int | None = None) -> Ranks:
     """Join the process group that the launcher's environment describes; alone, form one of a single process.
 
-    `threads` limits the CPU threads of this rank.
+    `threads` limits the CPU threads of this rank. Without it ranks that share a machine also share its cores evenly,
+    and a single rank gets PyTorch's default.
     """
+    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
+    if threads is None and neighbours > 1:
+        threads = max(1, (os.cpu_count() or 1) // neighbours)
     if threads is not None:
         torch.set_num_threads(threads)
     cuda = torch.cuda.is_available()

@@ -9,13 +9,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ampo_registry.errors import ConfigError, RunError
 from ampo_registry.protocols import RunContext, Tracker
 from ampo_registry.types import StepReport
 
+from ampo_core.config.jobs import SftJob, TrainJob
 from ampo_core.environment import Environment
 from ampo_core.learner import Learner
 from ampo_core.progress import Progress
-from ampo_core.runfolder import RunFolder
+from ampo_core.runfolder import RunFolder, discard_unfinished
 
 SAMPLES_PER_STEP = 8
 
@@ -40,6 +42,19 @@ class Reporter:
         self._progress = Progress(environment.console, title, steps, line_every=max(10, steps // 20))
         self._stack = ExitStack()
 
+    @classmethod
+    def open(
+        cls, folder: RunFolder, environment: Environment, job: TrainJob | SftJob, tokenizer: Any, *, steps: int
+    ) -> Self:
+        """The reporter of a train or sft job. If a tracker cannot start, the new folder is removed again."""
+        context = RunContext(job.run.name, folder.path, job.job, job.run.seed, environment.config)
+        try:
+            trackers = [spec.build(environment.build_context(run_dir=folder.path)) for spec in job.tracking]
+        except BaseException:
+            discard_unfinished(folder.path)
+            raise
+        return cls(folder, environment, context, trackers, tokenizer, title=job.job, steps=steps)
+
     def __enter__(self) -> Self:
         self._stack.enter_context(self._progress)
         for tracker in self._trackers:
@@ -50,6 +65,8 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+        if isinstance(error, ConfigError):  # which would say that nothing was started
+            raise RunError(str(error)) from error
 
     def note(self, text: str) -> None:
         """Say a sentence."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ampo_registry.types import Guidance, Question
 
@@ -39,19 +38,18 @@ def corrected_trajectory(text: str, truth: str) -> CorrectedTrajectory | None:
     return CorrectedTrajectory(f"{prefix}{truth} {CLOSE}", len(prefix), len(prefix) + len(truth))
 
 
-def answer_tokens(tokenizer: Any, trajectory: CorrectedTrajectory) -> tuple[list[int], list[int]]:
+def answer_tokens(tokenizer: PromptTokenizer, trajectory: CorrectedTrajectory) -> tuple[list[int], list[int]]:
     """Token ids before the truth and those of the truth: every token that overlaps one of its characters.
 
     What follows the truth cannot change its log-probs and is left out, after the whole text was tokenised.
     """
-    encoded = tokenizer(trajectory.text, add_special_tokens=False, return_offsets_mapping=True)
-    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    ids, offsets = tokenizer.encode(trajectory.text)
     scored = [
         i for i, (start, end) in enumerate(offsets) if start < trajectory.end and end > trajectory.start and end > start
     ]
     if not scored:
-        return list(ids), []
-    return list(ids[: scored[0]]), list(ids[scored[0] : scored[-1] + 1])
+        return ids, []
+    return ids[: scored[0]], ids[scored[0] : scored[-1] + 1]
 
 
 class PolicyScorer:
@@ -70,13 +68,14 @@ class PolicyScorer:
         pairs = [self._pair(question, guidance) for question, guidance in items]
         known = [i for i, pair in enumerate(pairs) if pair is not None]
         self._unscorable += len(pairs) - len(known)
-        ranks = self._learner.ranks
-        mine = [pair for i in ranks.shard(known) if (pair := pairs[i]) is not None]
-        scores = [part.tolist() for part in self._learner.logprobs(mine, temperature=1.0)]
+        scores = self._learner.ranks.map(self._score, [pair for pair in pairs if pair is not None])
         results: list[list[float]] = [[] for _ in items]
-        for i, score in zip(known, ranks.gather(scores, len(known)), strict=True):
+        for i, score in zip(known, scores, strict=True):
             results[i] = score
         return results
+
+    def _score(self, pairs: Sequence[TokenPair]) -> list[list[float]]:
+        return [part.tolist() for part in self._learner.logprobs(pairs, temperature=1.0)]
 
     def take_unscorable(self) -> int:
         """Items that could not be scored since the last call of this method."""
@@ -87,6 +86,6 @@ class PolicyScorer:
         trajectory = corrected_trajectory(guidance.text, question.answer)
         if trajectory is None:
             return None
-        before, truth = answer_tokens(self._tokenizer.tokenizer, trajectory)
+        before, truth = answer_tokens(self._tokenizer, trajectory)
         pair = TokenPair((*question.prompt_token_ids, *before), tuple(truth))
         return pair if truth and len(pair) <= self._learner.optimizer.tokens_per_microbatch else None

@@ -12,7 +12,6 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
-from ampo_registry.protocols import RunContext
 from ampo_registry.types import StepReport
 
 from ampo_core.config.jobs import SftJob, SftTrainingConfig
@@ -65,16 +64,7 @@ def _reporter(job: SftJob, environment: Environment, tokenizer: object, steps: i
         models=[job.model.path],
     )
     folder = RunFolder.create(job.run, environment.yaml, manifest, job.checkpoint)
-    context = environment.build_context(run_dir=folder.path)
-    return Reporter(
-        folder,
-        environment,
-        RunContext(job.run.name, folder.path, "sft", job.run.seed, environment.config),
-        [tracker.build(context) for tracker in job.tracking],
-        tokenizer,
-        title="sft",
-        steps=steps,
-    )
+    return Reporter.open(folder, environment, job, tokenizer, steps=steps)
 
 
 def batches(pairs: Sequence[TokenPair], training: SftTrainingConfig, seed: int) -> list[list[TokenPair]]:

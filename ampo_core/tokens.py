@@ -32,6 +32,8 @@ class PromptTokenizer:
         self._template_options = dict(model.chat_template_options)
         stops = [self.eos_token_id, *_generation_eos(model.path), *(self._one_token(text) for text in model.stop)]
         self.stop_token_ids: tuple[int, ...] = tuple(dict.fromkeys(stops))
+        texts = (tokenizer.decode([stop], clean_up_tokenization_spaces=False) for stop in self.stop_token_ids)
+        self._stop_texts: tuple[str, ...] = tuple(text for text in texts if text)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of `messages` in the chat template, up to where the model begins to answer.
@@ -55,19 +57,29 @@ class PromptTokenizer:
             raise ConfigError(f"the chat template refuses a prompt with the roles {roles}: {error}") from error
         return list(ids)
 
-    def answer_ids(self, text: str, prompt_ids: Sequence[int]) -> list[int]:
-        """Token ids of a teacher's answer to the prompt; exactly one EOS, at the end.
-
-        A leading `<think>` line is dropped only where the prompt already ends with it. EOS texts at the end of
-        `text` are dropped; one further inside is encoded as ordinary characters, for it ends nothing there.
-        """
+    def answer_text(self, text: str, prompt_ids: Sequence[int]) -> str:
+        """A teacher's answer as the student is to write it: without stop texts at its end, and without a leading
+        `<think>` line where the prompt already ends with one."""
         if text.startswith(THINK) and self._opens_thinking(prompt_ids):
             text = text.removeprefix(THINK)
-        eos_text: str = self.tokenizer.eos_token
-        while text.endswith(eos_text):
-            text = text.removesuffix(eos_text)
-        ids = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=eos_text in text)
-        return [*ids, self.eos_token_id]
+        while text.endswith(self._stop_texts):
+            text = next(text.removesuffix(stop) for stop in self._stop_texts if text.endswith(stop))
+        return text
+
+    def answer_ids(self, text: str, prompt_ids: Sequence[int]) -> list[int]:
+        """Token ids of `answer_text` and exactly one EOS, at the end."""
+        return [*self.encode(self.answer_text(text, prompt_ids))[0], self.eos_token_id]
+
+    def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids of `text` and the characters (start, end) of each.
+
+        An EOS text inside is encoded as ordinary characters, for it ends nothing there.
+        """
+        inside = self.tokenizer.eos_token in text
+        encoded = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=inside
+        )
+        return list(encoded["input_ids"]), list(encoded["offset_mapping"])
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids` without special tokens."""

@@ -8,19 +8,20 @@ sample → grade → trigger → teacher pool → select → replace → advanta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from random import Random
 
 import torch
-from ampo_registry.protocols import SelectionContext
+from ampo_registry.protocols import Advantage, SelectionContext
 from ampo_registry.types import GradeRequest, Question, Rollout, RolloutGroup, RolloutRequest, StepReport
 
 from ampo_core.assemble import TrainParts, assemble
 from ampo_core.config.jobs import TrainJob
 from ampo_core.data.seeds import derive_seed, sample_seed
 from ampo_core.environment import Environment
-from ampo_core.guidance import AugmentedGroup, Slot, augment, select, triggered
+from ampo_core.guidance import AugmentedGroup, Slot, replace_wrong, select, triggered, unguided
 from ampo_core.metrics import (
     Stopwatch,
     group_report,
@@ -35,14 +36,6 @@ from ampo_core.penalties import penalised
 
 RESAMPLE_ROUNDS = 10
 """With `group_filter.resample`, a step samples at most this many times before it trains on what it has."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainGroup:
-    """An augmented group with the advantage of each slot."""
-
-    group: AugmentedGroup
-    advantages: tuple[float, ...]
 
 
 def run(job: TrainJob, environment: Environment) -> Path:
@@ -63,7 +56,7 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
     wanted = parts.job.training.questions_per_batch
     sampled: list[RolloutGroup] = []
     augmented: list[AugmentedGroup] = []
-    kept: list[TrainGroup] = []
+    kept: list[AugmentedGroup] = []
     for _ in range(RESAMPLE_ROUNDS if parts.resample else 1):
         questions = parts.take(taken, wanted - len(kept))
         position, taken = len(sampled), taken + len(questions)
@@ -73,9 +66,9 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
         with watch.measure("reward"):
             groups = grade(questions, rollouts, parts)
         with watch.measure("guidance"):
-            rescued = guide(groups, step, position, parts)
-        sampled, augmented = sampled + groups, augmented + rescued
-        kept += keep_signal([with_advantages(group, parts) for group in rescued], parts)
+            guided = guide(groups, step, position, parts)
+        guided = [with_advantages(group, parts.advantage) for group in guided]
+        sampled, augmented, kept = sampled + groups, augmented + guided, kept + keep_signal(guided, parts)
         if len(kept) == wanted:
             break
 
@@ -89,6 +82,7 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
         **(guidance_metrics(augmented) if parts.guidance else {}),
         **policy_metrics,
         **parts.counted(),
+        "groups/sampled": float(len(sampled)),
         "groups/trained": float(len(kept)),
         **watch.metrics(),
     }
@@ -105,93 +99,86 @@ def sample(questions: Sequence[Question], step: int, position: int, parts: Train
         for i, question in enumerate(questions)
     ]
     parts.engine.wake()
-    rollouts = parts.engine.generate(parts.ranks.shard(requests), parts.sampling)
+    rollouts = parts.ranks.map(lambda share: parts.engine.generate(share, parts.sampling), requests)
     parts.engine.sleep()
-    return parts.ranks.gather(rollouts, len(requests))
+    return rollouts
 
 
 def grade(
     questions: Sequence[Question], rollouts: Sequence[Sequence[Rollout]], parts: TrainParts
 ) -> list[RolloutGroup]:
     """Each rollout verified against its question's answer, penalties included."""
-    requests = [
-        GradeRequest(rollout.text, question.answer, question.source)
-        for question, group in zip(questions, rollouts, strict=True)
-        for rollout in group
-    ]
-    grades = parts.ranks.gather(parts.grader.grade(parts.ranks.shard(requests)), len(requests))
-    verdicts = iter(grades)
+    pairs = [(question, rollout) for question, group in zip(questions, rollouts, strict=True) for rollout in group]
+    requests = [GradeRequest(rollout.text, question.answer, question.source) for question, rollout in pairs]
+    verdicts = parts.ranks.map(parts.grader.grade, requests)
+    limit = parts.sampling.max_response_tokens
+    grades = iter(
+        penalised(verdict, rollout, parts.job.reward, limit)
+        for verdict, (_, rollout) in zip(verdicts, pairs, strict=True)
+    )
     return [
-        RolloutGroup(
-            question,
-            tuple(group),
-            tuple(
-                penalised(next(verdicts), rollout, parts.job.reward, parts.sampling.max_response_tokens)
-                for rollout in group
-            ),
-            parts.threshold,
-        )
+        RolloutGroup(question, tuple(group), tuple(islice(grades, len(group))), parts.threshold)
         for question, group in zip(questions, rollouts, strict=True)
     ]
 
 
 def guide(groups: Sequence[RolloutGroup], step: int, position: int, parts: TrainParts) -> list[AugmentedGroup]:
-    """Triggered groups get teacher answers in place of wrong rollouts; all others pass unchanged."""
+    """Triggered groups get teacher answers in place of wrong rollouts (Eq. 3 to 5); all others pass unchanged."""
     guidance = parts.guidance
-    chosen = {}
-    if guidance is not None:
-        fired = triggered(groups, guidance.trigger, step)
-        candidates = guidance.library.candidates([groups[i].question for i in fired])
-        selections = select(
-            [groups[i] for i in fired],
-            candidates,
-            [position + i for i in fired],
-            guidance.selector,
-            replacements=guidance.config.replacements,
-            seed=parts.seed,
-            context=SelectionContext(guidance.scorer, step),
-        )
-        chosen = dict(zip(fired, selections, strict=True))
+    if guidance is None:
+        return [unguided(group) for group in groups]
+    fired = triggered(groups, guidance.trigger, step)
+    selections = select(
+        [groups[i] for i in fired],
+        guidance.library.candidates([groups[i].question for i in fired]),
+        [position + i for i in fired],
+        guidance.selector,
+        replacements=guidance.config.replacements,
+        seed=parts.seed,
+        context=SelectionContext(guidance.scorer, step),
+    )
+    chosen = dict(zip(fired, selections, strict=True))
     return [
-        augment(
+        replace_wrong(
             group,
-            chosen.get(i, ()),
+            chosen[i],
             Random(derive_seed("replacement", parts.seed, step, position + i)),
-            triggered=i in chosen,
-            teacher_reward=guidance.config.teacher_reward if guidance else "verified",
+            teacher_reward=guidance.config.teacher_reward,
         )
+        if i in chosen
+        else unguided(group)
         for i, group in enumerate(groups)
     ]
 
 
-def with_advantages(group: AugmentedGroup, parts: TrainParts) -> TrainGroup:
-    """The advantages of an augmented group (Eq. 1 and 6): tensors begin here."""
-    advantages = parts.advantage.advantages(
+def with_advantages(group: AugmentedGroup, advantage: Advantage) -> AugmentedGroup:
+    """The group with the advantage of each slot (Eq. 1 and 6): tensors begin here."""
+    advantages = advantage.advantages(
         torch.tensor([slot.reward for slot in group.slots], dtype=torch.float64),
         torch.tensor([slot.correct for slot in group.slots]),
         torch.tensor([slot.off_policy for slot in group.slots]),
     )
-    return TrainGroup(group, tuple(advantages.tolist()))
+    return replace(group, advantages=tuple(advantages.tolist()))
 
 
-def keep_signal(groups: Sequence[TrainGroup], parts: TrainParts) -> list[TrainGroup]:
+def keep_signal(groups: Sequence[AugmentedGroup], parts: TrainParts) -> list[AugmentedGroup]:
     """The groups that the group filter leaves; it comes after guidance, or it would drop what guidance rescued."""
     filtered = parts.job.objective.group_filter
     if filtered is None:
         return list(groups)
-    dropped = {"all_correct": {True}, "all_wrong": {False}}
-    return [g for g in groups if all({s.correct for s in g.group.slots} != dropped[kind] for kind in filtered.drop)]
+    unwanted = [{"all_correct": {True}, "all_wrong": {False}}[kind] for kind in filtered.drop]
+    return [group for group in groups if {slot.correct for slot in group.slots} not in unwanted]
 
 
-def update(groups: Sequence[TrainGroup], parts: TrainParts) -> dict[str, float]:
+def update(groups: Sequence[AugmentedGroup], parts: TrainParts) -> dict[str, float]:
     """One optimizer step for each mini-batch and epoch, and their metrics. π_old is that before the first of them."""
     sequences, metrics = with_old_log_probs(groups, parts)
     training, ranks = parts.job.training, parts.ranks
     count = training.questions_per_batch // training.questions_per_minibatch
-    minibatches = [[i for i, s in enumerate(sequences) if s.question % count == m] for m in range(count)]
+    minibatches = [[i for i, s in enumerate(sequences) if s.group % count == m] for m in range(count)]
     reports, losses = [], []
     for _ in range(training.epochs_per_batch):
-        for members in filter(None, minibatches):
+        for members in minibatches:
             minibatch = [sequences[i] for i in members]
             mine = [i for i in parts.objective.trained(minibatch) if members[i] % ranks.world_size == ranks.rank]
             loss = MiniBatchLoss(parts.objective, minibatch, mine)
@@ -206,44 +193,39 @@ def update(groups: Sequence[TrainGroup], parts: TrainParts) -> dict[str, float]:
     return {**metrics, **update_metrics(reports, losses, ranks)}
 
 
-def with_old_log_probs(groups: Sequence[TrainGroup], parts: TrainParts) -> tuple[list[TrainSequence], dict[str, float]]:
+def with_old_log_probs(
+    groups: Sequence[AugmentedGroup], parts: TrainParts
+) -> tuple[list[TrainSequence], dict[str, float]]:
     """The groups' slots as the objective sees them. Each rank fills in the log-probs of its own sequences.
 
     π_old is recomputed by the learner; the sampler's log-probs only serve to measure the gap between the two.
     """
-    ranks, temperature = parts.ranks, parts.sampling.temperature
-    slots = [
-        (question, group.group.question, slot, advantage)
-        for question, group in enumerate(groups)
-        for slot, advantage in zip(group.group.slots, group.advantages, strict=True)
-    ]
-    pairs = [TokenPair(question.prompt_token_ids, slot.token_ids) for _, question, slot, _ in slots]
-    mine = [i for i in ranks.shard(range(len(slots))) if not slots[i][2].off_policy]
-    my_pairs = [pairs[i] for i in mine]
-    old = dict(zip(mine, parts.learner.logprobs_and_entropies(my_pairs, temperature=temperature), strict=True))
-    reference = {}
-    if parts.job.objective.kl is not None:
-        logprobs = parts.learner.logprobs(my_pairs, temperature=temperature, reference=True)
-        reference = dict(zip(mine, logprobs, strict=True))
+    temperature, objective = parts.sampling.temperature, parts.job.objective
     sequences = [
         TrainSequence(
-            pair=pairs[i],
-            question=number,
+            pair=TokenPair(group.question.prompt_token_ids, slot.token_ids),
+            group=number,
             advantage=advantage,
             off_policy=slot.off_policy,
-            old_log_probs=old[i][0] if i in old else None,
-            behaviour_log_probs=recorded_log_probs(slot, parts),
-            reference_log_probs=reference.get(i),
-            masked=parts.job.objective.on_policy.mask_truncated and slot.truncated,
+            behaviour_log_probs=recorded_log_probs(slot) if objective.off_policy.behaviour == "recorded" else None,
+            masked=objective.on_policy.mask_truncated and slot.truncated,
         )
-        for i, (number, _, slot, advantage) in enumerate(slots)
+        for number, group in enumerate(groups)
+        for slot, advantage in zip(group.slots, group.advantages, strict=True)
     ]
-    sampled = [(rollout, *old[i]) for i in mine if (rollout := slots[i][2].rollout) is not None]
-    return sequences, old_policy_metrics(sampled, ranks)
+    mine = [i for i in parts.ranks.shard(range(len(sequences))) if not sequences[i].off_policy]
+    pairs = [sequences[i].pair for i in mine]
+    old = parts.learner.logprobs_and_entropies(pairs, temperature=temperature)
+    reference: list[torch.Tensor | None] = [None] * len(mine)
+    if objective.kl is not None:
+        reference = list(parts.learner.logprobs(pairs, temperature=temperature, reference=True))
+    for i, (log_probs, _), start in zip(mine, old, reference, strict=True):
+        sequences[i] = replace(sequences[i], old_log_probs=log_probs, reference_log_probs=start)
+    slots = [slot for group in groups for slot in group.slots]
+    sampled = [(rollout, *stats) for i, stats in zip(mine, old, strict=True) if (rollout := slots[i].rollout)]
+    return sequences, old_policy_metrics(sampled, parts.ranks)
 
 
-def recorded_log_probs(slot: Slot, parts: TrainParts) -> torch.Tensor | None:
-    """log π_φ of a teacher's tokens where the config asks for the recorded ones; None stands for π_φ = 1."""
-    if slot.selection is None or parts.job.objective.off_policy.behaviour == "one":
-        return None
-    return torch.tensor(slot.selection.guidance.logprobs)
+def recorded_log_probs(slot: Slot) -> torch.Tensor | None:
+    """log π_φ of a teacher's tokens as its data recorded them, [response tokens]; None for a rollout."""
+    return None if slot.selection is None else torch.tensor(slot.selection.guidance.logprobs)

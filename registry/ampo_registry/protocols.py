@@ -34,7 +34,8 @@ class BuildContext:
     """What `spec.build(context)` may use.
 
     `run_dir` is None outside a run; `model_path` and `tokenizer` (a transformers tokenizer) are set for
-    rollouts and tasks; `config` is the resolved config in JSON types; `trust_remote_code` stays off unless the
+    rollouts and tasks; `dtype` (float32 or bfloat16) is the type that weights are wanted in, None leaves it to the
+    component; `config` is the resolved config in JSON types; `trust_remote_code` stays off unless the
     command line says otherwise.
     """
 
@@ -47,6 +48,7 @@ class BuildContext:
     world_size: int = 1
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     trust_remote_code: bool = False
+    dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,7 @@ class Task(Protocol):
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A component with memory. The state is JSON; the core puts it into every checkpoint."""
+    """A component with memory: its state as JSON. Exact resume, a later release, keeps it in every checkpoint."""
 
     def state_dict(self) -> dict[str, JsonValue]: ...
 

@@ -51,7 +51,7 @@ def sequences_of(
         sequences.append(
             TrainSequence(
                 pair=TokenPair((0,), (1,) * length),
-                question=0,
+                group=0,
                 advantage=float(batch["advantages"][row][0]),
                 off_policy=off_policy,
                 old_log_probs=None if off_policy else tensor("old_log_prob"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -27,7 +28,7 @@ from ampo_registry import (
 from ampo_registry.discovery import discover
 
 from ampo_core.config.tree import GuidanceConfig, ModelConfig
-from ampo_core.guidance import AugmentedGroup, TeacherLibrary, augment, select, triggered
+from ampo_core.guidance import AugmentedGroup, TeacherLibrary, replace_wrong, select, triggered, unguided
 from ampo_core.ranks import Ranks, join_ranks
 from ampo_core.scoring import answer_tokens, corrected_trajectory
 from ampo_core.tokens import PromptTokenizer
@@ -74,7 +75,7 @@ class TableScorer:
         trajectory = corrected_trajectory(guidance.text, question.answer)
         if trajectory is None:
             return []
-        _, truth = answer_tokens(self.tokenizer.tokenizer, trajectory)
+        _, truth = answer_tokens(self.tokenizer, trajectory)
         value = next(value for key, value in self.table.items() if key in guidance.text)
         values: Iterator[float] = cycle(value) if isinstance(value, list) else cycle([value])
         return list(islice(values, len(truth)))
@@ -185,9 +186,9 @@ def guide(
     )
     selections = dict(zip(fired, chosen, strict=True))
     return [
-        augment(
-            group, selections.get(i, []), Random(seed), triggered=i in selections, teacher_reward=config.teacher_reward
-        )
+        replace_wrong(group, selections[i], Random(seed), teacher_reward=config.teacher_reward)
+        if i in selections
+        else unguided(group)
         for i, group in enumerate(groups)
     ]
 
@@ -240,6 +241,41 @@ def test_recorded_log_probs_must_fit_the_tokens(catalog: Any, tokenizer: PromptT
     for wrong in (0, length + 1):
         with pytest.raises(DataError, match="needs a log-prob for each of the"):
             library(wrong).candidates([question])
+        with pytest.raises(DataError, match="needs a log-prob for each of the"):
+            library(wrong).check([question])
+
+
+def test_guidance_holds_the_text_that_is_trained_on(
+    catalog: Any, golden_tokenizer: Any, tmp_path: Path, ranks: Ranks
+) -> None:
+    template = tmp_path / "thinking.jinja"
+    template.write_text("{{ messages[-1]['content'] + '<think>\\n' }}")
+    model = ModelConfig(path="tests/golden/tokenizer", chat_template=str(template))
+    thinking = PromptTokenizer(golden_tokenizer, model)
+    eos = golden_tokenizer.eos_token
+    text = f"<think>\nstep {eos} </think><answer>7</answer>{eos}{eos}"
+    question = question_of(thinking, "7", [("A", text)])
+    library = TeacherLibrary(catalog.resolve("teacher_pool", "dataset"), thinking, InProcessGrader(catalog), ranks, 96)
+    guidance = library.candidates([question])[0][0]
+    assert guidance.text == f"step {eos} </think><answer>7</answer>"
+    assert guidance.token_ids == (*thinking.encode(guidance.text)[0], thinking.eos_token_id)
+    assert guidance.token_ids.count(thinking.eos_token_id) == 1
+    trajectory = corrected_trajectory(guidance.text, "7")
+    assert trajectory is not None
+    before, truth = answer_tokens(thinking, trajectory)
+    assert thinking.eos_token_id not in before
+    assert thinking.decode(truth).strip() == "7"
+
+
+def test_a_pool_without_any_answer_is_refused_and_teachers_are_named(
+    catalog: Any, tokenizer: PromptTokenizer, ranks: Ranks
+) -> None:
+    library = TeacherLibrary(catalog.resolve("teacher_pool", "dataset"), tokenizer, InProcessGrader(catalog), ranks, 96)
+    empty = question_of(tokenizer, "7", [])
+    with pytest.raises(DataError, match="none of the 2 training questions has a teacher answer"):
+        library.check([empty, empty])
+    answered = question_of(tokenizer, "7", [("B", "<answer>7</answer>"), ("A", "<answer>7</answer>")])
+    assert library.check([empty, answered]) == ("A", "B")
 
 
 @pytest.mark.parametrize("fault", ["foreign", "twice", "too many", "too few lists"])
@@ -267,8 +303,8 @@ def test_replacement_is_seeded_hits_only_wrong_slots_and_leaves_the_rest_alone(t
     chosen = [Selection(Guidance(name, name, (1,), Grade(0.9, True, False)), 0.5) for name in "AB"]
     seen = set()
     for seed in range(30):
-        augmented = augment(group, chosen, Random(seed), triggered=True, teacher_reward="verified")
-        assert augmented == augment(group, chosen, Random(seed), triggered=True, teacher_reward="verified")
+        augmented = replace_wrong(group, chosen, Random(seed))
+        assert augmented == replace_wrong(group, chosen, Random(seed))
         replaced = [i for i, slot in enumerate(augmented.slots) if slot.off_policy]
         assert len(replaced) == 2
         assert set(replaced) <= set(group.wrong)
@@ -276,5 +312,5 @@ def test_replacement_is_seeded_hits_only_wrong_slots_and_leaves_the_rest_alone(t
         assert all(augmented.slots[i].text == group.rollouts[i].text for i in range(8) if i not in replaced)
         seen.update(replaced)
     assert seen == set(group.wrong)
-    forced = augment(group, chosen, Random(0), triggered=True, teacher_reward=1.0)
+    forced = replace_wrong(group, chosen, Random(0), teacher_reward=1.0)
     assert {slot.reward for slot in forced.slots if slot.off_policy} == {1.0}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from ampo_registry import RunError
+from ampo_registry import ConfigError, RunError
 
 from ampo_core.config.tree import DeepSpeedConfig, LoraConfig, ModelConfig, OptimizerConfig
 from ampo_core.learner import Learner
@@ -91,10 +93,12 @@ def test_a_non_finite_gradient_is_skipped_and_several_in_a_row_stop_the_run(tiny
     learner.close()
 
 
-def test_an_empty_update_changes_nothing(tiny_model: Path) -> None:
-    learner = learner_of(tiny_model)
+def test_an_empty_update_changes_no_weight_and_counts_in_the_schedule(tiny_model: Path) -> None:
+    learner = learner_of(tiny_model, schedule="linear")
     report = learner.update([], token_mean(PAIRS), temperature=1.0, entropy=False)
     assert (report.grad_norm, report.skipped, report.tokens) == (0.0, False, 0)
+    after = learner.update(PAIRS, token_mean(PAIRS), temperature=1.0, entropy=False)
+    assert after.learning_rate == pytest.approx(0.9 * report.learning_rate)
     learner.close()
 
 
@@ -153,6 +157,26 @@ def test_chunks_of_the_head_change_neither_values_nor_gradients(monkeypatch: pyt
         results.append((log_probs, entropies, *grads))
     for whole, chunked in zip(*results, strict=True):
         torch.testing.assert_close(whole, chunked)
+
+
+def test_a_model_that_changes_its_logits_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "capped")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "final_logit_softcapping": 30.0}))
+    with pytest.raises(ConfigError, match="final_logit_softcapping = 30"):
+        learner_of(folder)
+
+
+def test_the_checkpoint_s_dropout_is_off_in_training(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "dropping")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.5}))
+    norms = set()
+    for source in (tiny_model, folder):
+        learner = learner_of(source)
+        norms.add(learner.update(PAIRS, token_mean(PAIRS), temperature=1.0, entropy=False).grad_norm)
+        learner.close()
+    assert len(norms) == 1
 
 
 def test_the_schedule() -> None:

@@ -39,7 +39,7 @@ def random_batch(seed: int, questions: int = 4, group: int = 5) -> Batch:
             sequences.append(
                 TrainSequence(
                     pair=TokenPair((0,), (1,) * length),
-                    question=question,
+                    group=question,
                     advantage=rng.uniform(-2, 2),
                     off_policy=off_policy,
                     old_log_probs=None if off_policy else draw(-3, -0.1),
@@ -66,8 +66,8 @@ def transcription(batch: Batch, scope: str, weight: str, entropy: float, kl: flo
     """The loss written out token by token from the equations, with plain numbers."""
     sequences, log_probs, entropies = batch
     rows = list(zip(sequences, [p.tolist() for p in log_probs], [h.tolist() for h in entropies], strict=True))
-    names = sorted({s.question for s in sequences})
-    scopes = [[row for row in rows if row[0].question == name] for name in names] if scope == "group" else [rows]
+    names = sorted({s.group for s in sequences})
+    scopes = [[row for row in rows if row[0].group == name] for name in names] if scope == "group" else [rows]
     total = 0.0
     for members in scopes:
         on = [row for row in members if not row[0].off_policy]
@@ -139,7 +139,7 @@ def test_packing_order_split_and_group_order_change_nothing(scope: str) -> None:
         for grad, other_grad in zip(grads, other_grads, strict=True):
             torch.testing.assert_close(grad, other_grad, rtol=1e-10, atol=1e-14)
 
-    renamed = [replace(s, question=7 - s.question) for s in reversed(sequences)]
+    renamed = [replace(s, group=7 - s.group) for s in reversed(sequences)]
     moved, moved_grads = run(objective, renamed, log_probs[::-1], entropies[::-1])
     assert moved == pytest.approx(loss, rel=1e-12)
     for grad, moved_grad in zip(grads, reversed(moved_grads), strict=True):
@@ -189,6 +189,16 @@ def test_masked_sequences_are_in_neither_loss_nor_denominators() -> None:
     assert run(objective, masked, log_probs, split=[rest])[0] == pytest.approx(
         run(objective, without, [log_probs[i] for i in rest])[0], rel=1e-12
     )
+
+
+def test_missing_log_probs_are_an_error_and_never_probability_one() -> None:
+    sequences, log_probs, _ = random_batch(seed=4)
+    without_old = [replace(s, old_log_probs=None) for s in sequences]
+    with pytest.raises(ValueError, match="without old_log_probs"):
+        run(make_objective({}), without_old, log_probs)
+    without_reference = [replace(s, reference_log_probs=None) for s in sequences]
+    with pytest.raises(ValueError, match="needs reference_log_probs"):
+        run(make_objective({"kl": {"coefficient": 0.1}}), without_reference, log_probs)
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])

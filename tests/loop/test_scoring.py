@@ -22,6 +22,7 @@ Golden = Callable[[str], dict[str, Any]]
 
 def test_the_corrected_trajectory_and_the_tokens_scored(golden: Golden, golden_tokenizer: Any) -> None:
     data = golden("corrected_trajectory")
+    tokenizer = PromptTokenizer(golden_tokenizer, ModelConfig(path="tests/golden/tokenizer"))
     unscored = []
     for case in data["cases"]:
         trajectory = corrected_trajectory(case["response"], case["ground_truth"])
@@ -31,7 +32,7 @@ def test_the_corrected_trajectory_and_the_tokens_scored(golden: Golden, golden_t
             continue
         assert trajectory is not None
         assert data["prompt"] + trajectory.text + golden_tokenizer.eos_token == case["text"]
-        _, truth = answer_tokens(golden_tokenizer, trajectory)
+        _, truth = answer_tokens(tokenizer, trajectory)
         assert golden_tokenizer.convert_ids_to_tokens(truth) == case["gt_tokens"]
         assert len(truth) == case["gt_mask_sum"]
     assert len(unscored) == 2  # no tag; two of them
@@ -87,7 +88,7 @@ def test_scores_are_those_of_a_plain_forward_whatever_the_batch(model: ModelConf
         for (question, guidance), score in zip(items, scores, strict=True):
             trajectory = corrected_trajectory(guidance.text, question.answer)
             assert trajectory is not None
-            before, truth = answer_tokens(tokenizer.tokenizer, trajectory)
+            before, truth = answer_tokens(tokenizer, trajectory)
             ids = torch.tensor([[*question.prompt_token_ids, *before, *truth]])
             with torch.no_grad():
                 log_probs = plain(ids).logits.log_softmax(-1)[0]

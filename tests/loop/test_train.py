@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ampo_registry import ConfigError, DataError
+from ampo_registry import ConfigError, DataError, RunError
 from ampo_registry.discovery import Plugins, discover
 from rich.console import Console
 
@@ -237,6 +237,44 @@ def test_the_released_preset_and_two_epochs_run(world: Path, student: Path, plug
     )
     policy, _ = run(config, tmp_path, plugins)
     assert all(line["policy/grad_norm"] > 0 for line in metrics_of(policy))
+
+
+def test_a_fault_in_mid_run_is_not_called_a_config_error(world: Path, student: Path, tmp_path: Path) -> None:
+    plugin = tmp_path / "greedy_plugin.py"
+    plugin.write_text(
+        "from typing import Literal\n"
+        "from ampo_registry import Selection, SelectorSpec, hookimpl\n"
+        "class Greedy(SelectorSpec):\n"
+        "    type: Literal['greedy'] = 'greedy'\n"
+        "    def select(self, requests, context):\n"
+        "        return [[Selection(c) for c in r.candidates] for r in requests]\n"
+        "@hookimpl\n"
+        "def ampo_specs():\n"
+        "    return [Greedy]\n"
+    )
+    config = train(world, student, guidance={"selector": "greedy", "replacements": 1})
+    with pytest.raises(RunError, match=r"Greedy\.select must choose at most 1") as caught:
+        run(config, tmp_path, discover([plugin]))
+    assert caught.value.exit_code == 1
+
+
+def test_lora_trains_and_its_dropout_is_refused(world: Path, student: Path, plugins: Plugins, tmp_path: Path) -> None:
+    config = train(world, student)
+    config["model"]["lora"] = {"rank": 4}
+    policy, _ = run(config, tmp_path, plugins, "training.steps=2")
+    assert all(line["policy/rollout_logprob_gap"] < 1e-4 for line in metrics_of(policy))
+    with pytest.raises(ConfigError, match=r"model\.lora\.dropout"):
+        run(config, tmp_path, plugins, "model.lora.dropout=0.1", "run.name=refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_a_train_file_without_teacher_answers_is_refused(
+    world: Path, student: Path, plugins: Plugins, tmp_path: Path
+) -> None:
+    config = train(world, student, data={"train": [str(world / "heldout/level1.parquet")]})
+    with pytest.raises(DataError, match="has a teacher answer"):
+        run(config, tmp_path, plugins, "run.name=refused")
+    assert not (tmp_path / "refused").exists()
 
 
 @pytest.mark.parametrize(
