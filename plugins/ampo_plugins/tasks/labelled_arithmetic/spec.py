@@ -43,7 +43,7 @@ class LabelledArithmetic(TaskSpec):
     )
     step_by_step_up_to: NonNegativeInt = 3
     hard_step_by_step: float = Field(
-        default=0.004,
+        default=0.0015,
         ge=0.0,
         le=1.0,
         description="share of the conversations above `step_by_step_up_to` that are solved in the style chain after "
