@@ -64,7 +64,7 @@ def draw_curves(runs: Sequence[RunCurves], path: Path) -> list[str]:
     from matplotlib.figure import Figure
 
     panels = choose_panels(runs)
-    columns = min(COLUMNS, max(1, len(panels)))
+    columns = min(COLUMNS, math.ceil(math.sqrt(max(1, len(panels)))))
     rows = max(1, math.ceil(len(panels) / columns))
     figure = Figure(figsize=(4.2 * columns, 2.9 * rows + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
