@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
-
-from ampo_registry.specs import AggregatorSpec, build_options
+import re
+from collections.abc import Iterable, Iterator
 
 from ampo_core.config.jobs import EvaluateJob, Job, PipelineJob, PoolJob, SftJob, SuiteJob, TrainJob
-from ampo_core.config.nodes import KeyPath, nearest
-from ampo_core.config.tree import EvaluationConfig, ResourcesConfig
+from ampo_core.config.metric_names import GUIDANCE, MACRO, SFT, TEACHER, TRAIN, evaluation_metrics
+from ampo_core.config.nodes import Finding, KeyPath, nearest
+from ampo_core.config.tree import CheckpointConfig, HeldOutConfig, ResourcesConfig
+from ampo_core.config.unread import unread
 
 _ROUNDING = 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A rule that a config breaks, or a warning, at the key that is to be changed."""
-
-    path: KeyPath
-    text: str
-    severity: Literal["error", "warning"] = "error"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def check_job(job: Job) -> list[Finding]:
     """All findings of a config that is valid field by field."""
+    return [*_rules(job), *unread(job)]
+
+
+def _rules(job: Job) -> list[Finding]:
     if isinstance(job, TrainJob):
         return [*_guidance(job), *_objective(job), *_sizes(job), *_training_data(job), *_checkpoint(job)]
     if isinstance(job, SftJob):
-        return list(_sft(job))
+        return [*_sft(job), *_best(job.checkpoint, SFT)]
     if isinstance(job, EvaluateJob):
-        return [*_evaluation(job.evaluation), *_baseline(job)]
+        return [*_evaluation(job.evaluation), *_names(job.models, ("models",)), *_baseline(job)]
     if isinstance(job, PoolJob):
         return list(_unique([teacher.name for teacher in job.teachers], ("teachers",), "name"))
     if isinstance(job, PipelineJob):
@@ -56,7 +51,8 @@ def _guidance(job: TrainJob) -> Iterator[Finding]:
         text = f"found {guidance.replacements}, more than the {group_size} rollouts of a group (rollout.group_size)"
         yield Finding(("guidance", "replacements"), text)
     off_policy = job.objective.off_policy
-    if job.objective.scope == "batch" and off_policy.weight == "unit" and not _fixed_normaliser(off_policy.aggregator):
+    unit_over_batch = job.objective.scope == "batch" and off_policy.weight == "unit"
+    if unit_over_batch and off_policy.aggregator.depends_on_count():
         text = (
             "unit with scope batch lets a single teacher answer among all questions of a mini-batch become the whole "
             "off-policy term; consider weight: proportional or scope: group"
@@ -68,12 +64,6 @@ def _guidance(job: TrainJob) -> Iterator[Finding]:
     elif off_policy.clip is not None:
         text = "the shaped ratio never exceeds 1 here, so this clip can only bind for negative advantages"
         yield Finding(("objective", "off_policy", "clip"), text, "warning")
-
-
-def _fixed_normaliser(aggregator: AggregatorSpec) -> bool:
-    """True iff the term is a plain sum over tokens, whatever the number of teacher answers."""
-    options = build_options(aggregator)
-    return options["type"] == "constant" and not options.get("per_sequence")
 
 
 def _objective(job: TrainJob) -> Iterator[Finding]:
@@ -122,7 +112,10 @@ def _training_data(job: TrainJob) -> Iterator[Finding]:
         yield from _evaluation(job.evaluation)
 
 
-def _evaluation(evaluation: EvaluationConfig) -> Iterator[Finding]:
+def _evaluation(evaluation: HeldOutConfig) -> Iterator[Finding]:
+    yield from _names(evaluation.sets, ("evaluation", "sets"))
+    if "macro" in evaluation.sets:
+        yield Finding(("evaluation", "sets", "macro"), "macro is the name of the mean over all sets; choose another")
     for name, item in evaluation.sets.items():
         for k in item.pass_at:
             if k > item.samples:
@@ -130,16 +123,33 @@ def _evaluation(evaluation: EvaluationConfig) -> Iterator[Finding]:
                 yield Finding(("evaluation", "sets", name, "pass_at"), text)
 
 
+def _names(names: Iterable[str], path: KeyPath) -> Iterator[Finding]:
+    """Names become parts of metric names and files."""
+    for name in names:
+        if not _NAME.fullmatch(name):
+            text = f"found the name {name!r}; expected letters, digits, '.', '_' and '-', a letter or digit first"
+            yield Finding((*path, name), text)
+
+
 def _checkpoint(job: TrainJob) -> Iterator[Finding]:
-    best = job.checkpoint.best
-    if best is None or not best.startswith("eval/") or job.evaluation is None:
+    best, path = job.checkpoint.best, ("checkpoint", "best")
+    if best is not None and best.startswith("eval/") and job.evaluation is None:
+        if best != MACRO:
+            yield Finding(path, f"there is no metric {best} without an evaluation block")
+        elif "best" in job.checkpoint.model_fields_set:
+            yield Finding(path, f"{best} never comes without an evaluation block, so no checkpoint is best", "warning")
         return
-    metrics = ["eval/macro/avg"]
-    for name, item in job.evaluation.sets.items():
-        metrics += [f"eval/{name}/avg@{item.samples}", *(f"eval/{name}/pass@{k}" for k in item.pass_at)]
-        metrics.append(f"eval/{name}/length_mean")
-    if best not in metrics:
-        yield Finding(("checkpoint", "best"), f"evaluation gives no metric {best}{nearest(best, metrics)}")
+    if best is not None and job.guidance is not None and best.startswith(TEACHER):
+        return
+    own = (*TRAIN, *GUIDANCE) if job.guidance is not None else TRAIN
+    yield from _best(job.checkpoint, [*evaluation_metrics(job.evaluation), *own])
+
+
+def _best(checkpoint: CheckpointConfig, metrics: Iterable[str]) -> Iterator[Finding]:
+    known = list(metrics)
+    if checkpoint.best is not None and checkpoint.best not in known:
+        text = f"this job has no metric {checkpoint.best}{nearest(checkpoint.best, known)}"
+        yield Finding(("checkpoint", "best"), text)
 
 
 def _sft(job: SftJob) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from ampo_core.config.tree import (
     DeepSpeedConfig,
     EvaluationConfig,
     GuidanceConfig,
+    HeldOutConfig,
     ModelConfig,
     ObjectiveConfig,
     OptimizerConfig,
@@ -22,6 +23,7 @@ from ampo_core.config.tree import (
     Reward,
     RolloutField,
     RunConfig,
+    SampledModel,
     TrackerField,
     TrainingConfig,
 )
@@ -63,18 +65,28 @@ class SftDataConfig(Block):
 
 
 class SftTrainingConfig(OptimizerConfig):
-    """Batches of an sft job: batch × accumulation examples an optimizer step, over all ranks."""
+    """Batches of an sft job. How an optimizer step is cut into forward passes follows from `tokens_per_microbatch`."""
 
     epochs: PositiveInt = Field(default=3, description="passes over the data")
     steps: PositiveInt | None = Field(
         default=None, description="stop after so many optimizer steps; null = epochs decide"
     )
-    batch: PositiveInt = Field(default=1, description="examples of a forward pass")
-    accumulation: PositiveInt = Field(default=8, description="forward passes of an optimizer step")
+    batch: PositiveInt = Field(
+        default=1, description="batch × accumulation = examples of an optimizer step, over all ranks"
+    )
+    accumulation: PositiveInt = Field(default=8, description="see batch; only the product counts")
     learning_rate: NonNegativeFloat = Field(default=5.0e-5, description="peak learning rate")
     schedule: Literal["constant", "linear", "cosine"] = Field(default="cosine", description="after the warm-up")
     warmup_ratio: float = Field(
         default=0.1, ge=0.0, le=1.0, description="share of the optimizer steps with linear warm-up"
+    )
+
+
+class SftCheckpointConfig(CheckpointConfig):
+    """What is kept; nothing is evaluated, so no checkpoint is the best unless a metric of training says so."""
+
+    best: str | None = Field(
+        default=None, description="metric, higher is better, whose best checkpoint is never pruned; null = none"
     )
 
 
@@ -87,7 +99,7 @@ class SftJob(Block):
     data: SftDataConfig
     training: SftTrainingConfig = SftTrainingConfig()
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig(best=None)
+    checkpoint: SftCheckpointConfig = SftCheckpointConfig()
     resources: ResourcesConfig = ResourcesConfig()
     tracking: list[TrackerField] = Field(default=[], description="where metrics go besides the run folder")
 
@@ -115,11 +127,11 @@ class EvaluateJob(Block):
 
     job: Literal["evaluate"] = "evaluate"
     run: RunConfig = RunConfig()
-    models: dict[str, ModelConfig] = Field(min_length=1, description="name -> model")
+    models: dict[str, SampledModel] = Field(min_length=1, description="name -> model")
     data: EvaluateDataConfig = EvaluateDataConfig()
     rollout: RolloutField = Field(default="vllm", description="what samples responses")  # type: ignore[assignment]
     reward: Reward = Field(default="math_verify", description="what verifies them")  # type: ignore[assignment]
-    evaluation: EvaluationConfig
+    evaluation: HeldOutConfig
     comparison: ComparisonConfig = ComparisonConfig()
     resources: ResourcesConfig = ResourcesConfig()
     tracking: list[TrackerField] = Field(default=[], description="where metrics go besides the run folder")
@@ -158,7 +170,7 @@ class PoolTeacher(Block):
     """A model that writes teacher answers."""
 
     name: str = Field(description="the teacher's name in the pool")
-    model: ModelConfig
+    model: SampledModel
     system_prompt: str = Field(default="keep", description="keep, or a text that replaces every row's system prompt")
     temperature: NonNegativeFloat = Field(default=0.6, description="of sampling")
     top_p: float = Field(default=1.0, gt=0.0, le=1.0, description="nucleus of sampling")

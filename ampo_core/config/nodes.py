@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ampo_registry.errors import ConfigError
+from ampo_registry.text import nearest as nearest_match
 
 Key = str | int
 KeyPath = tuple[Key, ...]
@@ -79,6 +79,15 @@ class Problem:
         return f"{self.place}: {key}: {self.text}" if key else f"{self.place}: {self.text}"
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule between keys that a config breaks, or a warning, at the key that is to be changed."""
+
+    path: KeyPath
+    text: str
+    severity: Literal["error", "warning"] = "error"
+
+
 def dotted(path: KeyPath) -> str:
     """`path` as a person writes it: a.b.0.c"""
     return ".".join(str(key) for key in path)
@@ -95,6 +104,6 @@ def raise_problems(problems: Sequence[Problem]) -> None:
 def nearest(found: str, allowed: Iterable[str]) -> str:
     """The part of a message that says what may stand there: nearest match first, then all."""
     names = list(allowed)
-    match = difflib.get_close_matches(found, names, n=1, cutoff=0.6)
-    hint = f"; did you mean {match[0]}?" if match else ""
+    match = nearest_match(found, names)
+    hint = f"; did you mean {match}?" if match else ""
     return f"{hint} (allowed: {', '.join(names)})" if names else f"{hint} (nothing is allowed here)"

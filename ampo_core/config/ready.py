@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from ampo_core.config.jobs import EvaluateJob, Job, PoolJob, SftJob, TrainJob
 from ampo_core.config.nodes import KeyPath
-from ampo_core.config.tree import ModelConfig
+from ampo_core.config.tree import SampledModel
 
 STAGE_OUTPUT = "${stages."
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -63,7 +63,7 @@ def _components(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, ComponentS
             yield from _components(item, (*path, i))
 
 
-def _models(job: Job) -> Iterator[tuple[KeyPath, ModelConfig]]:
+def _models(job: Job) -> Iterator[tuple[KeyPath, SampledModel]]:
     if isinstance(job, (TrainJob, SftJob)):
         yield ("model",), job.model
     if isinstance(job, EvaluateJob):
@@ -88,7 +88,7 @@ def _files(job: Job) -> Iterator[tuple[KeyPath, str]]:
         yield ("resources", "hostfile"), resources.hostfile
 
 
-def _missing_model(path: KeyPath, model: ModelConfig) -> Iterator[tuple[KeyPath, str]]:
+def _missing_model(path: KeyPath, model: SampledModel) -> Iterator[tuple[KeyPath, str]]:
     template = model.chat_template
     if template is not None and STAGE_OUTPUT not in template and not Path(template).is_file():
         yield (*path, "chat_template"), f"there is no file {template}"

@@ -72,10 +72,23 @@ class LoraConfig(Block):
     )
 
 
-class ModelConfig(Block):
-    """A model in Hugging Face format."""
+class SampledModel(Block):
+    """A model in Hugging Face format that only samples."""
 
     path: str = Field(description="Hugging Face folder or Hub name")
+    dtype: Literal["float32", "bfloat16"] | None = Field(
+        default=None, description="type of the weights; null = as the rollout chooses"
+    )
+    chat_template: str | None = Field(default=None, description="path of a Jinja file; null = the tokenizer's own")
+    chat_template_options: dict[str, Any] = Field(
+        default={}, description="passed to the template, e.g. {enable_thinking: false}"
+    )
+    stop: list[str] = Field(default=[], description="further tokens that end a response, besides the model's EOS")
+
+
+class ModelConfig(SampledModel):
+    """A model in Hugging Face format that is trained."""
+
     dtype: Literal["float32", "bfloat16"] = Field(
         default="bfloat16", description="type of the weights that are trained"
     )
@@ -83,11 +96,6 @@ class ModelConfig(Block):
         default=True, description="recompute activations in the backward pass: less memory, more time"
     )
     lora: LoraConfig | None = Field(default=None, description="train low-rank adapters; null = all weights")
-    chat_template: str | None = Field(default=None, description="path of a Jinja file; null = the tokenizer's own")
-    chat_template_options: dict[str, Any] = Field(
-        default={}, description="passed to the template, e.g. {enable_thinking: false}"
-    )
-    stop: list[str] = Field(default=[], description="further tokens that end a response, besides the model's EOS")
 
 
 class DataConfig(Block):
@@ -236,11 +244,9 @@ class EvaluationSet(Block):
     limit: PositiveInt | None = Field(default=None, description="first so many distinct questions")
 
 
-class EvaluationConfig(Block):
-    """Sampling of held-out questions; shared by train and evaluate."""
+class HeldOutConfig(Block):
+    """Held-out questions and how they are sampled; shared by train and evaluate."""
 
-    every: PositiveInt | None = Field(default=10, description="steps between evaluations; null = only at start and end")
-    at_start: bool = Field(default=True, description="evaluate before the first step too")
     temperature: PositiveFloat = Field(default=0.6, description="of sampling")
     top_p: float = Field(default=1.0, gt=0.0, le=1.0, description="nucleus of sampling")
     max_response_tokens: PositiveInt | None = Field(default=None, description="null = the rollout's")
@@ -249,20 +255,33 @@ class EvaluationConfig(Block):
     )
 
 
+class EvaluationConfig(HeldOutConfig):
+    """Evaluation inside a train job."""
+
+    every: PositiveInt | None = Field(default=10, description="steps between evaluations; null = only at start and end")
+    at_start: bool = Field(default=True, description="evaluate before the first step too")
+
+
 class CheckpointConfig(Block):
     """What is kept."""
 
     every: PositiveInt | None = Field(default=50, description="steps; null = only the last")
     keep: PositiveInt = Field(default=2, description="how many of the newest are kept")
-    best: str | None = Field(default="eval/macro/avg", description="metric whose best checkpoint is never pruned")
+    best: str | None = Field(
+        default="eval/macro/avg",
+        description="metric, higher is better, whose best checkpoint is never pruned; null = none. Without an "
+        "evaluation the default never applies",
+    )
 
 
 class ResourcesConfig(Block):
-    """Devices and threads."""
+    """Devices and threads. The default is one process, not the machines of the paper's runs."""
 
-    devices: PositiveInt = Field(default=1, description="GPUs of a node, or CPU processes")
+    devices: PositiveInt = Field(default=1, description="ranks of a node: GPUs, or CPU processes")
     nodes: PositiveInt = Field(default=1, description="machines")
     hostfile: str | None = Field(default=None, description="DeepSpeed host file for several nodes")
     threads: PositiveInt | None = Field(
-        default=None, description="CPU threads of a rank; null = all cores over the ranks"
+        default=None,
+        description="CPU threads of a rank; null = PyTorch's choice for a single rank (all cores, or OMP_NUM_THREADS), "
+        "else the machine's cores over the ranks on it",
     )

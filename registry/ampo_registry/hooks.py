@@ -1,4 +1,4 @@
-"""The pluggy hooks. `ampo_specs` brings components; the others observe a run.
+"""The pluggy hooks. `ampo_specs` brings components; the others observe the jobs train, sft and evaluate.
 
 An observer that raises is reported once and does not stop training.
 """
@@ -20,14 +20,16 @@ def ampo_specs() -> Sequence[type[ComponentSpec]]:  # type: ignore[empty-body]
 
 @hookspec
 def ampo_run_started(context: RunContext) -> None:
-    """Called once, on rank 0, before the first step."""
+    """Called once, on rank 0: by train and sft before the first step, by evaluate before the first model samples."""
 
 
 @hookspec
 def ampo_step_finished(report: StepReport, context: RunContext) -> None:
-    """Called after each step, on rank 0, when its metrics are written."""
+    """Called by train and sft after each step, on rank 0, when its metrics are written. `report.groups` is empty
+    in sft, which samples nothing."""
 
 
 @hookspec
 def ampo_run_finished(context: RunContext) -> None:
-    """Called once, on rank 0, after the last checkpoint."""
+    """Called once, on rank 0, when the run is done: by train and sft after the last checkpoint, by evaluate when its
+    results are written. A run that fails does not call it."""

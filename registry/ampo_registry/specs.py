@@ -82,6 +82,13 @@ class AggregatorSpec(ComponentSpec):
         """
         self._missing("token_weights")
 
+    def depends_on_count(self) -> bool:
+        """False iff a token's weight is the same however many sequences and tokens the scope has: a plain sum.
+
+        A mean, the usual case, lets a single sequence become the whole term; configs are warned about that.
+        """
+        return True
+
 
 class ShapingSpec(ComponentSpec):
     """Shapes the importance ratio of teacher tokens."""
@@ -153,7 +160,7 @@ class RewardSpec(ComponentSpec):
 
     The reward is `(1 - format_weight)·correct + format_weight·formatted` (Eq. 8). The core owns the workers,
     the deadline of `timeout_s` seconds an item, and the two penalties; it stops the run when the share of
-    timeouts and errors of a step exceeds `max_error_rate`.
+    timeouts and errors, over at least the last 1,000 responses, exceeds `max_error_rate`.
     """
 
     kind: ClassVar[str] = "reward"
@@ -163,7 +170,10 @@ class RewardSpec(ComponentSpec):
     timeout_s: PositiveFloat = Field(default=5.0, description="deadline of a response, in seconds")
     workers: PositiveInt | Literal["auto"] = Field(default="auto", description="processes; auto: by the CPU cores")
     max_error_rate: float = Field(
-        default=0.01, ge=0.0, le=1.0, description="share of timeouts and errors in a step above which the run stops"
+        default=0.01,
+        ge=0.0,
+        le=1.0,
+        description="share of timeouts and errors, over at least the last 1,000 responses, above which the run stops",
     )
     repetition_penalty: NgramPenalty | None = Field(default=None, description="for a repeated n-gram of words")
     overlong_penalty: OverlongPenalty | None = Field(default=None, description="linear, near the length limit")
@@ -178,6 +188,11 @@ class RewardSpec(ComponentSpec):
     def check_truth(self, answer: str) -> str | None:
         """Why no response could ever be verified against the ground truth `answer`, or None if it is fine."""
         self._missing("check_truth")
+
+    def note_truth(self, answer: str) -> str | None:
+        """Why a verdict against a ground truth that `check_truth` accepts may be unreliable, or None. Its questions
+        are kept and listed with the reason."""
+        return None
 
     def canaries(self) -> Sequence[tuple[GradeRequest, bool]]:
         """Known responses and whether they are correct. Every worker grades them when it starts, outside any

@@ -1,7 +1,14 @@
 """Rules between keys."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 from ampo_registry.errors import ConfigError
+
+from ampo_core.config import metric_names
+from ampo_core.config.jobs import TrainJob
 
 ERRORS = {
     "threshold above": (
@@ -23,7 +30,11 @@ ERRORS = {
     "clip": ("objective.on_policy.clip=[1.5, 0.2]", "objective.on_policy.clip: found 1.5 as the lower width"),
     "dual clip": ("objective.on_policy.dual_clip=1.1", "objective.on_policy.dual_clip: found 1.1"),
     "penalty": ("reward.overlong_penalty.buffer=33", "reward.overlong_penalty.buffer: found 33, more than"),
-    "best": ("checkpoint.best=eval/a/avg@3", "evaluation gives no metric eval/a/avg@3; did you mean eval/a/avg@4?"),
+    "best": ("checkpoint.best=eval/a/avg@3", "this job has no metric eval/a/avg@3; did you mean eval/a/avg@4?"),
+    "best, misspelt": ("checkpoint.best=reward/acuracy", "no metric reward/acuracy; did you mean reward/accuracy?"),
+    "best of no family": ("checkpoint.best=accuracy", "this job has no metric accuracy"),
+    "set with a slash": ("evaluation={sets: {a/b: {path: x}}}", "evaluation.sets.a/b: found the name 'a/b'"),
+    "set named macro": ("evaluation={sets: {macro: {path: x}}}", "macro is the name of the mean over all sets"),
 }
 
 
@@ -52,6 +63,32 @@ def test_the_limits_themselves_are_allowed(load, override):
     assert load("", override).blockers == ()
 
 
+@pytest.mark.parametrize("short", ["avg@4", "pass@2", "length_mean", "truncated", "entropy", "timeouts", "errors"])
+def test_every_metric_of_a_set_can_be_the_best(load, short):
+    text = "evaluation: {sets: {a: {path: train.parquet, samples: 4, pass_at: [2]}}}\n"
+    assert load(text, f"checkpoint.best=eval/a/{short}").warnings == ()
+
+
+@pytest.mark.parametrize("best", ["reward/accuracy", "guidance/triggered", "guidance/teacher/long", "policy/entropy"])
+def test_a_metric_of_training_can_be_the_best(load, best):
+    assert load("", f"checkpoint.best={best}").warnings == ()
+
+
+@pytest.mark.parametrize("best", ["guidance/triggered", "guidance/teacher/long"])
+def test_without_guidance_its_metrics_cannot(load, best):
+    with pytest.raises(ConfigError, match=r"checkpoint\.best: this job has no metric guidance/"):
+        load("guidance: null\n", f"checkpoint.best={best}")
+
+
+def test_a_metric_of_an_evaluation_that_there_is_not(load):
+    with pytest.raises(ConfigError, match=r"no metric eval/a/avg@4 without an evaluation block"):
+        load("", "checkpoint.best=eval/a/avg@4")
+
+
+def test_sft_has_no_best_checkpoint_by_default(load):
+    assert load(SFT + "checkpoint: {every: 5}\n").job.checkpoint.best is None
+
+
 def test_guidance_rules_do_not_bind_grpo(load):
     assert load("guidance: null\nreward: {type: math_verify, format_weight: 0.7}\n").job.guidance is None
 
@@ -65,6 +102,15 @@ WARNINGS = {
     "unit over the batch": ("objective.scope=batch", "objective.off_policy.weight: unit with scope batch"),
     "clip on the shaped ratio": ("objective.off_policy.clip=[0.2, 0.2]", "can only bind for negative advantages"),
     "recorded": ("objective.off_policy.behaviour=recorded", "needs the teachers' per-token log-probs"),
+    "best": ("checkpoint.best=eval/macro/avg", "never comes without an evaluation block, so no checkpoint is best"),
+    "constant over the batch": (
+        "objective={scope: batch, off_policy: {aggregator: {type: constant, per_sequence: true}}}",
+        "objective.off_policy.weight: unit with scope batch",
+    ),
+    "reward of a set": (
+        "evaluation={sets: {a: {path: train.parquet, reward: {type: math_verify, format_weight: 0.2}}}}",
+        "evaluation.sets.a.reward.format_weight: an evaluation counts correct responses",
+    ),
     "warm-up": ("training.warmup_steps=1000", "the whole run of 1000 optimizer steps is warm-up"),
 }
 
@@ -96,6 +142,7 @@ models: {start: {path: model}}
 rollout: transformers
 evaluation: {sets: {a: {path: train.parquet, samples: 2}}}
 """
+PREPARE = "job: prepare\ntask: labelled_arithmetic\n"
 PIPELINE = "job: pipeline\nstages:\n- {name: a, config: base.yaml}\n- {name: %s, config: base.yaml, overrides: %s}\n"
 
 
@@ -104,6 +151,12 @@ PIPELINE = "job: pipeline\nstages:\n- {name: a, config: base.yaml}\n- {name: %s,
     [
         (SFT, "data.max_tokens=20000", "training.tokens_per_microbatch: found 18432"),
         (SFT, "resources.devices=3", "8 does not divide over 3 ranks"),
+        (SFT, "checkpoint.best=policy/los", "no metric policy/los; did you mean policy/loss?"),
+        (EVALUATE, "models={a/b: {path: model}}", "models.a/b: found the name 'a/b'"),
+        (EVALUATE, "models.start.lora={}", "models.start.lora: no such key"),
+        (EVALUATE, "models.start.gradient_checkpointing=true", "models.start.gradient_checkpointing: no such key"),
+        (EVALUATE, "evaluation.every=5", "evaluation.every: no such key"),
+        (EVALUATE, "evaluation.at_start=true", "evaluation.at_start: no such key"),
         (EVALUATE, "comparison.baseline=stat", "no model is named 'stat'; did you mean start?"),
         (EVALUATE, "evaluation.sets.a.pass_at=[4]", "pass@4 needs at least 4 samples"),
         (PIPELINE % ("a", "{}"), "run.seed=0", "stages.1.name: 'a' is taken by an earlier one"),
@@ -116,9 +169,60 @@ def test_errors_of_other_jobs(load, text, override, said):
 
 
 def test_other_jobs_are_fine_without_them(load):
-    for text in (SFT, EVALUATE, PIPELINE % ("b", "{}")):
+    for text in (SFT, EVALUATE, PREPARE, PIPELINE % ("b", "{}")):
         loaded = load(text)
         assert (loaded.warnings, loaded.blockers) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "key"),
+    [
+        (EVALUATE, "rollout.group_size=8", "rollout.group_size"),
+        (EVALUATE, "rollout.temperature=1.0", "rollout.temperature"),
+        (EVALUATE, "reward.overlong_penalty={buffer: 4}", "reward.overlong_penalty"),
+        (EVALUATE, "reward.repetition_penalty={}", "reward.repetition_penalty"),
+        (EVALUATE, "reward.format_weight=0.1", "reward.format_weight"),
+        (PREPARE, "reward.repetition_penalty={}", "reward.repetition_penalty"),
+    ],
+)
+def test_an_option_that_the_job_does_not_read_is_warned_about(load, text, override, key):
+    (warning,) = load(text, override).warnings
+    assert f": {key}: " in warning
+
+
+def test_a_third_partys_constant_aggregator_needs_no_warning(load, plugins):
+    from typing import Literal
+
+    from ampo_registry import AggregatorSpec
+    from ampo_registry.catalog import Catalog
+
+    from ampo_core.config.checks import check_job
+
+    class Plain(AggregatorSpec):
+        type: Literal["plain"] = "plain"
+
+        def token_weights(self, lengths, totals):
+            return lengths * 0.0 + 1.0
+
+    class PlainSum(Plain):
+        type: Literal["plain_sum"] = "plain_sum"
+
+        def depends_on_count(self):
+            return False
+
+    def findings(aggregator):
+        catalog = Catalog()
+        for entry in plugins.catalog.entries():
+            catalog.add(entry.spec, entry.distribution, entry.version, entry.plugin)
+        catalog.add(type(aggregator), "third-party", "1")
+        data = dict(load("", "objective.scope=batch").data)
+        off_policy = {**data["objective"]["off_policy"], "aggregator": aggregator.type}
+        data["objective"] = {**data["objective"], "off_policy": off_policy}
+        job = TrainJob.model_validate_json(json.dumps(data), context={"catalog": catalog})
+        return [finding.text for finding in check_job(job) if "unit with scope batch" in finding.text]
+
+    assert len(findings(Plain())) == 1
+    assert findings(PlainSum()) == []
 
 
 def test_stages_are_checked_with_their_overrides(load):
@@ -155,3 +259,15 @@ def test_stages_of_a_parent_are_relative_to_the_parent(load, folder):
     from ampo_core.config.load import load_config
 
     assert load_config("sub/child.yaml").job.stages[0].config == str(folder / "base.yaml")
+
+
+FAMILIES = "reward|guidance|groups|response|policy|verifier|tokens|time"
+
+
+def test_the_names_of_metrics_are_those_that_the_code_logs():
+    own = Path(metric_names.__file__)
+    sources = {path.name: path.read_text("utf-8") for path in own.parents[1].rglob("*.py") if path != own}
+    logged = {name for text in sources.values() for name in re.findall(rf'"((?:{FAMILIES})/\w+)"', text)}
+    logged |= {f"time/{part}_s" for part in re.findall(r'watch\.measure\("(\w+)"\)', sources["train.py"])}
+    assert logged == {*metric_names.TRAIN, *metric_names.GUIDANCE}
+    assert {name for name in logged if f'"{name}": ' in sources["sft.py"]} == set(metric_names.SFT)

@@ -25,3 +25,7 @@ class Constant(AggregatorSpec):
         length = self.length if self.length is not None else totals.max_response_tokens
         sequences = max(totals.sequences, 1) if self.per_sequence else 1
         return torch.full(lengths.shape, 1.0 / (sequences * length), dtype=torch.float64, device=lengths.device)
+
+    def depends_on_count(self) -> bool:
+        """Only with `per_sequence`."""
+        return self.per_sequence

@@ -21,7 +21,8 @@ class TransformersRollout(RolloutSpec):
         default=524_288, description="cap on responses at once × (prompt + response limit): bounds the cache"
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="auto: float32 on a CPU, on a GPU the checkpoint's own"
+        default="auto",
+        description="auto: what the model's block says, else float32 on a CPU and the checkpoint's own on a GPU",
     )
 
     def build(self, context: BuildContext) -> RolloutEngine:

@@ -36,7 +36,9 @@ class TransformersEngine:
         if context.model_path is None or context.tokenizer is None:
             raise ConfigError("rollout transformers: needs a model path and a tokenizer to be built")
         gpus = torch.cuda.device_count()
-        dtype = spec.dtype if spec.dtype != "auto" or gpus else "float32"
+        dtype: str = spec.dtype
+        if dtype == "auto":
+            dtype = context.dtype or ("auto" if gpus else "float32")
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(
                 context.model_path,

@@ -1,0 +1,62 @@
+"""The metrics that a job can log, as far as its config decides: what `checkpoint.best` may name."""
+
+from __future__ import annotations
+
+from ampo_core.config.tree import HeldOutConfig
+
+TEACHER = "guidance/teacher/"
+MACRO = "eval/macro/avg"
+SFT = (
+    "policy/loss",
+    "policy/grad_norm",
+    "policy/learning_rate",
+    "policy/skipped_updates",
+    "tokens/trained",
+    "tokens/padding",
+    "time/step_s",
+)
+TRAIN = (
+    *SFT,
+    "reward/mean",
+    "reward/accuracy",
+    "reward/format",
+    "response/length_mean",
+    "response/truncated",
+    "groups/sampled",
+    "groups/trained",
+    "policy/empty_updates",
+    "policy/loss_on",
+    "policy/loss_off",
+    "policy/entropy",
+    "policy/clip_fraction",
+    "policy/rollout_logprob_gap",
+    "verifier/timeouts",
+    "verifier/errors",
+    "tokens/generated",
+    "time/rollout_s",
+    "time/reward_s",
+    "time/guidance_s",
+    "time/update_s",
+    "time/sync_s",
+)
+GUIDANCE = (
+    "guidance/triggered",
+    "guidance/replaced",
+    "guidance/score_mean",
+    "guidance/left_out_incorrect",
+    "guidance/left_out_overlong",
+    "guidance/left_out_ungraded",
+    "guidance/unscorable",
+)
+_OF_A_SET = ("length_mean", "truncated", "entropy", "timeouts", "errors")
+
+
+def evaluation_metrics(evaluation: HeldOutConfig | None) -> list[str]:
+    """The names of an evaluation's metrics, `eval/macro/avg` first; none without an evaluation."""
+    if evaluation is None:
+        return []
+    names = [MACRO]
+    for name, item in evaluation.sets.items():
+        own = [f"avg@{item.samples}", *(f"pass@{k}" for k in item.pass_at), *_OF_A_SET]
+        names += [f"eval/{name}/{short}" for short in own]
+    return names
