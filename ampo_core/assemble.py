@@ -195,7 +195,7 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
         max_prompt_tokens=job.data.max_prompt_tokens,
         overlong_prompts=job.data.overlong_prompts,
         system_prompt=job.data.system_prompt,
-        check_truth=grader.check_truth,
+        check_truths=grader.check_truths,
     )
     order = QuestionStream(
         [file.questions for file in loaded.report.files],

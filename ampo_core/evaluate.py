@@ -79,7 +79,7 @@ def load_sets(
             max_prompt_tokens=data.max_prompt_tokens,
             overlong_prompts=data.overlong_prompts,
             system_prompt=data.system_prompt,
-            check_truth=graders[name].check_truth,
+            check_truths=graders[name].check_truths,
             where=item.where,
             distinct=True,
             limit=item.limit,

@@ -18,6 +18,7 @@ from ampo_registry.specs import RewardSpec, component_name
 from ampo_registry.types import Grade, GradeRequest
 
 from ampo_core import grading_worker
+from ampo_core.data.report import TruthCheck
 from ampo_core.grading_pool import GradingPool, Outcome
 
 CACHED_GRADES = 65_536
@@ -83,12 +84,18 @@ class Grader:
         self._count(grades)
         return grades
 
-    def check_truth(self, answer: str) -> str | None:
-        """The reward's `check_truth`, run in a worker: a ground truth that hangs the verifier is refused."""
-        (outcome,) = self._pool.run(grading_worker.check_one, [answer])
-        if outcome.status != "ok" or isinstance(outcome.value, grading_worker.Failure):
-            return f"checking it failed: {outcome.value}"
-        return None if outcome.value is None else str(outcome.value)
+    def check_truths(self, answers: Sequence[str]) -> list[TruthCheck]:
+        """What the reward says of each ground truth, in order, from all workers at once.
+
+        One that the verifier gives no verdict on within `timeout_s`, or breaks on, is refused.
+        """
+        outcomes = self._pool.run(grading_worker.check_one, answers)
+        return [
+            outcome.value
+            if isinstance(outcome.value, TruthCheck)
+            else TruthCheck(refused=f"checking it failed: {outcome.value}")
+            for outcome in outcomes
+        ]
 
     def take_counts(self) -> GradeCounts:
         """What was graded since the last call of this method."""

@@ -11,6 +11,8 @@ from ampo_registry.protocols import BuildContext, Reward
 from ampo_registry.specs import RewardSpec
 from ampo_registry.types import Grade, GradeRequest
 
+from ampo_core.data.report import TruthCheck
+
 MEMORY_BYTES = 4 * 2**30
 """Address space that a worker may take beyond what it had when it was ready."""
 
@@ -19,6 +21,7 @@ class Failure(str):
     """Why a task has no result; crosses the process boundary as a value, so that no exception must be pickled."""
 
 
+_spec: RewardSpec | None = None
 _reward: Reward | None = None
 _start_failure = Failure("")
 
@@ -28,7 +31,7 @@ def start(pickled_spec: bytes) -> None:
 
     A reward that cannot be started is kept as the failure that every task of this worker returns.
     """
-    global _reward, _start_failure
+    global _spec, _reward, _start_failure
     # Ctrl-C reaches the whole process group; the parent decides what becomes of its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -41,7 +44,7 @@ def start(pickled_spec: bytes) -> None:
         _start_failure = Failure(f"the reward cannot be started: {_describe(error)}")
         return
     _limit_memory()
-    _reward = reward
+    _spec, _reward = spec, reward
 
 
 def ready(_: object) -> Failure | None:
@@ -62,12 +65,13 @@ def grade_one(request: GradeRequest) -> Grade | Failure:
     return grade
 
 
-def check_one(truth: str) -> str | Failure | None:
-    """What the reward's `check_truth` says."""
-    if _reward is None:
+def check_one(truth: str) -> TruthCheck | Failure:
+    """What the reward's `check_truth` and, where that accepts, its spec's `note_truth` say."""
+    if _reward is None or _spec is None:
         return _start_failure
     try:
-        return _reward.check_truth(truth)
+        refused = _reward.check_truth(truth)
+        return TruthCheck(refused=refused) if refused is not None else TruthCheck(listed=_spec.note_truth(truth))
     except BaseException as error:
         return Failure(_describe(error))
 

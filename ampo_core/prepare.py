@@ -214,10 +214,11 @@ def check_truths(data: TaskData, grader: Grader) -> None:
     if not data.train:
         raise DataError("the task made no training question")
     sets = {"train": data.train, **data.heldout}
-    reasons = {answer: grader.check_truth(answer) for answer in {q.answer for qs in sets.values() for q in qs}}
+    truths = list(dict.fromkeys(question.answer for questions in sets.values() for question in questions))
+    checks = dict(zip(truths, grader.check_truths(truths), strict=True))
     for name, questions in sets.items():
         for number, question in enumerate(questions, start=1):
-            if reason := reasons[question.answer]:
+            if reason := checks[question.answer].refused:
                 raise DataError(f"the task's {name}, question {number}: ground truth {question.answer!r}: {reason}")
 
 

@@ -10,6 +10,7 @@ from ampo_registry.errors import DataError
 from ampo_registry.types import Message
 
 from ampo_core.config.jobs import SftDataConfig
+from ampo_core.data.contract import teacher_answers
 from ampo_core.data.questions import load_questions
 from ampo_core.data.rows import read_rows
 from ampo_core.packing import TokenPair
@@ -64,20 +65,15 @@ def _pool_conversations(
         max_prompt_tokens=data.max_tokens,
         overlong_prompts="drop",
         system_prompt=data.system_prompt,
-        check_truth=lambda answer: None,
+        check_truths=None,
+        distinct=True,  # a question that is repeated brings the answers of all of its rows
     )
     pairs = (
-        (question.messages, str(target["content"]))
+        (question.messages, target["content"])
         for question in loaded.questions
-        for target in _targets(question.extra)
+        for target in teacher_answers(question.extra)
     )
     return tuple(loaded.report.lines()), pairs
-
-
-def _targets(row: object) -> list[dict[str, object]]:
-    """The teacher answers of a row of the data contract: `target_lst`, else `target`; both may be null."""
-    assert isinstance(row, dict)
-    return list(row.get("target_lst") or row.get("target") or [])
 
 
 def _message_conversations(data: SftDataConfig) -> Iterator[tuple[Sequence[Message], str]]:

@@ -2,11 +2,12 @@
 
 `data_source` str · `prompt` [{role, content}] ending with a user turn · `reward_model` {ground_truth, style: rule} ·
 optional `ability` str, `extra_info` {…}, `target_lst` [{role, content, source, quality_score?, logprobs?}] or null,
-`target` [{role, content}] or null. Further columns are kept and not looked at.
+`target` (the same, `source` optional) or null. Further columns are kept and not looked at.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from ampo_registry.types import Message
 from ampo_core.data.rows import Row
 
 ROLES = ("system", "user", "assistant")
+SINGLE_TEACHER = "teacher"
+"""The teacher's name where a row's `target` does not tell it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,16 @@ def check_row(row: Row, file: Path, number: int) -> CheckedRow:
         check.mapping(row, "extra_info")
     check.targets(row)
     return CheckedRow(check.text(row, "data_source"), check.prompt(row), answer, row)
+
+
+def teacher_answers(row: Row) -> list[dict[str, Any]]:
+    """The teacher answers of a checked row: {role, content, source, and what else the row says of them}.
+
+    They stand in `target_lst`, and where that is null or left out in `target`; an empty list is no answer.
+    """
+    if row.get("target_lst") is not None:
+        return [dict(entry) for entry in row["target_lst"]]
+    return [{**entry, "source": entry.get("source") or SINGLE_TEACHER} for entry in row.get("target") or []]
 
 
 def column(row: Row, name: str) -> Any:
@@ -88,18 +101,22 @@ class _Checker:
         return messages
 
     def targets(self, row: Row) -> None:
-        for index, target in enumerate(self._list(row.get("target_lst"), "target_lst")):
-            self._message(target, f"target_lst[{index}]")
-            self.text(target, "source", f"target_lst[{index}].")
-            self._numbers(target, f"target_lst[{index}].")
-        self._messages(row.get("target"), "target")
+        for field in ("target_lst", "target"):
+            for index, target in enumerate(self._list(row.get(field), field)):
+                prefix = f"{field}[{index}]."
+                role = self._message(target, prefix[:-1]).role
+                if role != "assistant":
+                    self.fail(prefix + "role", "assistant", role)
+                if not self.text(target, "source", prefix, "" if field == "target" else None) and field != "target":
+                    self.fail(prefix + "source", "the name of a teacher", "")
+                self._numbers(target, prefix)
 
     def _numbers(self, target: Row, prefix: str) -> None:
         score, logprobs = target.get("quality_score"), target.get("logprobs")
         if score is not None and not _is_number(score):
             self.fail(prefix + "quality_score", "a number or null", score)
-        if logprobs is not None and not (isinstance(logprobs, list) and all(map(_is_number, logprobs))):
-            self.fail(prefix + "logprobs", "a list of numbers or null", logprobs)
+        if logprobs is not None and not (isinstance(logprobs, list) and all(map(_is_finite, logprobs))):
+            self.fail(prefix + "logprobs", "a list of finite numbers or null", logprobs)
 
     def _messages(self, value: object, field: str) -> tuple[Message, ...]:
         return tuple(self._message(turn, f"{field}[{index}]") for index, turn in enumerate(self._list(value, field)))
@@ -122,3 +139,7 @@ class _Checker:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

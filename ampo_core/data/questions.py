@@ -13,11 +13,13 @@ from ampo_registry.errors import ConfigError, DataError
 from ampo_registry.types import Message, Question
 
 from ampo_core.data.contract import CheckedRow, check_row, column
-from ampo_core.data.report import FileReport, LoadReport, RefusedTruth
+from ampo_core.data.repeats import SharedAnswers
+from ampo_core.data.report import FileReport, LoadReport, RowTruth, TruthCheck
 from ampo_core.data.rows import Row, file_hash, read_rows
 from ampo_core.tokens import PromptTokenizer
 
 Scalar = str | int | float | bool
+CheckTruths = Callable[[Sequence[str]], Sequence[TruthCheck]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ def load_questions(
     max_prompt_tokens: int,
     overlong_prompts: Literal["drop", "cut"],
     system_prompt: str,
-    check_truth: Callable[[str], str | None],
+    check_truths: CheckTruths | None,
     where: Mapping[str, Scalar] | None = None,
     distinct: bool = False,
     limit: int | None = None,
@@ -43,9 +45,10 @@ def load_questions(
     """The questions of `paths` (Parquet, JSONL) under the data contract.
 
     `where` keeps rows whose columns (dots reach inside) have these values; `system_prompt` is "keep" or a text
-    that takes the place of every row's own; a row whose ground truth `check_truth` gives a reason against is left
-    out; a prompt longer than `max_prompt_tokens` is dropped, or cut to its last tokens; `distinct` keeps the first
-    of each uid; `limit` the first so many questions. Everything left out is counted in the report.
+    that takes the place of every row's own; `check_truths` says of each of many ground truths whether its rows are
+    left out or listed, and None accepts all; a prompt longer than `max_prompt_tokens` is dropped, or cut to its
+    last tokens; `distinct` keeps the first of each uid; `limit` the first so many questions. Rows of one uid share
+    their teacher answers (`SharedAnswers`). Everything left out is counted in the report.
     Raises DataError for a missing, empty or malformed file and if no question is left.
     """
     loader = _Loader(
@@ -53,7 +56,7 @@ def load_questions(
         max_prompt_tokens=max_prompt_tokens,
         cut=overlong_prompts == "cut",
         system_prompt=None if system_prompt == "keep" else system_prompt,
-        check_truth=check_truth,
+        check_truths=check_truths,
         where=dict(where or {}),
         distinct=distinct,
         limit=limit,
@@ -69,6 +72,17 @@ def question_uid(messages: Sequence[Message], answer: str) -> str:
     return hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A checked row, where it stands, and the question that it asks."""
+
+    row: CheckedRow
+    path: Path
+    number: int
+    messages: tuple[Message, ...]
+    uid: str
+
+
 @dataclass(slots=True)
 class _Loader:
     """One load in progress: the options, the questions so far, the counts."""
@@ -77,15 +91,17 @@ class _Loader:
     max_prompt_tokens: int
     cut: bool
     system_prompt: str | None
-    check_truth: Callable[[str], str | None]
+    check_truths: CheckTruths | None
     where: dict[str, Scalar]
     distinct: bool
     limit: int | None
     questions: list[Question] = field(default_factory=list)
     files: list[FileReport] = field(default_factory=list)
-    refused: list[RefusedTruth] = field(default_factory=list)
+    refused: list[RowTruth] = field(default_factory=list)
+    listed: list[RowTruth] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
-    verdicts: dict[str, str | None] = field(default_factory=dict)
+    truths: dict[str, TruthCheck] = field(default_factory=dict)
+    answers: SharedAnswers = field(default_factory=SharedAnswers)
     selected: int = 0
     repeats_dropped: int = 0
     overlong_dropped: int = 0
@@ -94,13 +110,15 @@ class _Loader:
 
     def load(self, path: Path) -> None:
         rows, before = 0, len(self.questions)
+        placed: list[_Placed] = []
         for number, row in read_rows(path):
             rows += 1
             if self._matches(row, path, number):
-                self.selected += 1
-                self._add(check_row(row, path, number), path, number)
+                placed.append(self._place(check_row(row, path, number), path, number))
         if rows == 0:
             raise DataError(f"{path}: the file holds no row")
+        self.selected += len(placed)
+        self._add_all(placed)
         self.files.append(FileReport(str(path), file_hash(path), rows, len(self.questions) - before))
 
     def finish(self) -> LoadedQuestions:
@@ -112,15 +130,17 @@ class _Loader:
             distinct=len(self.seen),
             duplicates=len(self.questions) - len(self.seen),
             repeats_dropped=self.repeats_dropped,
+            repeats_differing=self.answers.differing,
             overlong_dropped=self.overlong_dropped,
             overlong_cut=self.overlong_cut,
             beyond_limit=self.beyond_limit,
             refused=tuple(self.refused),
+            listed=tuple(self.listed),
         )
         if not self.questions:
             condition = f"; where: {self.where}" if self.where else ""
             raise DataError("no question is left" + condition + "\n" + "\n".join(report.lines()[:6]))
-        return LoadedQuestions(tuple(self.questions), report)
+        return LoadedQuestions(tuple(map(self.answers.share, self.questions)), report)
 
     def _matches(self, row: Row, path: Path, number: int) -> bool:
         try:
@@ -134,21 +154,38 @@ class _Loader:
             for value, wanted in zip(found, self.where.values(), strict=True)
         )
 
-    def _add(self, row: CheckedRow, path: Path, number: int) -> None:
-        if row.answer not in self.verdicts:
-            self.verdicts[row.answer] = self.check_truth(row.answer)
-        reason = self.verdicts[row.answer]
-        if reason is not None:
-            self.refused.append(RefusedTruth(str(path), number, row.answer, reason))
-            return
+    def _place(self, row: CheckedRow, path: Path, number: int) -> _Placed:
         messages = self._messages(row)
-        uid = question_uid(messages, row.answer)
-        if self.distinct and uid in self.seen:
+        return _Placed(row, path, number, messages, question_uid(messages, row.answer))
+
+    def _add_all(self, rows: Sequence[_Placed]) -> None:
+        # All ground truths go to the verifier at once; with a limit no more of them than there is room for.
+        done = 0
+        while done < len(rows):
+            room = len(rows) if self.limit is None else self.limit - len(self.questions)
+            part = rows[done : done + room] if room > 0 else rows[done:]
+            if room > 0:
+                self._check_truths(part)
+            for row in part:
+                self._add(row, full=room <= 0)
+            done += len(part)
+
+    def _check_truths(self, rows: Sequence[_Placed]) -> None:
+        new = list(dict.fromkeys(placed.row.answer for placed in rows if placed.row.answer not in self.truths))
+        if new:
+            checks = [TruthCheck()] * len(new) if self.check_truths is None else self.check_truths(new)
+            self.truths.update(zip(new, checks, strict=True))
+
+    def _add(self, placed: _Placed, *, full: bool) -> None:
+        if self.distinct and placed.uid in self.seen:
             self.repeats_dropped += 1
-        elif self.limit is not None and len(self.questions) >= self.limit:
+            self.answers.add(placed.uid, placed.row.raw)
+        elif full:
             self.beyond_limit += 1
+        elif (reason := self.truths[placed.row.answer].refused) is not None:
+            self.refused.append(_row_truth(placed, reason))
         else:
-            self._tokenise(row, messages, uid, f"{path}, row {number}")
+            self._tokenise(placed)
 
     def _messages(self, row: CheckedRow) -> tuple[Message, ...]:
         if self.system_prompt is None:
@@ -156,16 +193,24 @@ class _Loader:
         rest = row.messages[1:] if row.messages[0].role == "system" else row.messages
         return (Message("system", self.system_prompt), *rest)
 
-    def _tokenise(self, row: CheckedRow, messages: tuple[Message, ...], uid: str, place: str) -> None:
+    def _tokenise(self, placed: _Placed) -> None:
+        row = placed.row
         try:
-            ids = self.tokenizer.prompt_ids(messages)
+            ids = self.tokenizer.prompt_ids(placed.messages)
         except ConfigError as error:
-            raise DataError(f"{place}: {error}") from error
+            raise DataError(f"{placed.path}, row {placed.number}: {error}") from error
         if len(ids) > self.max_prompt_tokens:
             if not self.cut:
                 self.overlong_dropped += 1
                 return
             self.overlong_cut += 1
             ids = ids[-self.max_prompt_tokens :]
-        self.seen.add(uid)
-        self.questions.append(Question(uid, messages, tuple(ids), row.answer, row.source, row.raw))
+        self.seen.add(placed.uid)
+        self.answers.add(placed.uid, row.raw)
+        self.questions.append(Question(placed.uid, placed.messages, tuple(ids), row.answer, row.source, row.raw))
+        if (reason := self.truths[row.answer].listed) is not None:
+            self.listed.append(_row_truth(placed, reason))
+
+
+def _row_truth(placed: _Placed, reason: str) -> RowTruth:
+    return RowTruth(str(placed.path), placed.number, placed.row.answer, reason)

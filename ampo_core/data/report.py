@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 SHOWN = 50
@@ -18,8 +19,17 @@ class FileReport:
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedTruth:
-    """A row left out because no response could be verified against its ground truth."""
+class TruthCheck:
+    """What a reward says of a ground truth: why no response could be verified against it (`refused`), or why a
+    verdict against it may be unreliable (`listed`). Neither: it is fine."""
+
+    refused: str | None = None
+    listed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowTruth:
+    """The ground truth of a row that was left out because of it, or was kept and listed, and the reason."""
 
     file: str
     row: int
@@ -33,7 +43,9 @@ class LoadReport:
 
     selected = questions + refused truths + repeats_dropped + overlong_dropped + beyond_limit. `distinct` counts
     the different questions among `questions`, and `duplicates` the others (0 where `distinct` was asked for);
-    `overlong_cut` are questions whose prompt lost its first tokens.
+    `repeats_differing` are rows that repeat a question with other teacher answers than its first row has;
+    `overlong_cut` are questions whose prompt lost its first tokens; `listed` are questions kept although verdicts
+    against their ground truth may be unreliable.
     """
 
     files: tuple[FileReport, ...]
@@ -43,28 +55,34 @@ class LoadReport:
     distinct: int
     duplicates: int
     repeats_dropped: int
+    repeats_differing: int
     overlong_dropped: int
     overlong_cut: int
     beyond_limit: int
-    refused: tuple[RefusedTruth, ...]
+    refused: tuple[RowTruth, ...]
+    listed: tuple[RowTruth, ...]
 
     def lines(self) -> list[str]:
-        """The report for a person: a line of counts, then one for each refused ground truth, at most SHOWN."""
+        """The report for a person: a line of counts, then one for each refused ground truth and one for each
+        listed one, at most SHOWN of either."""
         counts = {
             "distinct": self.distinct,
             "repeats left out": self.repeats_dropped,
+            "repeats with other teacher answers": self.repeats_differing,
             "left out, prompt too long": self.overlong_dropped,
             "prompts cut": self.overlong_cut,
             "beyond the limit": self.beyond_limit,
             "left out, ground truth refused": len(self.refused),
+            "kept, ground truth listed": len(self.listed),
         }
         shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
         names = ", ".join(file.path for file in self.files)
         selected = f" ({self.selected} selected)" if self.selected != self.rows else ""
         head = f"{names}: {self.rows} rows{selected}, {self.questions} questions: {shown}"
-        refused = [
-            f"{found.file}, row {found.row}: ground truth {found.truth!r} refused: {found.reason}"
-            for found in self.refused[:SHOWN]
-        ]
-        rest = len(self.refused) - len(refused)
-        return [head, *refused, *([f"and {rest} more rows with a refused ground truth"] if rest else [])]
+        return [head, *_truth_lines(self.refused, "refused"), *_truth_lines(self.listed, "listed")]
+
+
+def _truth_lines(truths: Sequence[RowTruth], what: str) -> list[str]:
+    shown = [f"{row.file}, row {row.row}: ground truth {row.truth!r} {what}: {row.reason}" for row in truths[:SHOWN]]
+    rest = len(truths) - len(shown)
+    return [*shown, *([f"and {rest} more rows with a {what} ground truth"] if rest else [])]

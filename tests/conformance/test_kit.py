@@ -339,6 +339,9 @@ class Equal(RewardSpec):
     def check_truth(self, answer: str) -> str | None:
         return None if answer or self.fault == "empty truth" else "it is empty"
 
+    def note_truth(self, answer: str) -> str | None:
+        return "" if self.fault == "empty note" else None
+
 
 @pytest.mark.parametrize(
     ("fault", "rule"),
@@ -349,6 +352,7 @@ class Equal(RewardSpec):
         ("large", "must lie in 0.0..1.0"),
         ("error", "timeouts and errors must not occur"),
         ("empty truth", "an empty truth must be refused"),
+        ("empty note", "must give a reason or None"),
     ],
 )
 def test_reward_rules(fault: str, rule: str) -> None:

@@ -22,7 +22,7 @@ def example():
 def test_example_row_loads(example, prompt_tokenizer, tmp_path):
     file = tmp_path / "train.jsonl"
     file.write_text(json.dumps(example) + "\n")
-    (question,) = load_questions([file], prompt_tokenizer, check_truth=lambda truth: None, **OPTIONS).questions
+    (question,) = load_questions([file], prompt_tokenizer, check_truths=None, **OPTIONS).questions
     assert question.answer == "7"
     assert [target["source"] for target in question.extra["target_lst"]] == ["teacher-a", "teacher-b"]
 
@@ -32,5 +32,5 @@ def test_quoted_error_is_the_real_one(example, prompt_tokenizer, tmp_path):
     broken = {**example, "reward_model": {"style": "rule"}}
     file.write_text(json.dumps(example) + "\n" + json.dumps(broken) + "\n")
     with pytest.raises(DataError) as raised:
-        load_questions([file], prompt_tokenizer, check_truth=lambda truth: None, **OPTIONS)
+        load_questions([file], prompt_tokenizer, check_truths=None, **OPTIONS)
     assert str(raised.value).replace(str(tmp_path), "data") in PAGE

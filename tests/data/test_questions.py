@@ -7,9 +7,12 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ampo_registry import DataError, Message
+from ampo_plugins.teacher_pools.dataset import Dataset
+from ampo_registry import DataError, Message, Question
 
+from ampo_core.data.contract import teacher_answers
 from ampo_core.data.questions import load_questions, question_uid
+from ampo_core.data.report import TruthCheck
 
 ROW = {
     "data_source": "math",
@@ -40,6 +43,13 @@ def asking(text, **changes):
     return row(prompt=[{"role": "user", "content": text}], **changes)
 
 
+def check_truths(truths):
+    """Refuses empty ground truths and lists those in letters."""
+    return [
+        TruthCheck(None if truth else "it is empty", "it is a word" if truth.isalpha() else None) for truth in truths
+    ]
+
+
 @pytest.fixture
 def load(tmp_path, prompt_tokenizer):
     def run(*rows, path=None, **options):
@@ -50,7 +60,7 @@ def load(tmp_path, prompt_tokenizer):
             "max_prompt_tokens": 200,
             "overlong_prompts": "drop",
             "system_prompt": "keep",
-            "check_truth": lambda truth: None if truth else "it is empty",
+            "check_truths": check_truths,
         }
         return load_questions([file], prompt_tokenizer, **{**defaults, **options})
 
@@ -82,7 +92,7 @@ def test_uid_is_of_messages_and_answer_only(load):
 
 
 def test_parquet_and_jsonl_give_the_same(load, tmp_path):
-    rows = [ROW, asking("1 + 1"), row(target_lst=None)]
+    rows = [ROW, asking("1 + 1"), asking("2 + 1", target_lst=None)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
     from_parquet, from_jsonl = load(path=tmp_path / "rows.parquet"), load(*rows)
     assert from_parquet.questions == from_jsonl.questions
@@ -112,8 +122,13 @@ def test_parquet_and_jsonl_give_the_same(load, tmp_path):
         (row(target_lst__0__source=...), r"target_lst\[0\]\.source must be text"),
         (row(target_lst__0__content=1), r"target_lst\[0\]\.content must be text"),
         (row(target_lst__0__quality_score="high"), r"target_lst\[0\]\.quality_score must be a number"),
-        (row(target_lst__0__logprobs=[0.1, None]), r"target_lst\[0\]\.logprobs must be a list of numbers"),
+        (row(target_lst__0__logprobs=[0.1, None]), r"target_lst\[0\]\.logprobs must be a list of finite numbers"),
+        (row(target_lst__0__logprobs=[0.1, float("nan")]), r"target_lst\[0\]\.logprobs must be a list of finite"),
+        (row(target_lst__0__source=""), r"target_lst\[0\]\.source must be the name of a teacher; found ''"),
+        (row(target_lst__0__role="user"), r"target_lst\[0\]\.role must be assistant; found 'user'"),
         (row(target={"role": "assistant"}), r"target must be a list"),
+        (row(target=[{"role": "user", "content": "7"}]), r"target\[0\]\.role must be assistant; found 'user'"),
+        (row(target=[{"role": "assistant", "content": "7", "source": 3}]), r"target\[0\]\.source must be text"),
     ],
 )
 def test_malformed_row_is_named(load, bad, message):
@@ -179,6 +194,121 @@ def test_a_long_list_of_refused_truths_is_counted_not_printed(load):
     assert report.lines()[-1] == "and 10 more rows with a refused ground truth"
 
 
+def test_listed_truths_are_kept_and_reported_with_rows_and_reason(load, tmp_path):
+    report = load(ROW, asking("capital?", reward_model__ground_truth="Rome")).report
+    assert (report.questions, report.refused) == (2, ())
+    (listed,) = report.listed
+    assert (listed.file, listed.row, listed.truth) == (str(tmp_path / "rows.jsonl"), 2, "Rome")
+    head, line = report.lines()
+    assert head.endswith("2 questions: 2 distinct, 1 kept, ground truth listed")
+    assert line.endswith("row 2: ground truth 'Rome' listed: it is a word")
+    assert counts_add_up(report)
+
+
+def test_truths_are_checked_together_each_once_and_none_beyond_the_limit(load):
+    asked = []
+
+    def check(truths):
+        asked.append(list(truths))
+        return check_truths(truths)
+
+    rows = [asking(str(i), reward_model__ground_truth=truth) for i, truth in enumerate(["1", "2", "1", "", "3", ""])]
+    assert len(load(*rows, check_truths=check).questions) == 4
+    assert asked == [["1", "2", "", "3"]]
+    asked.clear()
+    limited = load(*rows, check_truths=check, limit=3).report
+    assert asked == [["1", "2"]]
+    assert (limited.questions, limited.beyond_limit, limited.refused) == (3, 3, ())
+    asked.clear()
+    last = load(*rows[2:], check_truths=check, limit=2).report
+    assert asked == [["1", ""], ["3"]]
+    assert (last.questions, last.beyond_limit, len(last.refused)) == (2, 1, 1)
+    assert counts_add_up(limited)
+    assert counts_add_up(last)
+
+
+def targets(*pairs):
+    return [{"role": "assistant", "content": text, "source": name} for name, text in pairs]
+
+
+def offered(question):
+    return [(answer["source"], answer["content"]) for answer in teacher_answers(question.extra)]
+
+
+def test_rows_of_one_question_share_their_teacher_answers(load):
+    found = load(
+        row(target_lst=targets(("A", "7"), ("B", "seven"))),
+        row(target_lst=None, target=[{"role": "assistant", "content": "7."}], extra_info__index=6),
+        asking("other", target_lst=targets(("A", "no"))),
+        row(target_lst=targets(("C", "7"), ("A", "7"))),
+        row(target_lst=targets(("B", "seven"), ("A", "7"))),
+    )
+    union = [("A", "7"), ("B", "seven"), ("teacher", "7."), ("C", "7")]
+    assert [offered(question) for question in found.questions] == [union, union, [("A", "no")], union, union]
+    assert [q.extra["extra_info"]["index"] for q in found.questions] == [5, 6, 5, 5, 5]
+    assert found.report.repeats_differing == 2
+    assert "2 repeats with other teacher answers" in found.report.lines()[0]
+    for answer in Dataset().answers(found.questions[1]):
+        assert (answer.teacher, answer.text) in union
+
+
+def test_a_repeat_that_is_left_out_leaves_its_teacher_answers(load):
+    found = load(row(target_lst=targets(("A", "7"))), row(target_lst=targets(("B", "7"))), distinct=True)
+    assert [offered(question) for question in found.questions] == [[("A", "7"), ("B", "7")]]
+    assert (found.report.repeats_dropped, found.report.repeats_differing) == (1, 1)
+    assert counts_add_up(found.report)
+
+
+def test_equal_repeats_keep_their_rows_as_they_are(load):
+    found = load(ROW, row(extra_info__index=6))
+    assert [question.extra for question in found.questions] == [ROW, row(extra_info__index=6)]
+    assert found.report.repeats_differing == 0
+
+
+A, B, UNNAMED = targets(("A", "1"))[0], targets(("B", "2"))[0], {"role": "assistant", "content": "3"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({}, []),
+        ({"target_lst": None}, []),
+        ({"target_lst": []}, []),
+        ({"target_lst": [A, B]}, [("A", "1"), ("B", "2")]),
+        ({"target_lst": [A], "target": [UNNAMED]}, [("A", "1")]),
+        ({"target_lst": [], "target": [UNNAMED]}, []),
+        ({"target_lst": None, "target": [UNNAMED]}, [("teacher", "3")]),
+        ({"target": [UNNAMED]}, [("teacher", "3")]),
+        ({"target": [A]}, [("A", "1")]),
+        ({"target": [{**UNNAMED, "source": None}, {**B, "source": ""}]}, [("teacher", "3"), ("teacher", "2")]),
+        ({"target": None}, []),
+        ({"target": []}, []),
+        ({"target_lst": [UNNAMED]}, None),
+        ({"target_lst": [{**A, "source": ""}]}, None),
+        ({"target_lst": [{**A, "role": "user"}]}, None),
+        ({"target_lst": [{"content": "1", "source": "A"}]}, None),
+        ({"target_lst": [{**A, "content": None}]}, None),
+        ({"target_lst": [{**A, "quality_score": "high"}]}, None),
+        ({"target_lst": [{**A, "logprobs": [float("nan")]}]}, None),
+        ({"target": [{**A, "role": "system"}]}, None),
+        ({"target": [{**A, "source": 3}]}, None),
+        ({"target": [{**A, "logprobs": "x"}]}, None),
+        ({"target": UNNAMED}, None),
+    ],
+)
+def test_core_and_dataset_pool_read_the_same_teacher_answers(load, columns, expected):
+    """`expected` are (teacher, text) pairs, None a refusal."""
+    made = {**row(target_lst=...), **columns}
+    question = Question("uid", (), (), "7", "math", made)
+    if expected is None:
+        for read in (lambda: load(made), lambda: Dataset().answers(question)):
+            with pytest.raises(DataError, match="target"):
+                read()
+    else:
+        assert offered(load(made).questions[0]) == expected
+        assert [(answer.teacher, answer.text) for answer in Dataset().answers(question)] == expected
+
+
 def test_nothing_left_says_why(load):
     with pytest.raises(DataError, match=r"(?s)no question is left.*row 1: ground truth '' refused"):
         load(row(reward_model__ground_truth=""))
@@ -239,7 +369,7 @@ def test_report_of_files(prompt_tokenizer, tmp_path):
         max_prompt_tokens=200,
         overlong_prompts="drop",
         system_prompt="keep",
-        check_truth=lambda truth: None,
+        check_truths=None,
     )
     assert [(file.rows, file.questions) for file in found.report.files] == [(2, 2), (1, 1)]
     assert found.report.files[0].sha256 == hashlib.sha256((tmp_path / "a.jsonl").read_bytes()).hexdigest()

@@ -29,11 +29,15 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def loaded(golden, tokenizer, tmp_path_factory):
     rows = golden("dataset")["rows"]
-    file = tmp_path_factory.mktemp("dataset") / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
+    folder = tmp_path_factory.mktemp("dataset")
     options = {"max_prompt_tokens": 48, "overlong_prompts": "drop", "system_prompt": "keep"}
-    found = load_questions([file], tokenizer, check_truth=lambda truth: None, **options)
-    return dict(zip(rows, found.questions, strict=True))
+    questions = {}
+    for index, (name, row) in enumerate(rows.items()):
+        # A file each: all of them ask the same, and the rows of one file would share their answers.
+        file = folder / f"{index}.jsonl"
+        file.write_text(json.dumps(row) + "\n")
+        (questions[name],) = load_questions([file], tokenizer, check_truths=None, **options).questions
+    return questions
 
 
 def test_every_row_loads_the_null_one_too(loaded, golden):

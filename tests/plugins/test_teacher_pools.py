@@ -91,6 +91,7 @@ def test_recorded_log_probs_travel_with_the_answer() -> None:
         ({"target_lst": [entry("A", role="user")]}, r"role must be assistant; found 'user'"),
         ({"target_lst": [entry("A", logprobs=[-1.0, math.nan])]}, r"logprobs must be finite"),
         ({"target_lst": [entry("A", logprobs="x")]}, r"logprobs must be a list"),
+        ({"target_lst": [{"content": "x", "source": "A"}]}, "role must be assistant; found nothing"),
         ({"target": {"content": "x"}}, r"target must be a list"),
     ],
 )

@@ -27,6 +27,9 @@ class Hostile(RewardSpec):
             raise ValueError("bad truth")
         return None if answer else "empty"
 
+    def note_truth(self, answer):
+        return "it is odd" if answer == "odd" else None
+
     def canaries(self):
         return ((GradeRequest("yes", "yes"), not self.broken_canary), (GradeRequest("no", "yes"), False))
 

@@ -13,6 +13,7 @@ from ampo_plugins.rewards.math_verify import MathVerify
 from ampo_registry import ConfigError, GradeRequest, RunError
 from hostile_reward import Hostile
 
+from ampo_core.data.report import TruthCheck
 from ampo_core.grading import GradeCounts, Grader
 from ampo_core.grading_pool import worker_count
 
@@ -90,11 +91,21 @@ def test_failures_are_tried_again_not_remembered(grader):
     assert grader.take_counts() == GradeCounts(graded=3, errors=3)
 
 
-def test_check_truth_runs_in_a_worker(grader):
-    assert grader.check_truth("5") is None
-    assert grader.check_truth("") == "empty"
-    assert grader.check_truth("raise") == "checking it failed: ValueError: bad truth"
-    assert grader.check_truth("sleep") == "checking it failed: no verdict within 1 s"
+def test_truths_are_checked_in_the_workers(grader):
+    assert grader.check_truths(["5", "", "raise", "odd"]) == [
+        TruthCheck(),
+        TruthCheck(refused="empty"),
+        TruthCheck(refused="checking it failed: ValueError: bad truth"),
+        TruthCheck(listed="it is odd"),
+    ]
+    assert grader.check_truths([]) == []
+
+
+def test_truths_that_hang_are_refused_side_by_side(grader):
+    started = time.monotonic()
+    hanging = TruthCheck(refused="checking it failed: no verdict within 1 s")
+    assert grader.check_truths(["sleep", "5", "sleep"]) == [hanging, TruthCheck(), hanging]
+    assert time.monotonic() - started < 20  # and not two minutes
 
 
 def test_killed_idle_workers_are_replaced(grader):

@@ -73,18 +73,19 @@ def test_format_weight():
         ("\\left( 3, \\frac{\\pi}{2} \\right)", None),
         ("", "it is empty"),
         (" \n", "it is empty"),
-        ("-1./3", "only as a string"),
-        ("E_{1},E_{2}", "only as a string"),
     ],
 )
 def test_check_truth(truth, reason):
-    found = MathVerify().check_truth(truth)
-    assert found is None if reason is None else reason in found
+    assert MathVerify().check_truth(truth) == reason
 
 
-def test_string_truths_may_be_accepted():
-    assert MathVerify(string_truths="accept").check_truth("-1./3") is None
-    assert MathVerify(string_truths="accept").check_truth("") == "it is empty"
+@pytest.mark.parametrize("truth", ["-1./3", "E_{1},E_{2}"])
+def test_truths_that_are_only_strings_are_listed_or_refused(truth):
+    assert MathVerify().check_truth(truth) is None
+    assert "only as a string" in MathVerify().note_truth(truth)
+    assert "only as a string" in MathVerify(string_truths="refuse").check_truth(truth)
+    assert verdict(f"<answer> {truth} </answer>", truth).correct
+    assert MathVerify(string_truths="refuse").check_truth("42") is MathVerify().note_truth("42") is None
 
 
 def test_canaries_hold():

@@ -24,6 +24,7 @@ from ampo_registry import (
 
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.questions import load_questions
+from ampo_core.data.report import TruthCheck
 from ampo_core.grading import Grader
 from ampo_core.prepare import check_truths, grade_pool, run, summarise, write_data
 from ampo_core.tokens import load_tokenizer
@@ -49,8 +50,8 @@ class InProcess:
         slow = Grade(0.0, False, True, status="timeout")
         return [slow if "TIMEOUT" in r.text else grade for r, grade in zip(requests, grades, strict=True)]
 
-    def check_truth(self, answer: str) -> str | None:
-        return Exact().check_truth(answer)
+    def check_truths(self, answers: Sequence[str]) -> list[TruthCheck]:
+        return [TruthCheck(refused=Exact().check_truth(answer)) for answer in answers]
 
 
 def question(text: str, answer: str, **answers: str | list[str]) -> TaskQuestion:
@@ -160,7 +161,7 @@ def test_what_is_written_loads_and_every_kept_answer_is_correct(prepared: Path) 
             max_prompt_tokens=64,
             overlong_prompts="drop",
             system_prompt="keep",
-            check_truth=grader.check_truth,
+            check_truths=grader.check_truths,
         )
         requests = [
             GradeRequest(target["content"], question.answer)

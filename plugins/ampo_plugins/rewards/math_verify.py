@@ -7,20 +7,25 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from ampo_registry import Grade, GradeRequest, RewardSpec
+from pydantic import Field
 
 from ampo_plugins.rewards.answer_tags import tagged_answer
+
+STRING_ONLY = "Math-Verify parses it only as a string, so another way to write it counts as wrong"
 
 
 class MathVerify(RewardSpec):
     """Correct iff the answer equals the ground truth as mathematics (Eq. 8).
 
     The answer is the content of the last `<answer>…</answer>`, else the whole text. `string_truths` says what
-    happens to a ground truth that Math-Verify can only compare letter by letter: its question is left out and
-    reported, or kept.
+    happens to a ground truth that Math-Verify can only compare letter by letter: its question is kept and listed,
+    or left out.
     """
 
     type: Literal["math_verify"] = "math_verify"
-    string_truths: Literal["refuse", "accept"] = "refuse"
+    string_truths: Literal["accept", "refuse"] = Field(
+        default="accept", description="a ground truth that parses only as a string: keep and list it, or leave it out"
+    )
 
     def grade(self, requests: Sequence[GradeRequest]) -> list[Grade]:
         return [
@@ -34,9 +39,10 @@ class MathVerify(RewardSpec):
         parsed = _parse(_boxed(answer))
         if not parsed:
             return "Math-Verify cannot parse it"
-        if self.string_truths == "refuse" and all(isinstance(value, str) for value in parsed):
-            return "Math-Verify parses it only as a string, so no other way to write it would be correct"
-        return None
+        return STRING_ONLY if self.string_truths == "refuse" and _string_only(parsed) else None
+
+    def note_truth(self, answer: str) -> str | None:
+        return STRING_ONLY if _string_only(_parse(_boxed(answer))) else None
 
     def canaries(self) -> Sequence[tuple[GradeRequest, bool]]:
         return (
@@ -53,6 +59,10 @@ def answers_equal(text: str, truth: str) -> bool:
     answer = _parse(text if tagged is None else _boxed(tagged))
     # Math-Verify's own timeouts rest on signal.alarm; the core's workers have the deadline.
     return bool(verify(_parse(_boxed(truth)), answer, timeout_seconds=None))
+
+
+def _string_only(parsed: Sequence[object]) -> bool:
+    return all(isinstance(value, str) for value in parsed)
 
 
 def _boxed(content: str) -> str:

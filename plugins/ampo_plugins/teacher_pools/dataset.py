@@ -15,9 +15,9 @@ SINGLE_TEACHER = "teacher"
 
 
 class Dataset(TeacherPoolSpec):
-    """Read `target_lst` (several teachers) or else `target` (one) of a question's row.
+    """Read `target_lst` (several teachers) or, where that is null or left out, `target` (one) of a question's row.
 
-    A row may hold no answer at all. `teachers` keeps some of them: a composition of the pool.
+    A row may hold no answer at all; an empty list is none. `teachers` keeps some: a composition of the pool.
     """
 
     type: Literal["dataset"] = "dataset"
@@ -69,7 +69,7 @@ def _list(question: Question, field: str) -> list[tuple[int, object]]:
 def _answer(entry: object, question: Question, field: str, unnamed: str | None = None) -> TeacherAnswer:
     if not isinstance(entry, Mapping):
         _fail(question, field, "{role, content, source, quality_score}", entry)
-    role, text, teacher = entry.get("role", "assistant"), entry.get("content"), entry.get("source") or unnamed
+    role, text, teacher = entry.get("role"), entry.get("content"), entry.get("source") or unnamed
     if role != "assistant":
         _fail(question, f"{field}.role", "assistant", role)
     if not isinstance(text, str):

@@ -31,6 +31,9 @@ def check_reward(
     requests = [GradeRequest(text, truth, source) for text in texts]
     rule(component.check_truth(truth) is None, f"the truth {truth!r} must be accepted", component.check_truth(truth))
     rule(bool(component.check_truth("")), "an empty truth must be refused with a reason")
+    for answer in (truth, wrong):
+        note = spec.note_truth(answer)
+        rule(note is None or bool(note), "note_truth() must give a reason or None", note)
     rule(component.grade([]) == [], "no requests must give no grades")
     grades, again = twice(component.grade, requests)
     rule(len(grades) == len(requests), "there must be one grade for each request", len(grades))
