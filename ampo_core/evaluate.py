@@ -6,29 +6,27 @@ set, question, sample) and on nothing else, so that all models of a job answer w
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ampo_registry.protocols import RolloutEngine, RunContext, Tracker
+from ampo_registry.protocols import RolloutEngine
 from ampo_registry.specs import RolloutSpec
 from ampo_registry.types import Grade, GradeRequest, Question, Rollout, RolloutRequest, SamplingOptions
 
-from ampo_core.compare import Comparison, compare, print_table
+from ampo_core.compare import compare
 from ampo_core.config.jobs import EvaluateDataConfig, EvaluateJob
-from ampo_core.config.tree import DataConfig, EvaluationConfig, EvaluationSet, ModelConfig
-from ampo_core.curves import check_runs, draw_curves, read_run
+from ampo_core.config.tree import DataConfig, EvaluationSet, HeldOutConfig, ModelConfig, SampledModel
+from ampo_core.curves import check_runs
 from ampo_core.data.questions import load_questions
 from ampo_core.data.report import LoadReport
 from ampo_core.data.seeds import derive_seed
 from ampo_core.environment import Environment
+from ampo_core.evaluate_output import EvaluationOutput
 from ampo_core.grading import Grader
-from ampo_core.manifest import build_manifest
-from ampo_core.results import MACRO_METRIC, Evaluation, SetResult
-from ampo_core.runfolder import RunFolder, write_atomically
+from ampo_core.results import Evaluation, SetResult
 from ampo_core.tokens import PromptTokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ class HeldOutSet:
 
 
 @contextmanager
-def set_graders(evaluation: EvaluationConfig, grader: Grader) -> Iterator[dict[str, Grader]]:
+def set_graders(evaluation: HeldOutConfig, grader: Grader) -> Iterator[dict[str, Grader]]:
     """A grader for each set: `grader`, or one of its own where the set names a reward; equal rewards share one."""
     with ExitStack() as stack:
         graders: dict[str, Grader] = {}
@@ -62,7 +60,7 @@ def set_graders(evaluation: EvaluationConfig, grader: Grader) -> Iterator[dict[s
 
 
 def load_sets(
-    evaluation: EvaluationConfig,
+    evaluation: HeldOutConfig,
     data: DataConfig | EvaluateDataConfig,
     tokenizer: PromptTokenizer,
     graders: Mapping[str, Grader],
@@ -88,7 +86,7 @@ def load_sets(
     return loaded
 
 
-def sampling_options(evaluation: EvaluationConfig, rollout: RolloutSpec, tokenizer: PromptTokenizer) -> SamplingOptions:
+def sampling_options(evaluation: HeldOutConfig, rollout: RolloutSpec, tokenizer: PromptTokenizer) -> SamplingOptions:
     """How held-out questions are sampled."""
     return SamplingOptions(
         temperature=evaluation.temperature,
@@ -107,11 +105,12 @@ def evaluate_sets(
     run_seed: int,
     step: int,
     ranks: Ranks,
+    done: Callable[[SetResult], None] | None = None,
 ) -> Evaluation:
     """Sample and grade every set; a collective call, in which each rank does its share and all get the whole.
 
     The engine is woken before and put to sleep after. Counts of timeouts and errors are the evaluation's own: they
-    are taken out of the graders afterwards.
+    are taken out of the graders afterwards. `done` is told each set as soon as it is graded.
     """
     results = []
     engine.wake()
@@ -132,6 +131,8 @@ def evaluate_sets(
                 pass_at=tuple(item.config.pass_at),
             )
         )
+        if done is not None:
+            done(results[-1])
     engine.sleep()
     return Evaluation(tuple(results))
 
@@ -162,9 +163,13 @@ class Candidate:
     """A model of an evaluate job, with the sets in its own tokens."""
 
     name: str
-    model: ModelConfig
+    model: SampledModel
     tokenizer: PromptTokenizer
     sets: list[HeldOutSet]
+
+    def lines(self) -> list[str]:
+        """What was read, for a person."""
+        return [f"{self.name}, {item.name}: {line}" for item in self.sets for line in item.report.lines()]
 
 
 def run(job: EvaluateJob, environment: Environment) -> Path:
@@ -181,10 +186,13 @@ def run(job: EvaluateJob, environment: Environment) -> Path:
         grader = stack.enter_context(Grader(job.reward))
         graders = stack.enter_context(set_graders(job.evaluation, grader))
         candidates = [_candidate(name, model, job, graders, environment) for name, model in job.models.items()]
-        output = _Output.open(job, environment, candidates, stack) if ranks.rank == 0 else None
+        output = EvaluationOutput.open(job, environment, stack) if ranks.rank == 0 else None
+        if output is not None:
+            output.say(*(line for candidate in candidates for line in candidate.lines()))
         evaluations = {}
         for candidate in candidates:
-            evaluations[candidate.name] = _evaluate(candidate, job, environment, graders, ranks)
+            done = None if output is None else output.progress_of(candidate.name)
+            evaluations[candidate.name] = _evaluate(candidate, job, environment, graders, ranks, done)
             if output is not None:
                 output.record(candidate.name, evaluations[candidate.name])
     if output is not None:
@@ -193,87 +201,30 @@ def run(job: EvaluateJob, environment: Environment) -> Path:
 
 
 def _candidate(
-    name: str, model: ModelConfig, job: EvaluateJob, graders: Mapping[str, Grader], environment: Environment
+    name: str, model: SampledModel, job: EvaluateJob, graders: Mapping[str, Grader], environment: Environment
 ) -> Candidate:
-    tokenizer = load_tokenizer(model, environment.trust_remote_code)
+    # Tokens do not depend on how the weights are held.
+    tokenizer = load_tokenizer(ModelConfig(**model.model_dump(exclude={"dtype"})), environment.trust_remote_code)
     return Candidate(name, model, tokenizer, load_sets(job.evaluation, job.data, tokenizer, graders))
 
 
 def _evaluate(
-    candidate: Candidate, job: EvaluateJob, environment: Environment, graders: Mapping[str, Grader], ranks: Ranks
+    candidate: Candidate,
+    job: EvaluateJob,
+    environment: Environment,
+    graders: Mapping[str, Grader],
+    ranks: Ranks,
+    done: Callable[[SetResult], None] | None,
 ) -> Evaluation:
     context = environment.build_context(
         model_path=candidate.model.path,
+        dtype=candidate.model.dtype,
         tokenizer=candidate.tokenizer.tokenizer,
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
     options = sampling_options(job.evaluation, job.rollout, candidate.tokenizer)
     with closing(job.rollout.build(context)) as engine:
-        return evaluate_sets(candidate.sets, engine, graders, options, run_seed=job.run.seed, step=0, ranks=ranks)
-
-
-@dataclass(frozen=True, slots=True)
-class _Output:
-    """What an evaluate job writes, tells its observers and trackers, and prints. Rank 0 has one."""
-
-    job: EvaluateJob
-    environment: Environment
-    folder: RunFolder
-    context: RunContext
-    trackers: list[Tracker]
-
-    @classmethod
-    def open(
-        cls, job: EvaluateJob, environment: Environment, candidates: Sequence[Candidate], stack: ExitStack
-    ) -> _Output:
-        """Make the run folder and say what was read; trackers are closed with `stack`."""
-        manifest = build_manifest(
-            job="evaluate",
-            seed=job.run.seed,
-            plugins=environment.plugins.distributions,
-            data=dict.fromkeys(item.path for item in job.evaluation.sets.values()),
-            models=[model.path for model in job.models.values()],
+        return evaluate_sets(
+            candidate.sets, engine, graders, options, run_seed=job.run.seed, step=0, ranks=ranks, done=done
         )
-        folder = RunFolder.create(job.run, environment.yaml, manifest)
-        context = RunContext(job.run.name, folder.path, "evaluate", job.run.seed, environment.config)
-        built = environment.build_context(run_dir=folder.path)
-        trackers = [stack.enter_context(closing(spec.build(built))) for spec in job.tracking]
-        output = cls(job, environment, folder, context, trackers)
-        for candidate in candidates:
-            for item in candidate.sets:
-                output.say(*(f"{candidate.name}, {item.name}: {line}" for line in item.report.lines()))
-        environment.plugins.notify("ampo_run_started", context=context)
-        return output
-
-    def record(self, model: str, evaluation: Evaluation) -> None:
-        """Write a model's samples and numbers."""
-        metrics = {f"{model}/{name}": value for name, value in evaluation.metrics().items()}
-        self.folder.log_metrics(0, metrics)
-        for tracker in self.trackers:
-            tracker.log(metrics, 0)
-        with (self.folder.path / "predictions.jsonl").open("a", encoding="utf-8") as file:
-            for prediction in evaluation.predictions():
-                file.write(json.dumps({"model": model, **prediction}, ensure_ascii=False) + "\n")
-        self.say(f"{model}: {MACRO_METRIC} {evaluation.macro:.3f}")
-
-    def conclude(self, comparison: Comparison) -> None:
-        """Write results.json, draw the curves, and print the table with what it says."""
-        text = json.dumps(comparison.as_json(), indent=2, ensure_ascii=False)
-        write_atomically(self.folder.path / "results.json", text + "\n")
-        print_table(comparison.table(), self.environment.console)
-        self.say(*comparison.readings(), *comparison.unverified())
-        if self.job.comparison.note:
-            self.say(self.job.comparison.note.strip())
-        if self.job.comparison.curves:
-            runs = [read_run(name, Path(folder)) for name, folder in self.job.comparison.curves.items()]
-            picture = self.folder.path / "curves.png"
-            draw_curves(runs, picture)
-            self.say(f"training curves: {picture}")
-        self.folder.finish()
-        self.environment.plugins.notify("ampo_run_finished", context=self.context)
-
-    def say(self, *lines: str) -> None:
-        """Print lines as they are, unwrapped where the output is a log."""
-        for line in lines:
-            self.environment.console.print(line, markup=False, highlight=False, soft_wrap=True)

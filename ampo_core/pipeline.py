@@ -5,7 +5,8 @@
 
 `${stages.NAME.out}` in a stage's config or overrides is what an earlier stage returned (train and sft: the final
 `policy/`, prepare: its data folder), `${stages.NAME.run}` its run folder. A stage whose `done` marker stands is not
-run again; an unfinished one is removed and starts over. Stages share this process, so that torch is loaded once.
+run again; an unfinished one is removed and starts over. Before anything is touched, what stands in the folder is
+compared with the stages. Stages share this process, so that torch is loaded once.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ampo_registry.errors import ConfigError
+from ampo_registry.errors import ConfigError, RunError
 
 from ampo_core.config.jobs import PipelineJob, Stage
 from ampo_core.config.load import LoadedConfig, load_config
@@ -37,11 +38,10 @@ REFERENCE = re.compile(r"\$\{stages\.([A-Za-z0-9][A-Za-z0-9_-]*)\.(out|run)\}")
 
 @dataclass(slots=True)
 class Finished:
-    """What is known of the stages so far: name -> output and run folder; `renewed` ran in this call."""
+    """What is known of the stages so far: name -> output and run folder."""
 
     out: dict[str, Path] = field(default_factory=dict)
     run: dict[str, Path] = field(default_factory=dict)
-    renewed: set[str] = field(default_factory=set)
 
     def resolve(self, text: str, place: str) -> str:
         """`text` with its references replaced. Raises ConfigError for a stage that is not an earlier one."""
@@ -58,34 +58,96 @@ class Finished:
 def run(job: PipelineJob, environment: Environment) -> Path:
     """Run the stages that are not finished; returns the pipeline's folder.
 
-    Raises ConfigError if the folder is another run's, or if a finished stage's config has changed since.
+    Raises ConfigError, before anything is touched, if the folder is another run's or another pipeline's, or if a
+    finished stage's config has changed since; RunError if a stage cannot start after others have run.
     """
+    check_folder(job, environment)
     folder = open_folder(job, environment)
     finished = Finished()
+    ran: list[str] = []
     for position, stage in enumerate(job.stages, start=1):
         started = time.monotonic()
         title = f"stage {position}/{len(job.stages)} {stage.name}"
-        loaded, uses = load_stage(stage, folder.path, finished, environment)
         out = finished_output(folder.path / stage.name)
         if out is not None:
-            check_unchanged(stage.name, folder.path / stage.name, loaded)
-            check_current(stage.name, folder.path / stage.name, uses, finished)
             _say(environment, f"{title}: finished already")
         else:
-            _say(environment, f"{title} ({loaded.job.job})")
-            out = run_stage(folder.path / stage.name, loaded, environment)
-            finished.renewed.add(stage.name)
+            try:
+                loaded, _ = load_stage(stage, folder.path, finished, environment)
+                loaded.require_ready()
+                _say(environment, f"{title} ({loaded.job.job})")
+                out = run_stage(folder.path / stage.name, loaded, environment)
+            except ConfigError as error:
+                if not ran:
+                    raise
+                raise RunError(f"stage {stage.name}, after {', '.join(ran)} had run:\n{error}") from error
+            ran.append(stage.name)
             _say(environment, f"{title}: done in {format_seconds(time.monotonic() - started)}")
         finished.out[stage.name], finished.run[stage.name] = out, folder.path / stage.name
     return folder.finish()
 
 
+def check_folder(job: PipelineJob, environment: Environment) -> None:
+    """Compare what stands in the pipeline's folder with `job`; touches nothing.
+
+    Raises ConfigError if the folder holds something else, a stage of another pipeline, or a finished stage that was
+    made with another config or from an earlier run of a stage that is to run again.
+    """
+    root = Path(job.run.dir) / job.run.name
+    if not _is_pipeline(root):
+        check_free(root)
+        return
+    stored = _stored_stages(root)
+    _check_stages(job, root, stored)
+    finished, pending = Finished(), set[str]()
+    for stage in job.stages:
+        folder = root / stage.name
+        out = finished_output(folder)
+        finished.out[stage.name], finished.run[stage.name] = out or folder, folder
+        if out is None:
+            pending.add(stage.name)
+            if stage.name not in stored or not (folder / "config.yaml").exists():
+                check_free(folder)
+        else:
+            loaded, uses = load_stage(stage, root, finished, environment)
+            check_current(stage.name, folder, uses & pending)
+            check_unchanged(stage.name, folder, loaded)
+
+
+def _check_stages(job: PipelineJob, root: Path, stored: Mapping[str, str]) -> None:
+    """Raise ConfigError if a stage that has left something in `root` is not one of `job`'s."""
+    configs = {stage.name: stage.config for stage in job.stages}
+    for name, config in stored.items():
+        if not (root / name).exists():
+            continue
+        advice = f"choose another run.name or run.dir, or remove {root}"
+        if name not in configs:
+            raise ConfigError(
+                f"{root} holds another pipeline: it has a stage {name}, which is not one of these; {advice}"
+            )
+        if configs[name] != config and finished_output(root / name) is None:
+            raise ConfigError(
+                f"{root} holds another pipeline: its unfinished stage {name} runs {config}, here it runs "
+                f"{configs[name]}; {advice}"
+            )
+
+
+def _stored_stages(root: Path) -> dict[str, str]:
+    """name -> config file of the stages that the pipeline in `root` was started with."""
+    path = root / "config.yaml"
+    stored, _ = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    stages = stored.plain().get("stages") if stored is not None else None
+    try:
+        return {str(stage["name"]): str(stage["config"]) for stage in stages or ()}
+    except (TypeError, KeyError):
+        raise ConfigError(f"{path}: its stages cannot be read; was it edited? Choose another run.name") from None
+
+
 def open_folder(job: PipelineJob, environment: Environment) -> RunFolder:
-    """The pipeline's folder, made or continued. Raises ConfigError if it holds something else."""
+    """The pipeline's folder, made or continued; `check_folder` comes first."""
     manifest = build_manifest(job="pipeline", seed=job.run.seed, plugins=environment.plugins.distributions)
     path = Path(job.run.dir) / job.run.name
     if not _is_pipeline(path):
-        check_free(path)
         return RunFolder.create(job.run, environment.yaml, manifest)
     (path / "done").unlink(missing_ok=True)
     write_atomically(path / "config.yaml", environment.yaml)
@@ -116,7 +178,6 @@ def load_stage(
         uses |= set(_references(written))
         overrides |= {key: finished.resolve(text, f"{path}: {key}") for key, text in written.items()}
         loaded = load_config(path, overrides, environment.plugins, overrides_from=f"{place} (overrides)")
-    loaded.require_ready()
     return loaded, frozenset(uses)
 
 
@@ -142,12 +203,12 @@ def check_unchanged(name: str, folder: Path, loaded: LoadedConfig) -> None:
         )
 
 
-def check_current(name: str, folder: Path, uses: frozenset[str], finished: Finished) -> None:
-    """Raise ConfigError if a finished stage was made from an earlier run of a stage that ran again just now."""
-    if stale := sorted(uses & finished.renewed):
+def check_current(name: str, folder: Path, pending: frozenset[str]) -> None:
+    """Raise ConfigError if a finished stage was made from stages that are to run again (`pending`)."""
+    if pending:
         raise ConfigError(
-            f"stage {name} in {folder} was made from an earlier run of {', '.join(stale)}, which has just run again; "
-            f"remove {folder} to run it again too"
+            f"stage {name} in {folder} was made from an earlier run of {', '.join(sorted(pending))}, which is to run "
+            f"again; remove {folder} to run it again too"
         )
 
 

@@ -4,29 +4,33 @@ out/train.parquet          questions with each teacher's shortest correct answer
     heldout/NAME.parquet   questions of each held-out set
     sft.parquet            conversations (column `messages`)
     model/                 the task's start model, if it has one
+
+All of it is written to `.out.partial` beside `out` and renamed at the end: an interrupted job leaves no `out`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ampo_registry.errors import ConfigError, DataError
+from ampo_registry.protocols import Task
 from ampo_registry.specs import component_name
-from ampo_registry.types import Grade, GradeRequest, Message, TaskData, TaskQuestion, TeacherAnswer
+from ampo_registry.types import Grade, GradeRequest, TaskData, TaskQuestion, TeacherAnswer
 
 from ampo_core.config.jobs import PrepareJob
 from ampo_core.config.tree import ModelConfig
 from ampo_core.environment import Environment
 from ampo_core.grading import Grader
 from ampo_core.manifest import build_manifest
-from ampo_core.runfolder import RunFolder, write_atomically
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from ampo_core.prepare_data import write_data
+from ampo_core.runfolder import RunFolder, discard_unfinished, write_atomically
 
 Measure = Callable[[TaskQuestion, str], int]
 
@@ -55,28 +59,65 @@ class Pool:
 def run(job: PrepareJob, environment: Environment) -> Path:
     """Make, grade and write the task's data; returns the folder it was written to.
 
-    Raises ConfigError if that folder is not empty, DataError if the task makes nothing or a ground truth that no
-    response could be verified against.
+    Raises ConfigError if that folder is not empty or the task refuses its options, DataError if the task makes
+    nothing or a ground truth that no response could be verified against.
     """
     out = Path(job.out) if job.out else Path(job.run.dir) / job.run.name / "out"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"out: {out} is there already and not empty; name another folder or remove it")
+    name = component_name(type(job.task))
     task = job.task.build(environment.build_context())
-    data = task.make(job.run.seed)
+    with _task_errors(name):
+        data = task.make(job.run.seed)
     with Grader(job.reward) as grader:
         check_truths(data, grader)
         manifest = build_manifest(job="prepare", seed=job.run.seed, plugins=environment.plugins.distributions)
         folder = RunFolder.create(job.run, environment.yaml, manifest)
-        out.mkdir(parents=True, exist_ok=True)
-        has_model = task.write_start_model(out / "model", job.run.seed)
-        measure, unit = _token_measure(out / "model") if has_model else (_characters, "characters")
-        pool = grade_pool(data.train, grader, measure, unit)
-    write_data(out, data, pool, ability=component_name(type(job.task)))
-    summary = summarise(data, pool, has_model)
+        partial = _partial(out)
+        try:
+            summary = _fill(partial, task, data, grader, name, job.run.seed)
+        except ConfigError:
+            shutil.rmtree(partial, ignore_errors=True)
+            discard_unfinished(folder.path)
+            raise
     write_atomically(folder.path / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     for line in summary_lines(summary, out):
         environment.console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if out.exists():
+        out.rmdir()
+    partial.rename(out)
     return folder.finish(out)
+
+
+def _fill(folder: Path, task: Task, data: TaskData, grader: Grader, name: str, seed: int) -> dict[str, Any]:
+    """Write everything into `folder`, emptied before, and return the summary."""
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"out: cannot make {folder}: {error.strerror}") from error
+    with _task_errors(name):
+        has_model = task.write_start_model(folder / "model", seed)
+    measure, unit = _token_measure(folder / "model") if has_model else (_characters, "characters")
+    pool = grade_pool(data.train, grader, measure, unit)
+    write_data(folder, data, pool.answers, ability=name)
+    return summarise(data, pool, has_model)
+
+
+def _partial(out: Path) -> Path:
+    """The folder beside `out` that becomes it."""
+    path = Path(os.path.abspath(out))
+    return path.with_name(f".{path.name}.partial")
+
+
+@contextmanager
+def _task_errors(name: str) -> Iterator[None]:
+    """A ValueError of the task becomes a ConfigError that names it: its options cannot be met."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"task {name}: {error}") from error
 
 
 def grade_pool(questions: Sequence[TaskQuestion], grader: Grader, measure: Measure, unit: str) -> Pool:
@@ -116,97 +157,6 @@ def _shortest_correct(
         counts[teacher].kept += 1
         counts[teacher].length += length
     return tuple(answer for _, answer in best.values())
-
-
-def write_data(out: Path, data: TaskData, pool: Pool, ability: str) -> None:
-    """Write train.parquet, heldout/NAME.parquet and, where there is something to imitate, sft.parquet."""
-    import pyarrow as pa
-
-    _write(out / "train.parquet", _contract_table(data.train, "train", ability, pool.answers))
-    (out / "heldout").mkdir()
-    for name, questions in data.heldout.items():
-        _write(out / "heldout" / f"{name}.parquet", _contract_table(questions, name, ability))
-    conversations = data.sft or [
-        (*question.messages, Message("assistant", answer.text))
-        for question, answers in zip(data.train, pool.answers, strict=True)
-        for answer in answers
-    ]
-    if conversations:
-        turns = pa.array([_turns(conversation) for conversation in conversations], pa.list_(_message_type()))
-        _write(out / "sft.parquet", pa.table({"messages": turns}))
-
-
-def _contract_table(
-    questions: Sequence[TaskQuestion],
-    split: str,
-    ability: str,
-    answers: Sequence[Sequence[TeacherAnswer]] | None = None,
-) -> pa.Table:
-    import pyarrow as pa
-
-    columns = {
-        "data_source": pa.array([question.source for question in questions], pa.string()),
-        "prompt": pa.array([_turns(question.messages) for question in questions], pa.list_(_message_type())),
-        "ability": pa.array([ability] * len(questions), pa.string()),
-        "reward_model": pa.array([{"ground_truth": question.answer, "style": "rule"} for question in questions]),
-        "extra_info": _extra_info(questions, split, answers),
-    }
-    if answers is not None:
-        columns["target_lst"] = _targets(answers)
-    return pa.table(columns)
-
-
-def _extra_info(
-    questions: Sequence[TaskQuestion], split: str, answers: Sequence[Sequence[TeacherAnswer]] | None
-) -> pa.Array:
-    import pyarrow as pa
-
-    rows: list[dict[str, object]] = [
-        {**question.extra, "index": index, "split": split} for index, question in enumerate(questions)
-    ]
-    for row, kept in zip(rows, answers or (), strict=answers is not None):
-        row["num_teacher_models"] = len(kept)
-    try:
-        return pa.array(rows)
-    except pa.ArrowException as error:
-        raise DataError(f"the task's `extra` fields cannot be written to Parquet ({split}): {error}") from error
-
-
-def _targets(answers: Sequence[Sequence[TeacherAnswer]]) -> pa.Array:
-    import pyarrow as pa
-
-    fields = [*_message_type(), pa.field("source", pa.string()), pa.field("quality_score", pa.float64())]
-    recorded = any(answer.logprobs is not None for kept in answers for answer in kept)
-    if recorded:
-        fields.append(pa.field("logprobs", pa.list_(pa.float64())))
-    rows = [[_target(answer, recorded) for answer in kept] for kept in answers]
-    return pa.array(rows, pa.list_(pa.struct(fields)))
-
-
-def _target(answer: TeacherAnswer, recorded: bool) -> dict[str, Any]:
-    target: dict[str, Any] = {
-        "role": "assistant",
-        "content": answer.text,
-        "source": answer.teacher,
-        "quality_score": answer.quality_score,
-    }
-    return {**target, "logprobs": answer.logprobs} if recorded else target
-
-
-def _message_type() -> pa.StructType:
-    import pyarrow as pa
-
-    return pa.struct([("role", pa.string()), ("content", pa.string())])
-
-
-def _turns(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    import pyarrow.parquet as pq
-
-    pq.write_table(table, path)
 
 
 def check_truths(data: TaskData, grader: Grader) -> None:

@@ -139,7 +139,7 @@ def _checkpoint(job: TrainJob) -> Iterator[Finding]:
         elif "best" in job.checkpoint.model_fields_set:
             yield Finding(path, f"{best} never comes without an evaluation block, so no checkpoint is best", "warning")
         return
-    if best is not None and job.guidance is not None and best.startswith(TEACHER):
+    if best is not None and job.guidance is not None and best.startswith(TEACHER.removesuffix("NAME")):
         return
     own = (*TRAIN, *GUIDANCE) if job.guidance is not None else TRAIN
     yield from _best(job.checkpoint, [*evaluation_metrics(job.evaluation), *own])

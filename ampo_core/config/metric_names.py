@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ampo_core.config.tree import HeldOutConfig
 
-TEACHER = "guidance/teacher/"
+TEACHER = "guidance/teacher/NAME"
+"""Any teacher's name may stand for NAME."""
 MACRO = "eval/macro/avg"
 SFT = (
     "policy/loss",
@@ -47,6 +48,7 @@ GUIDANCE = (
     "guidance/left_out_overlong",
     "guidance/left_out_ungraded",
     "guidance/unscorable",
+    TEACHER,
 )
 _OF_A_SET = ("length_mean", "truncated", "entropy", "timeouts", "errors")
 

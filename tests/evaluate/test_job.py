@@ -63,6 +63,10 @@ def test_evaluate_writes_compares_and_draws(config, capfd):
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert "start/eval/odd/avg@4" in metrics[0]
     assert "other/eval/macro/avg" in metrics[1]
+    said = [printed.index(f"{model}, {name}: avg@4 ") for model in ("start", "other") for name in ("odd", "even")]
+    assert said == sorted(said)
+    assert "evaluate 1/4" in printed
+    assert "evaluate 4/4" in printed
     for expected in ("Held-out questions", "against start", results["readings"][0], "Random models: a test.", "curves"):
         assert expected in printed
 
@@ -90,3 +94,21 @@ def test_bad_input_is_refused_before_anything_is_written(config, capfd, override
     assert main(["evaluate.yaml", override]) == 2
     assert words in capfd.readouterr().err
     assert not (config / "runs" / "compared").exists()
+
+
+def test_a_models_dtype_reaches_the_rollout(config, monkeypatch):
+    from ampo_plugins.rollouts.transformers_engine import TransformersEngine
+
+    held = []
+    load = TransformersEngine.load.__func__
+
+    def watch(cls, spec, context):
+        engine = load(cls, spec, context)
+        held.append(str(engine.model.dtype))
+        return engine
+
+    monkeypatch.setattr(TransformersEngine, "load", classmethod(watch))
+    assert main(["evaluate.yaml", "models.other.dtype=bfloat16"]) == 0
+    assert held == ["torch.float32", "torch.bfloat16"]
+    assert main(["evaluate.yaml", "models.other.dtype=bfloat16", "rollout.dtype=float32", "run.name=own"]) == 0
+    assert held[2:] == ["torch.float32", "torch.float32"]

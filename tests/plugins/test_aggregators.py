@@ -57,3 +57,10 @@ def test_weights_come_from_the_totals_of_the_whole_scope(spec: AggregatorSpec, e
 def test_an_empty_scope_has_finite_weights(spec: AggregatorSpec) -> None:
     weights = spec.token_weights(torch.tensor([0, 0]), Totals(0, 0, 16))
     assert all(math.isfinite(weight) for weight in weights.tolist())
+
+
+@pytest.mark.parametrize("spec", [Tokenwise(), Sequencewise(), Constant(), Constant(per_sequence=True)])
+def test_depends_on_count_says_what_the_weights_do(spec: AggregatorSpec) -> None:
+    lengths = torch.tensor([5])
+    few, many = (spec.token_weights(lengths, Totals(5 * n, n, 64)) for n in (1, 4))
+    assert spec.depends_on_count() == (not torch.equal(few, many))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ampo_registry import ConfigError, RunError
+from ampo_registry import ConfigError, DataError, RunError
 
 from ampo_core import pipeline
 from ampo_core.config.jobs import Job, PrepareJob
@@ -50,16 +51,24 @@ def run_pipeline(folder: Path, environment_of: Callable[..., Any]) -> Callable[.
     return run
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file in `folder` with what is in it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 class Stages:
     """Stands in for the jobs: writes a run folder as they do, and fails where it is told to."""
 
     def __init__(self) -> None:
         self.ran: list[str] = []
         self.failing: set[str] = set()
+        self.refusing: set[str] = set()
         self.configs: dict[str, Any] = {}
 
     def __call__(self, job: Job, environment: Environment) -> Path:
         assert isinstance(job, PrepareJob)
+        if job.run.name in self.refusing:
+            raise DataError("no rows")
         self.ran.append(job.run.name)
         self.configs[job.run.name] = environment.config
         folder = RunFolder.create(job.run, environment.yaml, build_manifest(job="prepare", seed=0, plugins={}))
@@ -132,9 +141,11 @@ def test_a_changed_config_of_a_finished_stage_is_refused_with_the_difference(
 ) -> None:
     run_pipeline(A, B)
     (folder / "world.yaml").write_text(PREPARE.replace("questions: 12", "questions: 13"))
+    before = files_of(folder / "p")
     with pytest.raises(ConfigError, match=r"stage a is finished in .*changed since:\n  task\.questions: 12 -> 13\n"):
         run_pipeline(A, B)
     assert stages.ran == ["a", "b"]
+    assert files_of(folder / "p") == before
 
 
 def test_a_finished_stage_made_from_an_earlier_run_is_refused(
@@ -142,8 +153,78 @@ def test_a_finished_stage_made_from_an_earlier_run_is_refused(
 ) -> None:
     run_pipeline(A, B_FROM_A)
     (folder / "p" / "a" / "done").unlink()
-    with pytest.raises(ConfigError, match=r"stage b in .* was made from an earlier run of a"):
+    with pytest.raises(ConfigError, match=r"stage b in .* was made from an earlier run of a, which is to run again"):
         run_pipeline(A, B_FROM_A)
+    assert stages.ran == ["a", "b"]
+
+
+@pytest.mark.parametrize("failing", [set(), {"b"}])
+@pytest.mark.parametrize(
+    "others",
+    [
+        pytest.param(("name: c, config: world.yaml",), id="other names"),
+        pytest.param((A,), id="a stage fewer"),
+        pytest.param((A, "name: b, config: other.yaml"), id="another config"),
+    ],
+)
+def test_another_pipelines_folder_is_refused_and_left_alone(
+    others: tuple[str, ...], failing: set[str], run_pipeline: Callable[..., str], stages: Stages, folder: Path
+) -> None:
+    (folder / "other.yaml").write_text(PREPARE.replace("questions: 12", "questions: 13"))
+    stages.failing = failing
+    with pytest.raises(RunError) if failing else nullcontext():
+        run_pipeline(A, B)
+    before = files_of(folder / "p")
+    stages.failing = set()
+    with pytest.raises(ConfigError, match=r"holds another pipeline|config has changed since"):
+        run_pipeline(*others)
+    assert files_of(folder / "p") == before
+    assert stages.ran == ["a", "b"]
+
+
+def test_an_unfinished_run_of_somebody_else_is_not_removed(
+    run_pipeline: Callable[..., str], stages: Stages, folder: Path
+) -> None:
+    run_pipeline(A)
+    (folder / "p" / "b").mkdir()
+    (folder / "p" / "b" / "config.yaml").write_text("job: train\n")
+    with pytest.raises(ConfigError, match="holds an unfinished run"):
+        run_pipeline(A, B)
+    assert (folder / "p" / "b" / "config.yaml").exists()
+
+
+def test_a_stage_that_is_refused_after_others_ran_is_a_failure(
+    run_pipeline: Callable[..., str], stages: Stages
+) -> None:
+    stages.refusing = {"b"}
+    with pytest.raises(RunError, match=r"stage b, after a had run:\nno rows"):
+        run_pipeline(A, B)
+    with pytest.raises(DataError, match="no rows"):
+        run_pipeline(A, B)
+    assert stages.ran == ["a"]
+
+
+def test_a_stage_whose_input_is_missing_after_others_ran_is_a_failure(
+    run_pipeline: Callable[..., str], stages: Stages, folder: Path
+) -> None:
+    (folder / "tune.yaml").write_text(SFT.replace("stages.world", "stages.a"))
+    with pytest.raises(RunError, match=r"stage b, after a had run:\n.*there is no model folder"):
+        run_pipeline(A, "name: b, config: tune.yaml")
+
+
+def test_an_interrupted_prepare_with_an_out_of_its_own_starts_over(
+    run_pipeline: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    stage = f"name: a, config: world.yaml, overrides: {{out: {folder}/data}}"
+    with monkeypatch.context() as patch:
+        patch.setattr("ampo_core.prepare.write_data", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_pipeline(stage)
+    run_pipeline(stage)
+    assert (folder / "data" / "train.parquet").exists()
 
 
 def test_a_folder_of_another_run_is_refused(run_pipeline: Callable[..., str], stages: Stages, folder: Path) -> None:

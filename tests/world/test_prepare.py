@@ -22,11 +22,13 @@ from ampo_registry import (
     TeacherAnswer,
 )
 
+from ampo_core.cli import main
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.questions import load_questions
 from ampo_core.data.report import TruthCheck
 from ampo_core.grading import Grader
-from ampo_core.prepare import check_truths, grade_pool, run, summarise, write_data
+from ampo_core.prepare import check_truths, grade_pool, run, summarise
+from ampo_core.prepare_data import write_data
 from ampo_core.tokens import load_tokenizer
 
 
@@ -105,7 +107,8 @@ def test_each_teachers_shortest_correct_answer_is_kept_and_the_rest_counted() ->
 
 def test_without_examples_of_its_own_every_kept_answer_is_imitated(tmp_path: Path) -> None:
     data = TaskData(QUESTIONS, {})
-    write_data(tmp_path, data, grade_pool(QUESTIONS, InProcess(), characters, "characters"), "toy")  # type: ignore[arg-type]
+    pool = grade_pool(QUESTIONS, InProcess(), characters, "characters")  # type: ignore[arg-type]
+    write_data(tmp_path, data, pool.answers, "toy")
     rows = pq.read_table(tmp_path / "sft.parquet").to_pylist()
     assert [[turn["content"] for turn in row["messages"]] for row in rows] == [["a", "7"], ["b", "9"]]
     assert [turn["role"] for turn in rows[0]["messages"]] == ["user", "assistant"]
@@ -114,7 +117,8 @@ def test_without_examples_of_its_own_every_kept_answer_is_imitated(tmp_path: Pat
 def test_recorded_logprobs_are_written(tmp_path: Path) -> None:
     recorded = TeacherAnswer("t", "7", logprobs=(-0.5, -1.0), quality_score=0.25)
     data = TaskData((TaskQuestion((Message("user", "a"),), "7", "src", {}, (recorded,)),), {})
-    write_data(tmp_path, data, grade_pool(data.train, InProcess(), characters, "characters"), "toy")  # type: ignore[arg-type]
+    pool = grade_pool(data.train, InProcess(), characters, "characters")  # type: ignore[arg-type]
+    write_data(tmp_path, data, pool.answers, "toy")
     target = pq.read_table(tmp_path / "train.parquet").to_pylist()[0]["target_lst"][0]
     assert target == {
         "role": "assistant",
@@ -202,3 +206,56 @@ def test_an_out_folder_with_other_files_is_refused(tmp_path: Path, environment_o
         run(*environment_of(config))
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
     assert not (tmp_path / "w").exists()
+
+
+def test_an_interrupted_job_leaves_no_out_and_starts_over(
+    tmp_path: Path, environment_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "data" / "world"
+    config = tmp_path / "prepare.yaml"
+    options = "questions: 6, heldout_per_level: 1, warmup_examples: 5"
+    config.write_text(
+        f"job: prepare\nrun: {{name: w, dir: {tmp_path}}}\ntask: {{type: labelled_arithmetic, {options}}}\nout: {out}\n"
+    )
+
+    def interrupt(folder: Path, *_: object, **__: object) -> None:
+        (folder / "half").touch()
+        raise KeyboardInterrupt
+
+    job, environment = environment_of(config)
+    with monkeypatch.context() as patch:
+        patch.setattr("ampo_core.prepare.write_data", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(job, environment)
+    assert not out.exists()
+    assert (tmp_path / "data" / ".world.partial" / "half").exists()
+    assert run(*environment_of(config, {"run.name": "again"})) == out
+    assert {path.name for path in out.iterdir()} == {"train.parquet", "heldout", "sft.parquet", "model"}
+    assert [path.name for path in out.parent.iterdir()] == ["world"]
+
+
+def test_what_a_task_cannot_make_is_the_users_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "prepare.yaml"
+    config.write_text(f"job: prepare\nrun: {{name: w, dir: {tmp_path}}}\ntask: labelled_arithmetic\n")
+    assert main([str(config), "task.heldout_levels=[1]", "task.heldout_per_level=100000"]) == 2
+    said = capfd.readouterr().err
+    assert "task labelled_arithmetic: level 1 has too few distinct questions" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_start_model_that_cannot_be_written_leaves_nothing(
+    tmp_path: Path, environment_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: object, folder: Path, seed: int) -> bool:
+        folder.mkdir()
+        raise ValueError("too wide")
+
+    monkeypatch.setattr("ampo_plugins.tasks.labelled_arithmetic.spec.LabelledArithmetic.write_start_model", refuse)
+    config = tmp_path / "prepare.yaml"
+    config.write_text(
+        f"job: prepare\nrun: {{name: w, dir: {tmp_path}}}\ntask: labelled_arithmetic\nout: {tmp_path}/o\n"
+    )
+    with pytest.raises(ConfigError, match="task labelled_arithmetic: too wide"):
+        run(*environment_of(config, {"task.questions": 6, "task.heldout_per_level": 1, "task.warmup_examples": 5}))
+    assert [path.name for path in tmp_path.iterdir()] == ["prepare.yaml"]

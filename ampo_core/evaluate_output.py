@@ -1,0 +1,94 @@
+"""What an evaluate job leaves behind and says: its run folder, trackers, observers, progress and the table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from ampo_registry.protocols import RunContext, Tracker
+
+from ampo_core.compare import Comparison, print_table
+from ampo_core.config.jobs import EvaluateJob
+from ampo_core.curves import draw_curves, read_run
+from ampo_core.environment import Environment
+from ampo_core.manifest import build_manifest
+from ampo_core.progress import Progress
+from ampo_core.results import MACRO_METRIC, Evaluation, SetResult
+from ampo_core.runfolder import RunFolder, write_atomically
+from ampo_core.statistics import average
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationOutput:
+    """Rank 0 of an evaluate job has one."""
+
+    job: EvaluateJob
+    environment: Environment
+    folder: RunFolder
+    context: RunContext
+    trackers: list[Tracker]
+    progress: Progress
+
+    @classmethod
+    def open(cls, job: EvaluateJob, environment: Environment, stack: ExitStack) -> EvaluationOutput:
+        """Make the run folder and tell observers; trackers and the progress bar are closed with `stack`."""
+        manifest = build_manifest(
+            job="evaluate",
+            seed=job.run.seed,
+            plugins=environment.plugins.distributions,
+            data=dict.fromkeys(item.path for item in job.evaluation.sets.values()),
+            models=[model.path for model in job.models.values()],
+        )
+        folder = RunFolder.create(job.run, environment.yaml, manifest)
+        context = RunContext(job.run.name, folder.path, "evaluate", job.run.seed, environment.config)
+        built = environment.build_context(run_dir=folder.path)
+        trackers = [stack.enter_context(closing(spec.build(built))) for spec in job.tracking]
+        progress = Progress(environment.console, "evaluate", len(job.models) * len(job.evaluation.sets))
+        environment.plugins.notify("ampo_run_started", context=context)
+        return cls(job, environment, folder, context, trackers, stack.enter_context(progress))
+
+    def progress_of(self, model: str) -> Callable[[SetResult], None]:
+        """What is told each finished set of `model`: it says the set's avg@K and moves the bar."""
+        names = list(self.job.evaluation.sets)
+        before = list(self.job.models).index(model) * len(names)
+
+        def done(result: SetResult) -> None:
+            self.say(f"{model}, {result.name}: avg@{result.samples} {average(result.averages()):.3f}")
+            self.progress.step(before + names.index(result.name) + 1, {})
+
+        return done
+
+    def record(self, model: str, evaluation: Evaluation) -> None:
+        """Write a model's samples and numbers."""
+        metrics = {f"{model}/{name}": value for name, value in evaluation.metrics().items()}
+        self.folder.log_metrics(0, metrics)
+        for tracker in self.trackers:
+            tracker.log(metrics, 0)
+        with (self.folder.path / "predictions.jsonl").open("a", encoding="utf-8") as file:
+            for prediction in evaluation.predictions():
+                file.write(json.dumps({"model": model, **prediction}, ensure_ascii=False) + "\n")
+        self.say(f"{model}: {MACRO_METRIC} {evaluation.macro:.3f}")
+
+    def conclude(self, comparison: Comparison) -> None:
+        """Write results.json, draw the curves, and print the table with what it says."""
+        text = json.dumps(comparison.as_json(), indent=2, ensure_ascii=False)
+        write_atomically(self.folder.path / "results.json", text + "\n")
+        print_table(comparison.table(), self.environment.console)
+        self.say(*comparison.readings(), *comparison.unverified())
+        if self.job.comparison.note:
+            self.say(self.job.comparison.note.strip())
+        if self.job.comparison.curves:
+            runs = [read_run(name, Path(folder)) for name, folder in self.job.comparison.curves.items()]
+            picture = self.folder.path / "curves.png"
+            draw_curves(runs, picture)
+            self.say(f"training curves: {picture}")
+        self.folder.finish()
+        self.environment.plugins.notify("ampo_run_finished", context=self.context)
+
+    def say(self, *lines: str) -> None:
+        """Print lines as they are, unwrapped where the output is a log."""
+        for line in lines:
+            self.environment.console.print(line, markup=False, highlight=False, soft_wrap=True)
