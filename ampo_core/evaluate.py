@@ -18,7 +18,7 @@ from ampo_registry.types import Grade, GradeRequest, Question, Rollout, RolloutR
 
 from ampo_core.compare import compare
 from ampo_core.config.jobs import EvaluateDataConfig, EvaluateJob
-from ampo_core.config.tree import DataConfig, EvaluationSet, HeldOutConfig, ModelConfig, SampledModel
+from ampo_core.config.tree import DataConfig, EvaluationSet, HeldOutConfig, SampledModel
 from ampo_core.curves import check_runs
 from ampo_core.data.questions import load_questions
 from ampo_core.data.report import LoadReport
@@ -203,8 +203,7 @@ def run(job: EvaluateJob, environment: Environment) -> Path:
 def _candidate(
     name: str, model: SampledModel, job: EvaluateJob, graders: Mapping[str, Grader], environment: Environment
 ) -> Candidate:
-    # Tokens do not depend on how the weights are held.
-    tokenizer = load_tokenizer(ModelConfig(**model.model_dump(exclude={"dtype"})), environment.trust_remote_code)
+    tokenizer = load_tokenizer(model, environment.trust_remote_code)
     return Candidate(name, model, tokenizer, load_sets(job.evaluation, job.data, tokenizer, graders))
 
 

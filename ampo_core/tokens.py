@@ -10,7 +10,7 @@ from typing import Any
 from ampo_registry.errors import ConfigError
 from ampo_registry.types import Message
 
-from ampo_core.config.tree import ModelConfig
+from ampo_core.config.tree import SampledModel
 
 THINK = "<think>\n"
 
@@ -23,7 +23,7 @@ class PromptTokenizer:
     Raises ConfigError for a tokenizer without EOS or chat template and for a stop text that is not one token.
     """
 
-    def __init__(self, tokenizer: Any, model: ModelConfig) -> None:
+    def __init__(self, tokenizer: Any, model: SampledModel) -> None:
         if tokenizer.eos_token_id is None:
             raise ConfigError(f"model.path: the tokenizer of {model.path} has no EOS token; set eos_token in its files")
         self.tokenizer = tokenizer
@@ -100,7 +100,7 @@ class PromptTokenizer:
         return ids[0]
 
 
-def load_tokenizer(model: ModelConfig, trust_remote_code: bool = False) -> PromptTokenizer:
+def load_tokenizer(model: SampledModel, trust_remote_code: bool = False) -> PromptTokenizer:
     """The tokenizer of `model.path`, from its folder alone if it is one, else from the Hub (or its cache).
 
     Raises ConfigError if there is none, or as PromptTokenizer does.
@@ -125,7 +125,7 @@ def _may_be_hub_name(path: str) -> bool:
     return not path.startswith((".", "/", "~")) and path.count("/") <= 1 and "\\" not in path
 
 
-def _chat_template(tokenizer: Any, model: ModelConfig) -> str | None:
+def _chat_template(tokenizer: Any, model: SampledModel) -> str | None:
     """The text of `model.chat_template`, or None for the tokenizer's own."""
     if model.chat_template is not None:
         try:
