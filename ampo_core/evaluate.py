@@ -167,9 +167,15 @@ class Candidate:
     tokenizer: PromptTokenizer
     sets: list[HeldOutSet]
 
-    def lines(self) -> list[str]:
-        """What was read, for a person."""
-        return [f"{self.name}, {item.name}: {line}" for item in self.sets for line in item.report.lines()]
+
+def what_was_read(candidates: Sequence[Candidate]) -> list[str]:
+    """A line for each set, for a person; models that read a set differently are named."""
+    readers: dict[str, list[str]] = {}
+    for candidate in candidates:
+        for item in candidate.sets:
+            for line in item.report.lines():
+                readers.setdefault(f"{item.name}: {line}", []).append(candidate.name)
+    return [line if len(names) == len(candidates) else f"{', '.join(names)}, {line}" for line, names in readers.items()]
 
 
 def run(job: EvaluateJob, environment: Environment) -> Path:
@@ -188,7 +194,7 @@ def run(job: EvaluateJob, environment: Environment) -> Path:
         candidates = [_candidate(name, model, job, graders, environment) for name, model in job.models.items()]
         output = EvaluationOutput.open(job, environment, stack) if ranks.rank == 0 else None
         if output is not None:
-            output.say(*(line for candidate in candidates for line in candidate.lines()))
+            output.say(*what_was_read(candidates))
         evaluations = {}
         for candidate in candidates:
             done = None if output is None else output.progress_of(candidate.name)
