@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 from rich.console import Console
@@ -48,10 +49,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All rows, model by model and set by set."""
+    """All rows, model by model and set by set; `others` compares the models beside the baseline pair by pair."""
 
     baseline: str
     rows: tuple[Row, ...]
+    others: tuple[Comparison, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """What results.json holds: models -> sets -> numbers, and the readings."""
@@ -69,8 +71,9 @@ class Comparison:
         return {"baseline": self.baseline, "models": models, "readings": self.readings()}
 
     def readings(self) -> list[str]:
-        """One sentence for each set and model other than the baseline, computed from the numbers alone."""
-        return [_reading(row, self.baseline) for row in self.rows if row.difference is not None]
+        """One sentence for each set and pair of models, computed from the numbers alone."""
+        own = [_reading(row, self.baseline) for row in self.rows if row.difference is not None]
+        return [*own, *(reading for other in self.others for reading in other.readings())]
 
     def unverified(self) -> list[str]:
         """One sentence for each model with responses that got no verdict: they count as wrong."""
@@ -103,9 +106,12 @@ class Comparison:
 
 
 def print_table(table: Table, console: Console) -> None:
-    """Print `table`; where the output is no terminal it may be wider than 80 columns, for nothing wraps there."""
-    wide = console if console.is_terminal else Console(file=console.file, width=LOG_WIDTH)
-    wide.print(table)
+    """Print `table` whole: where the console is too narrow, wider than it, for a cut number is worth nothing."""
+    needed = console.measure(table, options=console.options.update(max_width=LOG_WIDTH)).maximum
+    if console.width >= needed:
+        console.print(table)
+    else:
+        Console(file=console.file, width=LOG_WIDTH, force_terminal=console.is_terminal).print(table)
 
 
 def compare(evaluations: Mapping[str, Evaluation], baseline: str, seed: int) -> Comparison:
@@ -119,7 +125,9 @@ def compare(evaluations: Mapping[str, Evaluation], baseline: str, seed: int) -> 
             rows.append(_set_row(model, result, pairs, derive_seed("bootstrap", seed, result.name)))
         if len(evaluation.sets) > 1:
             rows.append(_macro_row(model, evaluation, paired, derive_seed("bootstrap", seed, MACRO)))
-    return Comparison(baseline, tuple(rows))
+    rivals = combinations([model for model in evaluations if model != baseline], 2)
+    others = [compare({a: evaluations[a], b: evaluations[b]}, a, seed) for a, b in rivals]
+    return Comparison(baseline, tuple(rows), tuple(others))
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,13 +78,13 @@ class EvaluationOutput:
         write_atomically(self.folder.path / "results.json", text + "\n")
         print_table(comparison.table(), self.environment.console)
         self.say(*comparison.readings(), *comparison.unverified())
-        if self.job.comparison.note:
-            self.say(self.job.comparison.note.strip())
         if self.job.comparison.curves:
             runs = [read_run(name, Path(folder)) for name, folder in self.job.comparison.curves.items()]
             picture = self.folder.path / "curves.png"
             draw_curves(runs, picture)
             self.say(f"training curves: {picture}")
+        if self.job.comparison.note:
+            self.environment.console.print(f"\n{self.job.comparison.note.strip()}", markup=False, highlight=False)
         self.folder.finish()
         self.environment.plugins.notify("ampo_run_finished", context=self.context)
 

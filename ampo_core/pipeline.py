@@ -171,7 +171,8 @@ def load_stage(
     path = environment.config_path.parent / stage.config
     uses = set(_references(stage.overrides))
     overrides = {key: _replaced(value, finished, f"{place}.overrides.{key}") for key, value in stage.overrides.items()}
-    overrides |= {"run.dir": str(root), "run.name": stage.name}
+    seed = environment.config["run"]["seed"]
+    overrides = {"run.seed": seed, **overrides, "run.dir": str(root), "run.name": stage.name}
     loaded = load_config(path, overrides, environment.plugins, overrides_from=f"{place} (overrides)")
     written = {key: text for key, text in _leaves(loaded.data) if REFERENCE.search(text)}
     if written:

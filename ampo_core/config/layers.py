@@ -99,10 +99,20 @@ def nest(base: Node | None, key: str, value: Node) -> Node:
         if int(head) >= len(base.value):
             raise ConfigError(f"{value.place}: {key}: the list has {len(base.value)} item(s), counted from 0")
         items = list(base.value)
-        items[int(head)] = nest(items[int(head)], rest, value) if rest else value
+        item = items[int(head)]
+        items[int(head)] = _laid_over(item, nest(_named(item, None), rest, value)) if rest else value
         return Node(items, value.place)
     inner = nest(base.child(head) if base is not None else None, rest, value) if rest else value
     return Node({head: inner}, value.place)
+
+
+def _laid_over(base: Node, over: Node) -> Node:
+    """`over` on top of an item of a list, whose replacement is no merge of its own."""
+    base = _named(base, None)
+    if not isinstance(base.value, dict) or not isinstance(over.value, dict):
+        return over
+    kept = {key: _laid_over(node, over.value[key]) if key in over.value else node for key, node in base.value.items()}
+    return Node({**over.value, **kept}, base.place)
 
 
 def merge(base: Node, over: Node, schema: Schema | None, view: SchemaView) -> Node:

@@ -58,7 +58,10 @@ class RunConfig(Block):
         default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder of the run inside `dir`"
     )
     dir: str = Field(default="runs", description="folder of all runs, relative to the working directory")
-    seed: NonNegativeInt = Field(default=0, description="seed of everything random")
+    seed: NonNegativeInt = Field(
+        default=0,
+        description="seed of everything random; a pipeline's is that of its stages, unless their overrides say another",
+    )
 
 
 class LoraConfig(Block):

@@ -89,6 +89,9 @@ def test_overrides_come_last_and_are_yaml(load):
 def test_an_override_reaches_into_a_list(load):
     Path("other.parquet").touch()
     assert load("", "data.train.0=other.parquet").job.data.train == ["other.parquet"]
+    loaded = load("tracking: [tensorboard, {type: wandb, project: p}]\n", "tracking.1.mode=online")
+    assert [entry["type"] for entry in loaded.data["tracking"]] == ["tensorboard", "wandb"]
+    assert (loaded.data["tracking"][1]["project"], loaded.data["tracking"][1]["mode"]) == ("p", "online")
     with pytest.raises(ConfigError, match="the list has 1 item"):
         load("", "data.train.3=other.parquet")
 

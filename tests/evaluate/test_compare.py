@@ -50,6 +50,14 @@ def test_readings_say_who_is_ahead_and_whether_that_is_sure():
     assert behind == [*readings[:1], *behind[1:2], *readings[2:]]
 
 
+def test_the_other_models_are_read_against_each_other_too():
+    comparison = compare({"start": WEAK, "one": WEAK, "two": STRONG}, "start", 0)
+    readings = comparison.readings()
+    assert len(readings) == 9
+    assert readings[6].startswith("easy: two is ahead of one by 75.0 points of avg@4")
+    assert {row.model for row in comparison.rows} == {"start", "one", "two"}
+
+
 def test_questions_that_only_one_model_has_are_left_out_and_said():
     ours = Evaluation((result("easy", [4, 4, 4], first=1),))
     theirs = Evaluation((result("easy", [0, 4, 4]),))

@@ -181,8 +181,8 @@ def test_plugin_chooses_in_a_real_training_step(clean: Clean) -> None:
     step = json.loads(metrics.read_text().splitlines()[-1])
     assert step["step"] == 1
     assert step["guidance/replaced"] > 0.0
-    # An untrained student rambles beyond every teacher, and the verbose one is the longest.
-    assert step["guidance/teacher/verbose"] == 1.0
+    # The plugin's scores are distances with a minus sign; those of the built-in selectors never are below 0.
+    assert step["guidance/score_mean"] < 0.0
     [manifest] = [path for path in clean.folder.rglob("manifest.json") if path.parent == metrics.parent]
     assert "ampo-nearest-length" in manifest.read_text()
 

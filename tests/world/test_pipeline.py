@@ -40,9 +40,11 @@ def folder(tmp_path: Path) -> Path:
 def run_pipeline(folder: Path, environment_of: Callable[..., Any]) -> Callable[..., str]:
     """(stages as YAML) -> what was printed."""
 
-    def run(*stages: str) -> str:
+    def run(*stages: str, seed: int = 0) -> str:
         lines = "".join(f"  - {{{stage}}}\n" for stage in stages)
-        (folder / "all.yaml").write_text(f"job: pipeline\nrun: {{name: p, dir: {folder}}}\nstages:\n{lines}")
+        (folder / "all.yaml").write_text(
+            f"job: pipeline\nrun: {{name: p, dir: {folder}, seed: {seed}}}\nstages:\n{lines}"
+        )
         job, environment = environment_of(folder / "all.yaml")
         assert pipeline.run(job, environment) == folder / "p"
         printed: str = environment.console.file.getvalue()
@@ -99,6 +101,15 @@ def test_stages_run_in_order_inside_the_pipelines_folder(
     assert {path.name for path in (folder / "p").iterdir()} == {"a", "b", "config.yaml", "manifest.json", "done"}
     assert stages.configs["b"]["out"] == f"{folder}/p/a/out/more"
     assert stages.configs["b"]["run"] == {"name": "b", "dir": f"{folder}/p", "seed": 5}
+
+
+def test_the_seed_is_that_of_the_stages_unless_they_say_another(
+    run_pipeline: Callable[..., str], stages: Stages
+) -> None:
+    run_pipeline(A, B_FROM_A, seed=7)
+    assert (stages.configs["a"]["run"]["seed"], stages.configs["b"]["run"]["seed"]) == (7, 5)
+    with pytest.raises(ConfigError, match=r"run\.seed: 7 -> 8"):
+        run_pipeline(A, B_FROM_A, seed=8)
 
 
 def test_references_in_a_stages_own_config_are_replaced(
