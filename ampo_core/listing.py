@@ -43,14 +43,14 @@ def show_broken(broken: Iterable[BrokenPlugin], console: Console) -> None:
 
 
 def show_plugin(name: str, plugins: Plugins, console: Console) -> None:
-    """Docstring and options of the components called `name` (of several kinds, if so).
+    """Docstring and options of the components called `name` (of several kinds, if so), or of that kind.
 
     Raises ConfigError if there is none, with the nearest match.
     """
-    entries = [entry for entry in plugins.catalog.entries() if entry.name == name]
+    entries = [entry for entry in plugins.catalog.entries() if name in (entry.name, entry.kind)]
     broken = [plugin for plugin in plugins.broken if name in (plugin.name, plugin.distribution)]
     if not entries and not broken:
-        names = dict.fromkeys(entry.name for entry in plugins.catalog.entries())
+        names = dict.fromkeys([*plugins.catalog.kinds(), *(entry.name for entry in plugins.catalog.entries())])
         hidden = "".join(f"\nbroken: {plugin}" for plugin in plugins.broken)
         raise ConfigError(f"no component is named {name!r}{nearest(name, names)}{hidden}")
     for entry in entries:

@@ -143,6 +143,13 @@ def test_a_plugin_from_a_file_is_listed_described_and_used(folder):
     assert "never" in schema["$defs"]["component-trigger"]["anyOf"][0]["enum"]
 
 
+def test_a_kind_lists_its_components(run):
+    shown = run("--plugins", "trigger").stdout
+    assert "adaptive" in shown
+    assert "always" in shown
+    assert "comprehension" not in shown
+
+
 @pytest.mark.parametrize(
     "arguments", [("--help",), ("--version",), ("--plugins",), ("--schema",), ("c.yaml", "--check")]
 )
