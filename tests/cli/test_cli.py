@@ -143,7 +143,7 @@ def test_a_plugin_from_a_file_is_listed_described_and_used(folder):
     assert "never" in schema["$defs"]["component-trigger"]["anyOf"][0]["enum"]
 
 
-def test_a_kind_lists_its_components(run):
+def test_a_kind_lists_its_components():
     shown = run("--plugins", "trigger").stdout
     assert "adaptive" in shown
     assert "always" in shown
