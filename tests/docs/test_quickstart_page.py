@@ -29,7 +29,7 @@ def test_stages_and_their_jobs():
 
 def test_numbers_of_the_configs():
     ampo, task = config("quickstart/ampo.yaml"), config("quickstart/prepare.yaml")["task"]
-    assert PAGE.count(f"{ampo['training']['steps']} steps") == 2
+    assert PAGE.count(f"| train | {ampo['training']['steps']} steps") == 2
     assert f"{task['questions']:,} training questions" in PAGE
     assert sorted(task["levels"]) == [2, 4, 5]
     assert ampo["objective"]["entropy_coefficient"] == 0
