@@ -36,7 +36,7 @@ def ampo_commands() -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> Path:
+def desk(tmp_path: Path) -> Path:
     """A folder like the repository's root, in which the files that pages tell one to save can be saved."""
     for name in ("configs", "plugins"):
         tmp_path.joinpath(name).symlink_to(ROOT / name)
@@ -69,13 +69,13 @@ def test_readme_and_contributing_open_with_the_plugin():
 
 
 @pytest.mark.parametrize(("page", "command"), ampo_commands())
-def test_ampo_commands_run(page, command, workplace):
+def test_ampo_commands_run(page, command, desk):
     """As written, except that a command that would start a job is only checked."""
-    save_files(page, workplace)
+    save_files(page, desk)
     arguments = shlex.split(command)[1:]
     if not any(flag in arguments for flag in SHOWS_ONLY):
         arguments.append("--check")
-    done = run(workplace, AMPO_RUN, *arguments)
+    done = run(desk, AMPO_RUN, *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout
     assert "broken" not in done.stdout
@@ -83,24 +83,24 @@ def test_ampo_commands_run(page, command, workplace):
         assert "nearest_length" in done.stdout
 
 
-def test_a_plugin_file_is_found_where_the_folder_is_on_the_path_already(workplace):
-    save_files("README.md", workplace)
+def test_a_plugin_file_is_found_where_the_folder_is_on_the_path_already(desk):
+    save_files("README.md", desk)
     flags = ("--plugin", "nearest_length.py", "--plugins", "nearest_length")
-    done = run(workplace, sys.executable, "-m", "ampo_core.cli", *flags)
+    done = run(desk, sys.executable, "-m", "ampo_core.cli", *flags)
     assert "broken" not in done.stdout + done.stderr
     assert "selector nearest_length" in done.stdout
 
 
-def test_the_tutorials_test_passes(workplace):
-    save_files("CONTRIBUTING.md", workplace)
-    done = run(workplace, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_nearest_length.py")
+def test_the_tutorials_test_passes(desk):
+    save_files("CONTRIBUTING.md", desk)
+    done = run(desk, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_nearest_length.py")
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
 
 
-def test_the_readmes_config_checks_without_the_plugin_as_an_error(workplace):
-    save_files("README.md", workplace)
-    done = run(workplace, AMPO_RUN, "first-run.yaml", "guidance.selector=nearest_lenght")
+def test_the_readmes_config_checks_without_the_plugin_as_an_error(desk):
+    save_files("README.md", desk)
+    done = run(desk, AMPO_RUN, "first-run.yaml", "guidance.selector=nearest_lenght")
     assert done.returncode == 2
     assert "nearest_lenght" in done.stderr
     assert "Traceback" not in done.stderr
