@@ -47,6 +47,31 @@ class Ranks:
             dist.all_reduce(value)
         return value
 
+    def each(self, value: T) -> list[T]:
+        """The `value` of every rank, in the order of ranks."""
+        if self.world_size == 1:
+            return [value]
+        values: list[T | None] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values  # type: ignore[return-value]
+
+    def first(self, value: T) -> T:
+        """Rank 0's `value`, on every rank."""
+        if self.world_size == 1:
+            return value
+        box: list[T] = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def any(self, value: bool) -> bool:
+        """True on every rank if it is true on one."""
+        return any(self.each(value))
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.world_size > 1:
+            dist.barrier()
+
 
 def join_ranks(threads: int | None = None) -> Ranks:
     """Join the process group that the launcher's environment describes; alone, form one of a single process.
