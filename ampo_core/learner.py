@@ -1,23 +1,33 @@
-"""The learner: DeepSpeed around the policy. The same path serves one process on a CPU and many ranks."""
+"""The learner: DeepSpeed around the policy. The same path serves one process on a CPU and many ranks.
+
+Every method but `policy` and `close` is a collective call: DeepSpeed may gather weights for each forward pass, so all
+ranks make the same number of them, those that run out of sequences with a dummy.
+"""
 
 from __future__ import annotations
 
 import copy
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from ampo_registry.errors import RunError
+from torch import nn
 
 from ampo_core.config.tree import DeepSpeedConfig, ModelConfig, OptimizerConfig
+from ampo_core.deepspeed_engine import start_deepspeed
 from ampo_core.packing import TokenPair, microbatches, padding_tokens
 from ampo_core.policy import Policy, load_policy
 from ampo_core.ranks import Ranks
 from ampo_core.schedule import learning_rate_at
+
+DUMMY = TokenPair((0,), (0,))
+"""What a rank forwards when others still have a micro-batch and it has none; its loss is multiplied by 0."""
+STATE = "state"
 
 Loss = Callable[[list[int], list[torch.Tensor], list[torch.Tensor]], torch.Tensor]
 """(indices of the micro-batch, log-probs and entropies of each sequence) -> its part of the loss, a scalar."""
@@ -54,12 +64,14 @@ class Learner:
         `reference` keeps a frozen copy of the start model."""
         self.ranks = ranks
         self.optimizer = optimizer
+        self._sharded = deepspeed.zero_stage == 3
+        self._plain = deepspeed.zero_stage == 0 and model.dtype == "float32"
         self.total_steps, self.warmup_steps = total_steps, warmup_steps
         self.steps = 0
         self.skipped_in_a_row = 0
         policy = load_policy(model, trust_remote_code=trust_remote_code).to(ranks.device)
         self._reference = copy.deepcopy(policy).eval().requires_grad_(False) if reference else None
-        self._engine = _start_deepspeed(policy, optimizer, deepspeed)
+        self._engine = start_deepspeed(policy, optimizer, deepspeed, model.dtype)
 
     @property
     def policy(self) -> Policy:
@@ -90,14 +102,23 @@ class Learner:
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         policy.eval()
         results = [(torch.empty(0), torch.empty(0))] * len(pairs)
-        for batch in microbatches([len(pair) for pair in pairs], self.optimizer.tokens_per_microbatch):
+        for batch in self._equally_many(
+            microbatches([len(pair) for pair in pairs], self.optimizer.tokens_per_microbatch)
+        ):
             chosen = [pairs[i] for i in batch]
             with torch.no_grad():
-                logprobs, entropies = policy(chosen, temperature, entropy)
+                logprobs, entropies = policy(chosen or [DUMMY], temperature, entropy)
+            if not chosen:
+                continue
             parts = _split(logprobs, chosen)
             for i, part, other in zip(batch, parts, _split(entropies, chosen) if entropy else parts, strict=True):
                 results[i] = (part, other)
         return results
+
+    def _equally_many(self, batches: list[list[int]]) -> list[list[int]]:
+        """`batches` with empty ones appended, so that every rank has as many as the one with most."""
+        most = max(self.ranks.each(len(batches)))
+        return batches + [[]] * (most - len(batches))
 
     def update(self, pairs: Sequence[TokenPair], loss: Loss, *, temperature: float, entropy: bool) -> UpdateReport:
         """One optimizer step on the sum of `loss` over the micro-batches of `pairs` (this rank's share).
@@ -107,45 +128,82 @@ class Learner:
         """
         lengths = [len(pair) for pair in pairs]
         batches = microbatches(lengths, self.optimizer.tokens_per_microbatch)
+        rounds = self._equally_many(batches)
         self._engine.train()
-        for position, batch in enumerate(batches):
+        for position, batch in enumerate(rounds, start=1):
             chosen = [pairs[i] for i in batch]
-            logprobs, entropies = self._engine(chosen, temperature, entropy)
-            part = loss(batch, _split(logprobs, chosen), _split(entropies, chosen) if entropy else [])
-            self._engine.set_gradient_accumulation_boundary(position == len(batches) - 1)
+            logprobs, entropies = self._engine(chosen or [DUMMY], temperature, entropy)
+            if chosen:
+                part = loss(batch, _split(logprobs, chosen), _split(entropies, chosen) if entropy else [])
+            else:
+                part = logprobs.sum() * 0.0
+            self._engine.set_gradient_accumulation_boundary(position == len(rounds))
             self._engine.backward(part * self.ranks.world_size)
         rate = learning_rate_at(
             self.steps, self.optimizer, total_steps=self.total_steps, warmup_steps=self.warmup_steps
         )
-        norm = self._step(rate) if batches else 0.0
+        norm = self._step(rate) if rounds else 0.0
         self.steps += 1
         skipped = not math.isfinite(norm)
         return UpdateReport(norm, skipped, rate, sum(lengths), padding_tokens(lengths, batches))
 
     def _step(self, learning_rate: float) -> float:
-        """Clip and apply the gradient; returns its norm before clipping."""
-        gradients = [p.grad for p in self.policy.parameters() if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
-        if math.isfinite(norm):
-            for group in self._engine.optimizer.param_groups:
-                group["lr"] = learning_rate
-            self._engine.step()
-            self.skipped_in_a_row = 0
+        """Clip and apply the gradient of all ranks; returns its norm before clipping, not finite if it was skipped."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        if self._plain:
+            # DeepSpeed's plain fp32 path neither reports a norm nor looks at it.
+            gradients = [p.grad for p in self.policy.parameters() if p.grad is not None]
+            norm = float(torch.nn.utils.get_total_norm(gradients))
+            if math.isfinite(norm):
+                self._engine.step()
+            else:
+                self._engine.zero_grad()
         else:
-            self._engine.zero_grad()
-            self.skipped_in_a_row += 1
-            if self.skipped_in_a_row >= self.optimizer.max_skipped_steps:
-                raise RunError(f"the gradient was not finite in {self.skipped_in_a_row} updates in a row")
+            self._engine.step()
+            norm = math.inf if self._engine.optimizer.overflow else float(self._engine.get_global_grad_norm())
+        self.skipped_in_a_row = 0 if math.isfinite(norm) else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row >= self.optimizer.max_skipped_steps:
+            raise RunError(f"the gradient was not finite in {self.skipped_in_a_row} updates in a row")
         return norm
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """(Hugging Face name, tensor) of every parameter, for the rollout's copy; LoRA merged."""
-        return self.policy.weights()
+        """(Hugging Face name, tensor) of every parameter, whole, for the rollout's copy; LoRA merged."""
+        return self.policy.weights(self._whole)
+
+    def _whole(self, parameters: Sequence[nn.Parameter]) -> AbstractContextManager[Any]:
+        """A block in which `parameters` are whole on every rank; with ZeRO 3 each rank holds a part of them."""
+        if not self._sharded:
+            return nullcontext()
+        import deepspeed
+
+        whole: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(list(parameters))
+        return whole
 
     def save_policy(self, folder: Path, tokenizer: Any) -> None:
-        """Write model and tokenizer in Hugging Face format."""
-        self.policy.save(folder)
-        tokenizer.save_pretrained(folder)
+        """Write model and tokenizer in Hugging Face format, LoRA merged: rank 0 writes, all ranks take part."""
+        first = self.ranks.rank == 0
+        kept = {name: tensor.cpu() if first else None for name, tensor in self.weights()}
+        if first:
+            self.policy.plain.save_pretrained(folder, state_dict=kept)
+            tokenizer.save_pretrained(folder)
+        self.ranks.barrier()
+
+    def save_state(self, folder: Path) -> None:
+        """Write weights, optimizer and step count into `folder`, the same one on every rank; each writes its part."""
+        progress = {"steps": self.steps, "skipped_in_a_row": self.skipped_in_a_row}
+        self._engine.save_checkpoint(str(folder), tag=STATE, client_state=progress, save_latest=False)
+        self.ranks.barrier()
+
+    def load_state(self, folder: Path) -> None:
+        """Take over what `save_state` wrote. Raises RunError if it is not there or does not fit."""
+        try:
+            found, progress = self._engine.load_checkpoint(str(folder), tag=STATE)
+        except (OSError, RuntimeError, AssertionError, KeyError, ValueError) as error:
+            raise RunError(f"cannot load the learner's state from {folder}: {error}") from error
+        if found is None:
+            raise RunError(f"there is no learner's state in {folder}")
+        self.steps, self.skipped_in_a_row = progress["steps"], progress["skipped_in_a_row"]
 
     def close(self) -> None:
         """Release DeepSpeed's engine, so that another one can start in this process."""
@@ -154,27 +212,3 @@ class Learner:
 
 def _split(values: torch.Tensor, pairs: Sequence[TokenPair]) -> list[torch.Tensor]:
     return list(torch.split(values, [len(pair.response_token_ids) for pair in pairs]))
-
-
-def _start_deepspeed(policy: Policy, optimizer: OptimizerConfig, config: DeepSpeedConfig) -> Any:
-    import deepspeed
-
-    deepspeed.utils.logger.setLevel(logging.WARNING)
-    # Compiling the shared-memory collectives takes a minute and a compiler; gloo's own serve as well here.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    engine, *_ = deepspeed.initialize(
-        model=policy,
-        model_parameters=trained,
-        optimizer=torch.optim.AdamW(
-            trained, lr=optimizer.learning_rate, betas=optimizer.betas, weight_decay=optimizer.weight_decay
-        ),
-        config={
-            "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": 1,
-            "gradient_clipping": optimizer.grad_clip,
-            "zero_optimization": {"stage": config.zero_stage},
-            "steps_per_print": 2**62,
-        },
-    )
-    return engine

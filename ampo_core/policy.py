@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from torch import nn
 from ampo_core.config.tree import ModelConfig
 from ampo_core.logprobs import token_logprobs
 from ampo_core.packing import TokenPair
+
+
+Gather = Callable[[Sequence[nn.Parameter]], AbstractContextManager[Any]]
+"""Gives a block in which parameters that are spread over ranks are whole."""
 
 
 class Policy(nn.Module):
@@ -54,18 +59,28 @@ class Policy(nn.Module):
             entropy=entropy,
         )
 
-    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """(Hugging Face name, tensor) of every parameter, tied ones under each of their names, LoRA merged in."""
-        merged = {}
-        for name, module in self.plain.named_modules():
-            if hasattr(module, "base_layer") and hasattr(module, "get_delta_weight"):
-                delta = sum(module.get_delta_weight(adapter) for adapter in module.active_adapters)
-                merged[f"{name}.weight"] = (module.base_layer.weight + delta).detach()
+    def weights(self, gather: Gather = lambda parameters: nullcontext()) -> Iterator[tuple[str, torch.Tensor]]:
+        """(Hugging Face name, tensor) of every parameter, tied ones under each of their names, LoRA merged in.
+
+        One at a time, each inside `gather` of the parameters that it is made of: what ZeRO 3 holds in parts is whole
+        there. A gathered tensor is a copy; the others are the parameters themselves.
+        """
+        modules = dict(self.plain.named_modules())
         for name, parameter in self.plain.named_parameters(remove_duplicate=False):
             if ".lora_" in name:
                 continue
-            name = name.replace(".base_layer.", ".")
-            yield name, merged.get(name, parameter.detach())
+            module = modules[name.rpartition(".")[0].removesuffix(".base_layer")]
+            adapters = getattr(module, "active_adapters", ())
+            merged = bool(adapters) and name.endswith(".base_layer.weight")
+            parts = [p for part, p in module.named_parameters() if ".lora_" in f".{part}"] if merged else []
+            context = gather([parameter, *parts])
+            with context, torch.no_grad():
+                value = parameter.detach()
+                if merged:
+                    value = value + sum(module.get_delta_weight(adapter) for adapter in adapters)
+                elif not isinstance(context, nullcontext):
+                    value = value.clone()
+            yield name.replace(".base_layer.", "."), value
 
     def save(self, folder: Path) -> None:
         """Write the weights and config in Hugging Face format (safetensors), LoRA merged."""

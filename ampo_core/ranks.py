@@ -26,6 +26,20 @@ class Ranks:
         """This rank's share of `items`: every world_size-th."""
         return list(items[self.rank :: self.world_size])
 
+    def balance(self, lengths: Sequence[int]) -> list[int]:
+        """Indices of this rank's share of sequences of `lengths`, ascending: every rank gets about as many tokens.
+
+        The longest is dealt first, always to the rank with the fewest tokens so far.
+        """
+        loads = [0] * self.world_size
+        mine = []
+        for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+            rank = min(range(self.world_size), key=loads.__getitem__)
+            loads[rank] += lengths[index]
+            if rank == self.rank:
+                mine.append(index)
+        return sorted(mine)
+
     def gather(self, shard: Sequence[T], total: int) -> list[T]:
         """All ranks' shards put back in the order that `shard` took them from; `total` items on every rank."""
         if self.world_size == 1:
@@ -92,7 +106,7 @@ def join_ranks(threads: int | None = None) -> Ranks:
     if cuda:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        backend = "nccl" if cuda else "gloo"
+        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
         if world_size == 1:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
         else:
