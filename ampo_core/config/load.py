@@ -18,6 +18,7 @@ from ampo_core.config.checks import check_job
 from ampo_core.config.explain import explain
 from ampo_core.config.jobs import JOBS, Job, PipelineJob, SuiteJob
 from ampo_core.config.layers import COMMAND_LINE, complete, merge, nest, override_nodes, read_layers
+from ampo_core.config.machines import unmet_resources
 from ampo_core.config.nodes import KeyPath, Node, Problem, dotted, nearest, raise_problems
 from ampo_core.config.not_yet import not_yet
 from ampo_core.config.ready import STAGE_OUTPUT, hub_models, missing_files, unavailable
@@ -141,6 +142,9 @@ def _findings(job: Job, root: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
     warnings = [say(finding.path, finding.text) for finding in check_job(job)]
     warnings += [say(path, text) for path, text in hub_models(job)]
     blockers = [*not_yet(job), *unavailable(job), *missing_files(job)]
+    resources = getattr(job, "resources", None)
+    if resources is not None:
+        blockers += unmet_resources(resources, os.environ)
     return tuple(warnings), tuple(say(path, text) for path, text in blockers)
 
 

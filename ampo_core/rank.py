@@ -1,0 +1,82 @@
+"""`python -m ampo_core.rank FOLDER`: one rank of a run that `ampo-run` has started as several processes.
+
+It says nothing itself about how it ends: it leaves that in FOLDER, and the process that started it speaks once for all.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from ampo_registry.discovery import discover
+from ampo_registry.errors import AmpoError
+
+from ampo_core.config.load import load_config
+from ampo_core.environment import Environment
+from ampo_core.interrupt import INTERRUPTED, terminating
+from ampo_core.jobs import run_job
+from ampo_core.outcome import Outcome, announce, leave, outcomes, read_order
+
+ERROR_S = 2.0
+"""How long a failed rank waits for the others to say what they have met: usually the same."""
+INTERRUPT_S = 60.0
+"""How long one that was interrupted in good order does: the launcher ends the others as soon as one has left."""
+_SET_PARENT_DEATH_SIGNAL = 1
+
+
+def main(folder: Path) -> int:
+    """Run this rank's part of the job in `folder`; returns the exit code."""
+    # The first thing a watcher of this process may ask, and the components of a job too: see interrupt.py.
+    os.environ["AMPO_LAUNCHED"] = str(folder)
+    rank = int(os.environ["RANK"])
+    outcome = _run(folder, rank)
+    leave(folder, rank, outcome)
+    if outcome.kind != "done":
+        _wait_for_neighbours(folder, INTERRUPT_S if outcome.kind == "interrupted" and outcome.text else ERROR_S)
+    return outcome.exit_code
+
+
+def _run(folder: Path, rank: int) -> Outcome:
+    try:
+        with terminating():
+            _end_with_parent()
+            announce(folder, rank, os.getpid())
+            order = read_order(folder)
+            plugins = discover(order.plugins)
+            loaded = load_config(folder / "config.yaml", (), plugins)
+            environment = Environment.of(
+                loaded, plugins, trust_remote_code=order.trust_remote_code, allow_changes=order.allow_changes
+            )
+            run_job(loaded.job, environment)
+    except AmpoError as error:
+        return Outcome("interrupted" if error.exit_code == INTERRUPTED else "error", error.exit_code, str(error))
+    except KeyboardInterrupt:
+        return Outcome("interrupted", INTERRUPTED)
+    except Exception:
+        return Outcome("fault", 1, traceback.format_exc())
+    return Outcome("done", 0)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this rank if the process that started it is killed: a run must not go on unseen."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait_for_neighbours(folder: Path, seconds: float) -> None:
+    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and len(outcomes(folder)) < neighbours:
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,211 @@
+"""Watches over ranks that were started: passes signals on, ends what a dead rank leaves waiting, says what happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+from ampo_registry.errors import AmpoError, RunError
+
+from ampo_core.interrupt import handling, say_stopping
+from ampo_core.outcome import Outcome, RankProcess, outcomes, processes
+
+POLL_S = 0.1
+GRACE_S = 5.0
+"""How long the other ranks have to end by themselves once one has failed: they may wait for it for ever."""
+LEFTOVERS_S = 2.0
+"""How long what ranks have started may outlive them."""
+_CONSEQUENCES = (signal.SIGTERM, signal.SIGINT, signal.SIGABRT)
+"""Signals by which a rank ends because another has: the launcher's, and the communication library's own abort."""
+
+
+class Starter(Protocol):
+    """A way to start ranks that run `ampo_core.rank`."""
+
+    def start(self) -> None:
+        """Start them; returns at once."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait at most so long for all of them to end; True if they have."""
+
+    def exit_codes(self) -> Mapping[int, int]:
+        """rank -> exit code of those that did not end well, negative for a signal; once `wait` was True.
+
+        Raises RunError if they could not be started.
+        """
+
+    def signal(self, rank: int, process: RankProcess, number: signal.Signals) -> None:
+        """Send a signal to a rank."""
+
+    def last_words(self, rank: int) -> str:
+        """The end of what `rank` has written to a stderr that nobody saw; empty if there is none."""
+
+
+def supervise(starter: Starter, folder: Path) -> None:
+    """Start ranks and stay until they have ended.
+
+    The first SIGTERM or SIGINT is passed on to every rank, and they get all the time they need; a second ends them.
+    Raises what ended the run, see `verdict`.
+    """
+    watch = _Watch(starter, folder)
+    with handling(watch.signalled):
+        starter.start()
+        try:
+            while not starter.wait(POLL_S):
+                watch.look()
+        finally:
+            watch.clear()
+    said = outcomes(folder)
+    error = verdict(said, starter.exit_codes(), watch.killed, watch.signals > 0)
+    if isinstance(error, Unexplained):
+        words = starter.last_words(error.rank)
+        raise RunError(f"{error}; the end of what it said:\n{words}" if words else str(error))
+    if error is not None:
+        _show_cursor()
+        raise error
+
+
+class Unexplained(RunError):
+    """A rank ended badly and left no word why."""
+
+    def __init__(self, rank: int, code: int) -> None:
+        self.rank = rank
+        how = f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+        hint = " (SIGKILL often means that the machine ran out of memory)" if code == -signal.SIGKILL else ""
+        super().__init__(f"rank {rank} {how}{hint}; the other ranks were stopped")
+
+
+def verdict(
+    said: Mapping[int, Outcome], codes: Mapping[int, int], killed: frozenset[int], signalled: bool
+) -> AmpoError | KeyboardInterrupt | None:
+    """What ended a run, or None if it ended well.
+
+    `said` are the outcomes by rank, `codes` the exit codes that are not 0, `killed` the ranks that were ended from
+    here, `signalled` whether a signal was passed on. A rank that was killed goes first, for it leaves the others with
+    broken connections; then an interruption that was asked for; then the first of all errors.
+    """
+    dead = [rank for rank, code in codes.items() if rank not in said and rank not in killed]
+    crashed = [rank for rank in dead if codes[rank] < 0 and -codes[rank] not in _CONSEQUENCES]
+    if crashed:
+        return Unexplained(min(crashed), codes[min(crashed)])
+    failed = sorted((rank for rank in said if said[rank].kind != "done"), key=lambda rank: said[rank].time)
+    interrupted = [rank for rank in failed if said[rank].kind == "interrupted"]
+    if signalled and (interrupted or killed):
+        texts = [said[rank].text for rank in interrupted if said[rank].text]
+        return said[interrupted[0]].as_error(texts[0]) if texts else KeyboardInterrupt()
+    errors = [rank for rank in failed if rank not in interrupted]
+    if errors:
+        first = said[errors[0]]
+        alone = errors[0] != 0 and (0 not in said or said[0].text != first.text)
+        return first.as_error(f"rank {errors[0]}: {first.text}" if alone else first.text)
+    wrong = [rank for rank in dead if codes[rank] not in (-signal.SIGTERM, -signal.SIGINT)]
+    if wrong and not signalled:
+        return Unexplained(wrong[0], codes[wrong[0]])
+    if interrupted:
+        texts = [said[rank].text for rank in interrupted if said[rank].text]
+        return said[interrupted[0]].as_error(texts[0]) if texts else KeyboardInterrupt()
+    if signalled and codes:
+        return KeyboardInterrupt()
+    return Unexplained(min(codes), codes[min(codes)]) if codes else None
+
+
+class _Watch:
+    """What is known of the ranks while they run."""
+
+    def __init__(self, starter: Starter, folder: Path) -> None:
+        self.signals = 0
+        self.killed: frozenset[int] = frozenset()
+        self._starter, self._folder = starter, folder
+        self._processes: dict[int, RankProcess] = {}
+        self._told: set[int] = set()
+        self._failed_at: float | None = None
+
+    def signalled(self, number: int) -> None:
+        """A signal has come; `look` does what it asks for."""
+        self.signals += 1
+        if self.signals == 1:
+            say_stopping(number)
+
+    def look(self) -> None:
+        """Pass a signal on to the ranks that have not heard of it; end all if one has failed and others stay."""
+        self._processes = processes(self._folder)
+        if self.signals:
+            for rank in self._processes.keys() - self._told:
+                self._told.add(rank)
+                self._starter.signal(rank, self._processes[rank], signal.SIGINT)
+        if self.signals > 1:
+            self._kill()
+        elif self._has_failed():
+            self._failed_at = self._failed_at or time.monotonic()
+            if time.monotonic() - self._failed_at > GRACE_S:
+                self._kill()
+
+    def clear(self) -> None:
+        """End what ranks on this machine have started and left behind."""
+        sessions = {process.pid for process in self._processes.values() if process.is_here}
+        deadline = time.monotonic() + LEFTOVERS_S
+        while (left := _members(sessions)) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        _kill_all(left)
+
+    def _has_failed(self) -> bool:
+        said = outcomes(self._folder)
+        if any(outcome.kind in ("error", "fault") for outcome in said.values()):
+            return True
+        gone = (rank for rank, process in self._processes.items() if process.is_here and not _is_alive(process.pid))
+        return any(rank not in said or said[rank].kind != "done" for rank in gone)
+
+    def _kill(self) -> None:
+        said = outcomes(self._folder)
+        for rank, process in self._processes.items():
+            if rank not in said:
+                self.killed |= {rank}
+            self._starter.signal(rank, process, signal.SIGKILL)
+        _kill_all(_members({process.pid for process in self._processes.values() if process.is_here}))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _members(sessions: set[int]) -> list[psutil.Process]:
+    """The processes of these sessions that still run; each rank of torch elastic leads a session of its own."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) in sessions and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, PermissionError, psutil.Error):
+            continue
+    return found
+
+
+def _kill_all(targets: list[psutil.Process]) -> None:
+    for process in targets:
+        try:
+            process.kill()
+        except psutil.Error:
+            continue
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _show_cursor() -> None:
+    """A rank that was killed in the middle of a progress bar has left the terminal without a cursor."""
+    if sys.stdout.isatty():
+        sys.stdout.write("\x1b[?25h")
+        sys.stdout.flush()
