@@ -222,6 +222,9 @@ class RolloutSpec(ComponentSpec):
     group_size: PositiveInt = Field(default=8, description="G: responses to each question")
     temperature: PositiveFloat = Field(default=1.0, description="of sampling in training")
     max_response_tokens: PositiveInt = Field(default=8192, description="longest response, stop token included")
+    logprob_gap_limit: PositiveFloat | None = Field(
+        default=None, description="stop when sampler and learner differ by more nats a token on average"
+    )
 
     def build(self, context: BuildContext) -> RolloutEngine:
         self._missing("build")

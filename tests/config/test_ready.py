@@ -14,7 +14,6 @@ NOT_YET = {
     "host file": ("resources.hostfile=train.parquet", "resources.hostfile: not yet: host files"),
     "dtype": ("model.dtype=bfloat16", "model.dtype: not yet: training in bfloat16"),
     "importance cap": ("objective.on_policy.importance_cap=2", "objective.on_policy.importance_cap: not yet:"),
-    "vllm": ("rollout={type: vllm, group_size: 4, max_response_tokens: 32}", "rollout: not yet: the vllm rollout"),
 }
 
 
@@ -77,6 +76,16 @@ def test_a_hub_name_is_a_warning_online_and_nothing_once_cached(load, folder, mo
 def test_a_package_that_a_component_needs(load, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert "tracking.0: the package wandb is not installed" in load("tracking: [wandb]\n").blockers[0]
+
+
+def test_the_vllm_rollout_needs_vllm(load, monkeypatch):
+    from ampo_plugins.rollouts import vllm
+
+    override = "rollout={type: vllm, group_size: 4, max_response_tokens: 32}"
+    monkeypatch.setattr(vllm, "find_spec", lambda name: None)
+    assert "rollout: vLLM is not installed here" in load("", override).blockers[0]
+    monkeypatch.setattr(vllm, "find_spec", lambda name: object())
+    assert load("", override).blockers == ()
 
 
 def test_a_ready_config_has_no_blockers(load):

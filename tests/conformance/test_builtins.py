@@ -34,10 +34,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> BuildContext:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0", eos_token="w31", pad_token="w30")
     config = Qwen2Config(
         vocab_size=32,
-        hidden_size=16,
+        hidden_size=64,
         intermediate_size=32,
         num_hidden_layers=2,
-        num_attention_heads=2,
+        num_attention_heads=2,  # of 32: the smallest that vLLM knows on a CPU
         num_key_value_heads=1,
         max_position_embeddings=64,
     )

@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_predictions(config):
         ("comparison.curves.old=runs/nowhere", "comparison.curves.old"),
         ("evaluation.sets.odd.where.data_source=odder", "no question is left"),
         ("evaluation.sets.odd.pass_at=[8]", "pass_at"),
-        ("rollout.type=vllm", "not yet: the vllm rollout comes with the engines release"),
+        ("rollout={type: vllm, gpu_memory_utilization: 2}", "gpu_memory_utilization"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(config, capfd, override, words):

@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-from ampo_plugins.rollouts import ampo_specs
 from ampo_plugins.rollouts.transformers import TransformersRollout
-from ampo_plugins.rollouts.vllm import VllmRollout
-from ampo_registry import BuildContext, ConfigError, NotYetError, RolloutRequest, RunError, SamplingOptions
+from ampo_registry import BuildContext, ConfigError, RolloutRequest, RunError, SamplingOptions
 
 PROMPTS = ((5, 9, 33), (17,), (5, 9, 33), tuple(range(40, 61)), (8, 8))
 
@@ -201,12 +199,7 @@ def test_the_model_is_float32_on_a_cpu_whatever_the_checkpoint(tiny_model, golde
     assert build(tmp_path, golden_tokenizer, dtype="bfloat16").model.dtype == torch.bfloat16
 
 
-def test_vllm_is_declared_and_says_not_yet():
-    spec = VllmRollout()
-    assert ampo_specs() == [TransformersRollout, VllmRollout]
-    assert spec.unavailable() == "not yet: the vllm rollout comes with the engines release"
-    with pytest.raises(NotYetError, match="not yet: the vllm rollout comes with the engines release"):
-        spec.build(BuildContext())
+def test_it_is_always_available():
     assert TransformersRollout().unavailable() is None
 
 

