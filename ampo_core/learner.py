@@ -20,7 +20,7 @@ from torch import nn
 
 from ampo_core.config.tree import DeepSpeedConfig, ModelConfig, OptimizerConfig
 from ampo_core.deepspeed_engine import start_deepspeed
-from ampo_core.packing import TokenPair, microbatches, padding_tokens
+from ampo_core.packing import TokenPair, microbatches
 from ampo_core.policy import Policy, load_policy
 from ampo_core.ranks import Ranks
 from ampo_core.schedule import learning_rate_at
@@ -145,7 +145,7 @@ class Learner:
         norm = self._step(rate) if rounds else 0.0
         self.steps += 1
         skipped = not math.isfinite(norm)
-        return UpdateReport(norm, skipped, rate, sum(lengths), padding_tokens(lengths, batches))
+        return UpdateReport(norm, skipped, rate, sum(lengths), rounds.count([]) * len(DUMMY))
 
     def _step(self, learning_rate: float) -> float:
         """Clip and apply the gradient of all ranks; returns its norm before clipping, not finite if it was skipped."""

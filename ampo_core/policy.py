@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,40 @@ import torch
 from ampo_registry.errors import ConfigError
 from torch import nn
 
+from ampo_core.attention import Sequences, use_packed_attention
 from ampo_core.config.tree import ModelConfig
-from ampo_core.logprobs import token_logprobs
+from ampo_core.logprobs import LogprobHead
 from ampo_core.packing import TokenPair
-
 
 Gather = Callable[[Sequence[nn.Parameter]], AbstractContextManager[Any]]
 """Gives a block in which parameters that are spread over ranks are whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Pairs laid end to end, longest first: `token_ids` and `positions` [1, tokens]; `predicting` and `targets`
+    [response tokens] are in the order of the pairs and index the row and the vocabulary."""
+
+    token_ids: torch.Tensor
+    positions: torch.Tensor
+    predicting: torch.Tensor
+    targets: torch.Tensor
+    sequences: Sequences
+
+    @classmethod
+    def of(cls, pairs: Sequence[TokenPair], device: torch.device) -> _Row:
+        order = sorted(range(len(pairs)), key=lambda index: -len(pairs[index]))
+        lengths = [len(pairs[index]) for index in order]
+        starts = dict(zip(order, accumulate(lengths, initial=0), strict=False))
+        responses = [(starts[i] + len(pair.prompt_token_ids), starts[i] + len(pair)) for i, pair in enumerate(pairs)]
+        ids = [token for i in order for token in (*pairs[i].prompt_token_ids, *pairs[i].response_token_ids)]
+        return cls(
+            torch.tensor([ids], device=device),
+            torch.cat([torch.arange(length, device=device) for length in lengths])[None],
+            torch.cat([torch.arange(start - 1, end - 1, device=device) for start, end in responses]),
+            torch.tensor([token for pair in pairs for token in pair.response_token_ids], device=device),
+            Sequences.of(lengths, device),
+        )
 
 
 class Policy(nn.Module):
@@ -26,6 +55,7 @@ class Policy(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self.head = LogprobHead(self.plain.get_output_embeddings())
 
     @property
     def plain(self) -> Any:
@@ -37,27 +67,17 @@ class Policy(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probs and entropies of all response tokens of `pairs`, concatenated in order: two [tokens] tensors.
 
-        Rows are padded on the right and attention is causal, so padding is never attended to.
+        The pairs form one row without padding, longest first; attention stays within each of them. Only hidden states
+        that predict a response token reach the LM head.
         """
         plain = self.plain
         device = plain.get_input_embeddings().weight.device
-        rows = [torch.tensor(pair.prompt_token_ids + pair.response_token_ids, device=device) for pair in pairs]
-        token_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        hidden = plain.base_model(input_ids=token_ids, use_cache=False).last_hidden_state
-        predicting, targets = [], []
-        for row, pair in enumerate(pairs):
-            start, end = len(pair.prompt_token_ids), len(pair)
-            predicting.append(hidden[row, start - 1 : end - 1])
-            targets.append(rows[row][start:])
-        head = plain.get_output_embeddings()
-        return token_logprobs(
-            torch.cat(predicting),
-            torch.cat(targets),
-            head,
-            head.weight.shape[0],
-            temperature=temperature,
-            entropy=entropy,
-        )
+        row = _Row.of(pairs, device)
+        hidden = plain.base_model(
+            input_ids=row.token_ids, position_ids=row.positions, use_cache=False, **row.sequences.arguments()
+        ).last_hidden_state
+        logprobs, entropies = self.head(hidden[0].index_select(0, row.predicting), row.targets, temperature, entropy)
+        return logprobs, entropies
 
     def weights(self, gather: Gather = lambda parameters: nullcontext()) -> Iterator[tuple[str, torch.Tensor]]:
         """(Hugging Face name, tensor) of every parameter, tied ones under each of their names, LoRA merged in.
@@ -98,6 +118,7 @@ def load_policy(config: ModelConfig, *, trust_remote_code: bool = False) -> Poli
         local_files_only=Path(config.path).is_dir(),
     )
     _refuse_scaled_logits(model.config, config.path)
+    use_packed_attention(model, config.path)
     _disable_dropout(model)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -129,7 +150,7 @@ def _with_lora(model: Any, config: ModelConfig) -> Any:
     assert config.lora is not None
     if config.gradient_checkpointing:
         model.enable_input_require_grads()
-    return get_peft_model(
+    model = get_peft_model(
         model,
         LoraConfig(
             task_type="CAUSAL_LM",
@@ -139,3 +160,15 @@ def _with_lora(model: Any, config: ModelConfig) -> Any:
             target_modules=config.lora.target_modules,
         ),
     )
+    _refuse_adapted_head(model.get_base_model())
+    return model
+
+
+def _refuse_adapted_head(model: Any) -> None:
+    """Raise ConfigError if LoRA changes the weight of the LM head, which is used as it is for log-probs."""
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if hasattr(head, "base_layer") or (hasattr(embeddings, "base_layer") and head.weight is embeddings.weight):
+        raise ConfigError(
+            "model.lora.target_modules: adapters on the LM head, or on embeddings tied to it, are not supported; "
+            "choose other modules, or all-linear, which leaves it out"
+        )

@@ -202,7 +202,7 @@ class OptimizerConfig(Block):
     """AdamW and its schedule; shared by train and sft."""
 
     tokens_per_microbatch: PositiveInt = Field(
-        default=18432, description="hard cap on rows × longest row of a forward pass"
+        default=18432, description="hard cap on the sum of the lengths of the sequences of a forward pass"
     )
     learning_rate: NonNegativeFloat = Field(default=1.0e-6, description="peak learning rate")
     schedule: Literal["constant", "linear", "cosine"] = Field(default="constant", description="after the warm-up")

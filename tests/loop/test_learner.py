@@ -13,7 +13,6 @@ from ampo_registry import ConfigError, RunError
 
 from ampo_core.config.tree import DeepSpeedConfig, LoraConfig, ModelConfig, OptimizerConfig
 from ampo_core.learner import Learner
-from ampo_core.logprobs import token_logprobs
 from ampo_core.packing import TokenPair
 from ampo_core.ranks import join_ranks
 from ampo_core.schedule import learning_rate_at
@@ -142,21 +141,6 @@ def test_a_saved_policy_opens_in_transformers_with_the_same_log_probs(
         with torch.no_grad():
             found = opened(ids).logits.log_softmax(-1)[0, 2:-1].gather(-1, ids[0, 3:, None])[:, 0]
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
-
-
-def test_chunks_of_the_head_change_neither_values_nor_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    head = torch.nn.Linear(8, 50, bias=False).double()
-    targets = torch.randint(0, 50, (23,))
-    hidden = torch.randn(23, 8, dtype=torch.float64, requires_grad=True)
-    results = []
-    for chunk in (10**9, 50 * 4):
-        monkeypatch.setattr("ampo_core.logprobs.CHUNK_ELEMENTS", chunk)
-        log_probs, entropies = token_logprobs(hidden, targets, head, 50, temperature=0.7, entropy=True)
-        grads = torch.autograd.grad((log_probs * 2 + entropies).sum(), [hidden, head.weight])
-        results.append((log_probs, entropies, *grads))
-    for whole, chunked in zip(*results, strict=True):
-        torch.testing.assert_close(whole, chunked)
 
 
 def test_a_model_that_changes_its_logits_is_refused(tiny_model: Path, tmp_path: Path) -> None:

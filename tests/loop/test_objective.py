@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ampo_core.objective import TrainSequence, kl_estimates
-from ampo_core.packing import TokenPair, microbatches, padding_tokens
+from ampo_core.packing import TokenPair
 
 _spec = importlib.util.spec_from_file_location("objectives", Path(__file__).parent / "objectives.py")
 assert _spec is not None
@@ -207,16 +207,3 @@ def test_kl_estimators_agree_to_first_order(estimator: str) -> None:
     torch.testing.assert_close(kl_estimates(own, own, estimator), torch.zeros(2, dtype=torch.float64))
     x = {"k1": 0.1, "k2": 0.1**2 / 2, "k3": math.exp(-0.1) + 0.1 - 1}[estimator]
     assert float(kl_estimates(own, own - 0.1, estimator)[0]) == pytest.approx(x)
-
-
-def test_micro_batches_hold_every_index_once_within_the_budget() -> None:
-    lengths = [random.Random(i).randint(1, 50) for i in range(200)]
-    batches = microbatches(lengths, 128)
-    assert sorted(i for batch in batches for i in batch) == list(range(200))
-    assert all(len(batch) * max(lengths[i] for i in batch) <= 128 for batch in batches)
-    assert padding_tokens(lengths, batches) == sum(
-        max(lengths[j] for j in batch) - lengths[i] for batch in batches for i in batch
-    )
-    assert microbatches([], 10) == []
-    with pytest.raises(ValueError, match="a sequence of 129 tokens exceeds tokens_per_microbatch = 128"):
-        microbatches([1, 129], 128)

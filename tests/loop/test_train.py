@@ -156,7 +156,7 @@ def test_an_ampo_run_writes_the_files_and_metrics_of_the_contract(
     assert AutoModelForCausalLM.from_pretrained(policy).num_parameters() > 0
     assert AutoTokenizer.from_pretrained(policy).chat_template
 
-    with pytest.raises(ConfigError, match="holds a finished run"):
+    with pytest.raises(ConfigError, match=r"holds a finished run, and these have changed since(?s:.*) tracking: "):
         run(train(world, student), tmp_path, plugins, "run.name=ampo")
 
 
@@ -188,7 +188,7 @@ def test_micro_batches_do_not_change_a_run_beyond_rounding(
         losses.append(metrics_of(policy)[0])
     for name in ("policy/loss", "policy/loss_on", "policy/loss_off", "policy/grad_norm", "policy/entropy"):
         assert losses[0][name] == pytest.approx(losses[1][name], rel=1e-3, abs=1e-6), name
-    assert losses[0]["tokens/padding"] < losses[1]["tokens/padding"]
+    assert losses[0]["tokens/padding"] == losses[1]["tokens/padding"] == 0
 
 
 def test_without_guidance_it_is_grpo(world: Path, student: Path, plugins: Plugins, tmp_path: Path) -> None:
@@ -336,6 +336,5 @@ def test_the_command_line_trains_and_tells_observers(world: Path, student: Path,
     ]
     assert done.stderr.count("an observer's own fault") == 1
     again = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert again.returncode == 2
-    assert "holds a finished run" in again.stderr
-    assert "Traceback" not in again.stderr
+    assert again.returncode == 0
+    assert "run is finished already; its output is" in again.stdout
