@@ -19,17 +19,18 @@ from ampo_registry.discovery import Plugins, discover
 from ampo_registry.errors import AmpoError, ConfigError, NotYetError
 from rich.console import Console
 
-from ampo_core.config.jobs import Job, PipelineJob, SuiteJob
+from ampo_core.config.jobs import Job, PipelineJob
 from ampo_core.config.load import LoadedConfig, load_config
-from ampo_core.config.not_yet import ALLOW_CHANGES, REPORT
+from ampo_core.config.machines import rank_in
+from ampo_core.config.not_yet import REPORT
 from ampo_core.config.schema import config_schema
 from ampo_core.environment import Environment
+from ampo_core.interrupt import INTERRUPTED, terminating
 from ampo_core.jobs import run_job
 from ampo_core.listing import show_plugin, show_plugins
-from ampo_core.runfolder import check_free
 
-INTERRUPTED = 3
 INTERNAL = 1
+_WHAT_HAPPENED = {1: "the run failed", 2: "error", INTERRUPTED: "interrupted"}
 _PIPED_WIDTH = 160
 
 
@@ -37,11 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `ampo-run` with `argv` and return its exit code."""
     arguments = _parser().parse_intermixed_args(argv)
     try:
-        return _dispatch(arguments)
+        with terminating():
+            return _dispatch(arguments)
     except AmpoError as error:
         if arguments.debug:
             traceback.print_exc()
-        print(f"ampo-run: {'error' if error.exit_code == 2 else 'the run failed'}\n{error}", file=sys.stderr)
+        print(f"ampo-run: {_WHAT_HAPPENED[error.exit_code]}{_which_rank()}\n{error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -53,6 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         print("ampo-run: this is a fault of AMPO or of a plugin, not of your config; please report it", file=sys.stderr)
         return INTERNAL
+
+
+def _which_rank() -> str:
+    rank = rank_in(os.environ)
+    return f" (rank {rank})" if rank else ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,7 +86,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE.py",
         help="load a plugin from a file; may be repeated",
     )
-    parser.add_argument("--allow-changes", action="store_true", help="resume with another config (later release)")
+    parser.add_argument(
+        "--allow-changes", action="store_true", help="go on with a run although its config, versions or data changed"
+    )
     parser.add_argument("--report", nargs="+", metavar="RUN", help="write a report of runs (later release)")
     parser.add_argument("--trust-remote-code", action="store_true", help="let models bring their own code")
     parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
@@ -109,10 +118,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"the config comes first, found {arguments.config!r}")
     loaded = load_config(arguments.config, arguments.overrides, plugins)
     if arguments.check:
-        return _check(loaded, arguments.allow_changes)
-    if arguments.allow_changes:
-        raise NotYetError(ALLOW_CHANGES)
-    return _run(loaded, plugins, arguments.trust_remote_code)
+        return _check(loaded)
+    return _run(loaded, plugins, arguments)
 
 
 def _list(name: str, plugins: Plugins) -> int:
@@ -124,22 +131,23 @@ def _list(name: str, plugins: Plugins) -> int:
     return 0
 
 
-def _check(loaded: LoadedConfig, allow_changes: bool) -> int:
-    for text in (*loaded.blockers, *loaded.warnings, *([ALLOW_CHANGES] if allow_changes else [])):
+def _check(loaded: LoadedConfig) -> int:
+    for text in (*loaded.blockers, *loaded.warnings):
         print(f"warning: {text}", file=sys.stderr)
     print(loaded.yaml, end="")
     return 0
 
 
-def _run(loaded: LoadedConfig, plugins: Plugins, trust_remote_code: bool) -> int:
-    for text in loaded.warnings:
+def _run(loaded: LoadedConfig, plugins: Plugins, arguments: argparse.Namespace) -> int:
+    for text in loaded.warnings if rank_in(os.environ) == 0 else ():
         print(f"warning: {text}", file=sys.stderr)
     loaded.require_ready()
     folder = Path(loaded.job.run.dir) / loaded.job.run.name
-    if not isinstance(loaded.job, (PipelineJob, SuiteJob)):
-        check_free(folder)
+    environment = Environment.of(
+        loaded, plugins, trust_remote_code=arguments.trust_remote_code, allow_changes=arguments.allow_changes
+    )
     try:
-        run_job(loaded.job, Environment.of(loaded, plugins, trust_remote_code=trust_remote_code))
+        run_job(loaded.job, environment)
     except KeyboardInterrupt:
         print(f"ampo-run: interrupted; {_left_behind(loaded.job, folder)}", file=sys.stderr)
         return INTERRUPTED
@@ -151,13 +159,11 @@ def _left_behind(job: Job, folder: Path) -> str:
     if not folder.exists():
         return "nothing was written"
     if isinstance(job, PipelineJob):
-        return f"what was written stands in {folder}; run it again and finished stages are kept"
+        return f"what was written stands in {folder}; run the same command again, and finished stages are kept"
     checkpoints = sorted((folder / "checkpoints").glob("step-*"))
-    kept = f", the last checkpoint is {checkpoints[-1]}" if checkpoints else ", without a checkpoint"
-    return (
-        f"what was written stands in {folder}{kept}. This release cannot resume: "
-        "choose another run.name or remove the folder to start over"
-    )
+    if checkpoints:
+        return f"the last checkpoint is {checkpoints[-1]}: run the same command again to go on after it"
+    return f"what was written stands in {folder}, without a checkpoint: the same command starts over"
 
 
 if __name__ == "__main__":

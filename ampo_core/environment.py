@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +13,13 @@ from ampo_registry.protocols import BuildContext
 from rich.console import Console
 
 from ampo_core.config.load import LoadedConfig
+from ampo_core.config.machines import rank_in
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
     """`config` is the resolved config in JSON types and `yaml` the same as text; `config_path` is the file it came
-    from. `console` is where progress is shown."""
+    from. `console` is where progress is shown. `allow_changes`: a run may go on with another config."""
 
     plugins: Plugins
     config: Mapping[str, Any]
@@ -25,6 +27,7 @@ class Environment:
     config_path: Path
     trust_remote_code: bool = False
     console: Console = field(default_factory=Console)
+    allow_changes: bool = False
 
     @classmethod
     def of(
@@ -34,9 +37,18 @@ class Environment:
         *,
         trust_remote_code: bool = False,
         console: Console | None = None,
+        allow_changes: bool = False,
     ) -> Environment:
         """The environment of a loaded config."""
-        return cls(plugins, loaded.data, loaded.yaml, loaded.path, trust_remote_code, console or Console())
+        return cls(
+            plugins,
+            loaded.data,
+            loaded.yaml,
+            loaded.path,
+            trust_remote_code,
+            console or Console(quiet=rank_in(os.environ) > 0),
+            allow_changes,
+        )
 
     def build_context(
         self,
@@ -47,6 +59,7 @@ class Environment:
         tokenizer: Any = None,
         rank: int = 0,
         world_size: int = 1,
+        resume_step: int | None = None,
     ) -> BuildContext:
         """The context in which a component of this config is built; seed and run name come from `run`."""
         run: Mapping[str, Any] = self.config.get("run") or {}
@@ -61,4 +74,5 @@ class Environment:
             world_size=world_size,
             config=self.config,
             trust_remote_code=self.trust_remote_code,
+            resume_step=resume_step,
         )

@@ -14,10 +14,12 @@ from ampo_core.compare import Comparison, print_table
 from ampo_core.config.jobs import EvaluateJob
 from ampo_core.curves import draw_curves, read_run
 from ampo_core.environment import Environment
+from ampo_core.files import write_json
 from ampo_core.manifest import build_manifest
 from ampo_core.progress import Progress
 from ampo_core.results import MACRO_METRIC, Evaluation, SetResult
-from ampo_core.runfolder import RunFolder, write_atomically
+from ampo_core.resume import start_over
+from ampo_core.runfolder import RunFolder
 from ampo_core.statistics import average
 
 
@@ -42,6 +44,7 @@ class EvaluationOutput:
             data=dict.fromkeys(item.path for item in job.evaluation.sets.values()),
             models=[model.path for model in job.models.values()],
         )
+        start_over(Path(job.run.dir) / job.run.name, environment)
         folder = RunFolder.create(job.run, environment.yaml, manifest)
         context = RunContext(job.run.name, folder.path, "evaluate", job.run.seed, environment.config)
         built = environment.build_context(run_dir=folder.path)
@@ -74,8 +77,7 @@ class EvaluationOutput:
 
     def conclude(self, comparison: Comparison) -> None:
         """Write results.json, draw the curves, and print the table with what it says."""
-        text = json.dumps(comparison.as_json(), indent=2, ensure_ascii=False)
-        write_atomically(self.folder.path / "results.json", text + "\n")
+        write_json(self.folder.path / "results.json", comparison.as_json())
         print_table(comparison.table(), self.environment.console)
         self.say(*comparison.readings(), *comparison.unverified())
         if self.job.comparison.curves:

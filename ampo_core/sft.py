@@ -10,20 +10,24 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import torch
 from ampo_registry.types import StepReport
 
+from ampo_core.checkpoint import Position
 from ampo_core.config.jobs import SftJob, SftTrainingConfig
 from ampo_core.data.order import QuestionStream
 from ampo_core.environment import Environment
+from ampo_core.interrupt import Interrupt
 from ampo_core.learner import Learner, UpdateReport
 from ampo_core.manifest import build_manifest
 from ampo_core.packing import TokenPair
 from ampo_core.ranks import Ranks, join_ranks
 from ampo_core.reporting import Reporter
-from ampo_core.runfolder import RunFolder
+from ampo_core.resume import begin
 from ampo_core.sft_data import load_examples
+from ampo_core.together import by_first
 from ampo_core.tokens import load_tokenizer
 
 
@@ -36,6 +40,12 @@ def run(job: SftJob, environment: Environment) -> Path:
     tokenizer = load_tokenizer(job.model, environment.trust_remote_code)
     examples = load_examples(job.data, tokenizer)
     plan = batches(examples.pairs, job.training, job.run.seed)
+    beginning = by_first(
+        ranks,
+        lambda: begin(
+            job, environment, lambda: _manifest(job, environment), steps=len(plan), world_size=ranks.world_size
+        ),
+    )
     torch.manual_seed(job.run.seed)  # LoRA draws its first weights, and dropout
     learner = Learner(
         job.model,
@@ -46,25 +56,32 @@ def run(job: SftJob, environment: Environment) -> Path:
         warmup_steps=round(job.training.warmup_ratio * len(plan)),
         trust_remote_code=environment.trust_remote_code,
     )
-    with closing(learner), _reporter(job, environment, tokenizer.tokenizer, len(plan)) as reporter:
+    with (
+        closing(learner),
+        Reporter.open(job, environment, beginning, ranks, tokenizer.tokenizer, steps=len(plan)) as reporter,
+        Interrupt() as interrupt,
+    ):
         for line in examples.lines():
             reporter.note(line)
         reporter.started()
-        for step, batch in enumerate(plan, start=1):
-            reporter.stepped(StepReport(step, train_step(learner, batch, ranks)), learner)
+        done = 0
+        if reporter.checkpoint is not None:
+            done = reporter.checkpoint.load(learner, None).step
+            reporter.checkpoint.restore_rng()
+        for step, batch in enumerate(plan[done:], start=done + 1):
+            report = StepReport(step, train_step(learner, batch, ranks))
+            reporter.stepped(report, Position(step), learner, interrupt)
         return reporter.finished()
 
 
-def _reporter(job: SftJob, environment: Environment, tokenizer: object, steps: int) -> Reporter:
-    manifest = build_manifest(
+def _manifest(job: SftJob, environment: Environment) -> dict[str, Any]:
+    return build_manifest(
         job="sft",
         seed=job.run.seed,
         plugins=environment.plugins.distributions,
         data=job.data.train,
         models=[job.model.path],
     )
-    folder = RunFolder.create(job.run, environment.yaml, manifest, job.checkpoint)
-    return Reporter.open(folder, environment, job, tokenizer, steps=steps)
 
 
 def batches(pairs: Sequence[TokenPair], training: SftTrainingConfig, seed: int) -> list[list[TokenPair]]:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 from ampo_core.config.jobs import Job, PoolJob, SftJob, SuiteJob, TrainJob
 from ampo_core.config.nodes import KeyPath
-from ampo_core.config.tree import DeepSpeedConfig, ResourcesConfig
+from ampo_core.config.tree import DeepSpeedConfig
 
-ALLOW_CHANGES = "not yet: --allow-changes comes with resuming, in a later release"
 REPORT = "not yet: --report comes in a later release"
 
 
@@ -21,9 +20,6 @@ def not_yet(job: Job) -> list[tuple[KeyPath, str]]:
             found.append((("model", "dtype"), "training in bfloat16 with fp32 masters; use float32"))
     if isinstance(job, TrainJob) and job.objective.on_policy.importance_cap is not None:
         found.append((("objective", "on_policy", "importance_cap"), "importance weights; use null"))
-    resources = getattr(job, "resources", None)
-    if isinstance(resources, ResourcesConfig):
-        found += _resources(resources)
     return [(path, f"not yet: {text}") for path, text in found]
 
 
@@ -39,12 +35,3 @@ def _deepspeed(config: DeepSpeedConfig) -> Iterator[tuple[KeyPath, str]]:
         yield ("deepspeed", "offload_optimizer"), "offloading; use none"
     if config.offload_parameters != "none":
         yield ("deepspeed", "offload_parameters"), "offloading; use none"
-
-
-def _resources(config: ResourcesConfig) -> Iterator[tuple[KeyPath, str]]:
-    if config.devices > 1:
-        yield ("resources", "devices"), f"{config.devices} devices; use 1"
-    if config.nodes > 1:
-        yield ("resources", "nodes"), f"{config.nodes} nodes; use 1"
-    if config.hostfile is not None:
-        yield ("resources", "hostfile"), "host files; use null"

@@ -36,7 +36,8 @@ class BuildContext:
     `run_dir` is None outside a run; `model_path` and `tokenizer` (a transformers tokenizer) are set for
     rollouts and tasks; `dtype` (float32 or bfloat16) is the type that weights are wanted in, None leaves it to the
     component; `config` is the resolved config in JSON types; `trust_remote_code` stays off unless the
-    command line says otherwise.
+    command line says otherwise. `resume_step` is set for trackers: None in a new run, the last step that stands in a
+    run that goes on, 0 in one that starts over in its old folder.
     """
 
     seed: int = 0
@@ -49,17 +50,22 @@ class BuildContext:
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     trust_remote_code: bool = False
     dtype: str | None = None
+    resume_step: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What observers get: which run, where its files are, and its resolved config in JSON types."""
+    """What observers get: which run, where its files are, and its resolved config in JSON types.
+
+    `resume_step` is None in a new run, the last step that stands in a run that goes on, 0 in one that starts over.
+    """
 
     name: str
     folder: Path
     job: str
     seed: int
     config: Mapping[str, Any]
+    resume_step: int | None = None
 
 
 class Scorer(Protocol):
@@ -179,7 +185,11 @@ class Task(Protocol):
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A component with memory: its state as JSON. Exact resume, a later release, keeps it in every checkpoint."""
+    """A component with memory: its state as JSON.
+
+    Every checkpoint holds it, on each rank its own; a run that goes on puts it back before its first step. A
+    component without these two methods must answer the same whatever it was asked before.
+    """
 
     def state_dict(self) -> dict[str, JsonValue]: ...
 

@@ -72,7 +72,6 @@ def test_a_real_run_of_what_is_not_there_yet_exits_2_with_the_same_words(folder)
         (("c.yaml", "guidance.threshold=0.95"), "λ < τ <= 1-λ must hold"),
         (("c.yaml", "training.questions_per_minibatch=3"), "3 does not divide questions_per_batch = 4"),
         (("c.yaml", "guidance.selector=mine"), "no selector is named 'mine'"),
-        (("c.yaml", "--allow-changes"), "not yet: --allow-changes"),
         (("--report", "runs/a"), "not yet: --report"),
         (("--plugins", "lenght"), "no component is named 'lenght'; did you mean length?"),
         (("c.yaml", "--plugin", "none.py"), "none.py"),
@@ -97,7 +96,10 @@ def test_the_folder_of_another_run_is_refused_before_anything_starts(folder, cap
     Path("runs/run").mkdir(parents=True)
     Path("runs/run/config.yaml").touch()
     assert cli.main(["c.yaml"]) == 2
-    assert "runs/run holds an unfinished run" in capsys.readouterr().err
+    assert "runs/run holds an unfinished run: runs/run/manifest.json cannot be read" in capsys.readouterr().err
+    Path("runs/run/manifest.json").write_text('{"job": "sft"}')
+    assert cli.main(["c.yaml"]) == 2
+    assert "holds an unfinished run of a sft job, and this is a train job" in capsys.readouterr().err
 
 
 def test_a_broken_plugin_matters_only_to_a_config_that_needs_it(folder):

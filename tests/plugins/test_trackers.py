@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +32,23 @@ def test_tensorboard_writes_scalars_into_the_run_folder(tmp_path: Path) -> None:
     assert read() == [(1, 0.25), (2, 0.5)], "metrics must be on disk before the tracker is closed"
     tracker.close()
     assert read() == [(1, 0.25), (2, 0.5)]
+
+
+@pytest.mark.parametrize(("resume_step", "read"), [(3, [1, 2, 3, 4]), (0, [1])])
+def test_tensorboard_shows_a_repeated_step_once(tmp_path: Path, resume_step: int, read: list[int]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    first = TensorBoard().build(BuildContext(run_dir=tmp_path))
+    for step in (1, 2, 3, 4, 5):
+        first.log({"reward/mean": 0.0}, step=step)
+    first.close()
+    time.sleep(1.1)  # event files are named, and read, by the second
+    second = TensorBoard().build(BuildContext(run_dir=tmp_path, resume_step=resume_step))
+    second.log({"reward/mean": 1.0}, step=resume_step + 1)
+    second.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("reward/mean")] == read
 
 
 @pytest.mark.parametrize("spec", [TensorBoard(), Wandb()])
@@ -96,3 +114,16 @@ def test_wandb_writes_an_offline_run(tmp_path: Path) -> None:
     tracker.log({"reward/mean": 0.5}, step=1)
     tracker.close()
     assert list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def test_wandb_goes_on_with_its_own_run(fake_wandb: FakeWandb, tmp_path: Path) -> None:
+    def started(resume_step: int | None) -> tuple[str, str | None]:
+        Wandb().build(BuildContext(run_dir=tmp_path, resume_step=resume_step))
+        return fake_wandb.options["id"], fake_wandb.options["resume"]
+
+    first, how = started(None)
+    assert how is None
+    assert started(5) == (first, "allow")
+    over, how = started(0)
+    assert over != first
+    assert how is None

@@ -1,4 +1,4 @@
-"""The run folder: refusal of foreign folders, atomic checkpoints, what is pruned, what the lines hold."""
+"""The run folder: refusal of foreign folders, what the lines hold, the manifest."""
 
 import json
 from pathlib import Path
@@ -6,23 +6,14 @@ from pathlib import Path
 import pytest
 from ampo_registry import ConfigError, GroupReport, Message, Question, RunError
 
-from ampo_core.config.tree import CheckpointConfig, RunConfig
+from ampo_core.config.tree import RunConfig
 from ampo_core.manifest import build_manifest, hash_file, hash_model
 from ampo_core.runfolder import RunFolder, discard_unfinished, finished_output
 
 
-def make(tmp_path: Path, *, keep: int = 2, best: str | None = None) -> RunFolder:
+def make(tmp_path: Path) -> RunFolder:
     run = RunConfig(name="demo", dir=str(tmp_path / "runs"))
-    return RunFolder.create(run, "job: train\n", {"seed": 0}, CheckpointConfig(keep=keep, best=best))
-
-
-def write_policy(folder: Path) -> None:
-    (folder / "policy").mkdir()
-    (folder / "policy" / "model.safetensors").write_bytes(b"weights")
-
-
-def steps(folder: RunFolder) -> list[str]:
-    return sorted(path.name for path in folder.checkpoints.iterdir() if path.is_dir())
+    return RunFolder.create(run, "job: train\n", {"seed": 0})
 
 
 def group(uid: str, sources: tuple[str, ...]) -> GroupReport:
@@ -106,97 +97,10 @@ def test_samples_fill_up_with_teachers_when_students_are_few(tmp_path):
     assert len((folder.path / "samples.jsonl").read_text().splitlines()) == 3
 
 
-def test_checkpoint_is_whole_and_latest_names_it(tmp_path):
-    folder = make(tmp_path)
-    assert folder.latest() is None
-    final = folder.save_checkpoint(50, write_policy, {})
-    assert final == folder.checkpoints / "step-000050" == folder.latest()
-    assert (final / "policy" / "model.safetensors").read_bytes() == b"weights"
-    assert steps(folder) == ["step-000050"]
-
-
-@pytest.mark.parametrize("crash_in", ["write", "rename", "latest"])
-def test_a_crash_leaves_the_old_checkpoint(tmp_path, monkeypatch, crash_in):
-    folder = make(tmp_path, keep=1)
-    folder.save_checkpoint(1, write_policy, {})
-
-    def die(*args: object, **kwargs: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        if crash_in == "rename":
-            patch.setattr(Path, "rename", die)
-        if crash_in == "latest":
-            patch.setattr("ampo_core.runfolder.write_atomically", die)
-        with pytest.raises(KeyboardInterrupt):
-            folder.save_checkpoint(2, die if crash_in == "write" else write_policy, {})
-    assert folder.latest() == folder.checkpoints / "step-000001"
-    assert (folder.checkpoints / "step-000001" / "policy" / "model.safetensors").exists()
-
-    folder.save_checkpoint(3, write_policy, {})
-    assert folder.latest() == folder.checkpoints / "step-000003"
-    assert steps(folder)[-1] == "step-000003"
-
-
-def test_leftovers_of_a_crash_do_not_enter_the_next_try(tmp_path):
-    folder = make(tmp_path)
-
-    def half(folder: Path) -> None:
-        (folder / "policy").mkdir()
-        (folder / "policy" / "half").touch()
-        raise RuntimeError("out of memory")
-
-    with pytest.raises(RuntimeError, match="out of memory"):
-        folder.save_checkpoint(1, half, {})
-    assert folder.latest() is None
-    final = folder.save_checkpoint(1, write_policy, {})
-    assert [path.name for path in (final / "policy").iterdir()] == ["model.safetensors"]
-    assert steps(folder) == ["step-000001"]
-
-
-def test_prune_keeps_the_newest_and_the_best(tmp_path):
-    folder = make(tmp_path, keep=2, best="eval/macro/avg")
-    for step, value in ((1, 0.1), (2, 0.9), (3, 0.3), (4, 0.9), (5, float("nan"))):
-        folder.save_checkpoint(step, write_policy, {"eval/macro/avg": value})
-    assert steps(folder) == ["step-000002", "step-000004", "step-000005"]
-    assert folder.best() == {"metric": "eval/macro/avg", "value": 0.9, "step": 2, "checkpoint": "step-000002"}
-    folder.save_checkpoint(6, write_policy, {"eval/macro/avg": 0.95})
-    assert steps(folder) == ["step-000005", "step-000006"]
-
-
-def test_prune_orders_by_number(tmp_path):
-    folder = make(tmp_path, keep=1)
-    folder.save_checkpoint(999_999, write_policy, {})
-    folder.save_checkpoint(1_000_000, write_policy, {})
-    assert steps(folder) == ["step-1000000"]
-
-
-def test_is_best_needs_the_named_metric(tmp_path):
-    assert not make(tmp_path).is_best({"eval/macro/avg": 1.0})
-    folder = make(tmp_path / "other", best="eval/macro/avg")
-    assert folder.is_best({"eval/macro/avg": 0.0})
-    assert not folder.is_best({"reward/mean": 1.0})
-
-
-def test_a_checkpoint_is_never_overwritten(tmp_path):
-    folder = make(tmp_path)
-    folder.save_checkpoint(1, write_policy, {})
-    with pytest.raises(RunError, match="exists already"):
-        folder.save_checkpoint(1, write_policy, {})
-
-
-def test_a_full_disk_is_a_run_error(tmp_path):
-    def full(folder: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(RunError, match="No space left"):
-        make(tmp_path).save_checkpoint(1, full, {})
-
-
 def test_done_marker_says_where_the_output_is(tmp_path):
     folder = make(tmp_path)
     assert finished_output(folder.path) is None
-    policy = folder.save_checkpoint(1, write_policy, {}) / "policy"
+    policy = folder.checkpoints / "step-000001" / "policy"
     assert folder.finish(policy) == policy
     assert finished_output(folder.path) == policy
     outside = tmp_path / "data"

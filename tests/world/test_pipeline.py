@@ -15,7 +15,7 @@ from ampo_core import pipeline
 from ampo_core.config.jobs import Job, PrepareJob
 from ampo_core.environment import Environment
 from ampo_core.manifest import build_manifest
-from ampo_core.pipeline import differences
+from ampo_core.resume import folder_of, start_over
 from ampo_core.runfolder import RunFolder
 
 PREPARE = "job: prepare\ntask: {type: labelled_arithmetic, questions: 12, heldout_per_level: 2, warmup_examples: 20}\n"
@@ -73,6 +73,7 @@ class Stages:
             raise DataError("no rows")
         self.ran.append(job.run.name)
         self.configs[job.run.name] = environment.config
+        start_over(folder_of(job), environment)
         folder = RunFolder.create(job.run, environment.yaml, build_manifest(job="prepare", seed=0, plugins={}))
         if job.run.name in self.failing:
             (folder.path / "half-written").touch()
@@ -267,12 +268,6 @@ def test_a_wrong_reference_is_refused_before_anything_runs(
     with pytest.raises(ConfigError, match=r"no earlier stage is named|is not of the form"):
         run_pipeline(A, f"name: b, config: b.yaml{overrides}")
     assert stages.ran == []
-
-
-def test_differences_name_dotted_keys() -> None:
-    before = {"a": {"b": 1, "c": [1, 2]}, "d": None}
-    after = {"a": {"b": 2, "c": [1, 2]}, "e": True}
-    assert differences(before, after) == [("a.b", 1, 2), ("e", None, True)]
 
 
 def test_real_stages_share_a_process(run_pipeline: Callable[..., str], folder: Path) -> None:

@@ -29,7 +29,10 @@ class TensorBoard(TrackerSpec):
             raise ConfigError("tracker tensorboard needs a run folder")
         from torch.utils.tensorboard import SummaryWriter
 
-        return TensorBoardTracker(SummaryWriter(str(context.run_dir / "tensorboard")))
+        # What a run that goes on does over again, TensorBoard leaves out of the earlier event files.
+        done = context.resume_step
+        purge = None if done is None else done + 1 if done else 0
+        return TensorBoardTracker(SummaryWriter(str(context.run_dir / "tensorboard"), purge_step=purge))
 
 
 class TensorBoardTracker:

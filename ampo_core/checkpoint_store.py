@@ -1,0 +1,179 @@
+"""The folder `checkpoints/` of a run: which stand there, which is the newest and the best, which are pruned.
+
+    step-000050/     a checkpoint, whole: it is filled under another name, flushed to disk and then renamed
+    best.json        {metric, value, step, checkpoint} of the best so far by `checkpoint.best`
+    latest           name of the newest; written last, for people and scripts
+
+What a checkpoint knows of the best so far stands in its own state.json, from which best.json is put right when a run
+goes on: whatever moment a run dies at, the newest whole checkpoint is all that is needed. Only rank 0 uses this.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ampo_registry.errors import ConfigError, RunError
+
+from ampo_core.config.tree import CheckpointConfig
+from ampo_core.files import flush, flush_tree, write_atomically, write_json
+
+FORMAT = 1
+"""Version of what a checkpoint holds."""
+STATE = "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointStore:
+    """The checkpoints in `path`."""
+
+    path: Path
+    config: CheckpointConfig
+
+    def begin(self, step: int) -> Path:
+        """A fresh folder to fill for the checkpoint of `step`; `commit` gives it its name."""
+        final = self.path / step_name(step)
+        if final.exists():
+            raise RunError(f"checkpoint {final} exists already")
+        partial = _partial(final)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        return partial
+
+    def commit(self, step: int, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Path:
+        """Complete the checkpoint of `step` with its state.json, give it its name, and prune old ones.
+
+        Raises RunError if the disk refuses; what was there before is then untouched.
+        """
+        final = self.path / step_name(step)
+        best = self._record(step, metrics) if self.is_best(metrics) else self.best()
+        partial = _partial(final)
+        write_json(partial / STATE, {"format": FORMAT, **state, "step": step, "best": best})
+        flush_tree(partial)
+        partial.rename(final)
+        flush(self.path)
+        if best is not None:
+            write_atomically(self.path / "best.json", json.dumps(best) + "\n")
+        write_atomically(self.path / "latest", final.name + "\n")
+        self._prune()
+        return final
+
+    def is_best(self, metrics: Mapping[str, float]) -> bool:
+        """True iff `metrics` has `checkpoint.best` (finite, higher is better) above that of every checkpoint so far."""
+        value = metrics.get(self.config.best) if self.config.best else None
+        if value is None or not math.isfinite(value):
+            return False
+        best = self.best()
+        return best is None or best["metric"] != self.config.best or value > best["value"]
+
+    def best(self) -> dict[str, Any] | None:
+        """What best.json says, {metric, value, step, checkpoint}, or None so far."""
+        path = self.path / "best.json"
+        found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return found
+
+    def latest(self) -> Path | None:
+        """The checkpoint that `latest` names, or None so far."""
+        path = self.path / "latest"
+        return self.path / path.read_text(encoding="utf-8").strip() if path.exists() else None
+
+    def newest(self) -> Path | None:
+        """The newest whole checkpoint, or None if the run has not come to one.
+
+        Raises ConfigError if there are checkpoints and none of them is whole, or if the newest is of a later release.
+        """
+        steps = self._steps()
+        found = next((path for path in reversed(steps) if is_whole(path)), None)
+        if steps and found is None:
+            raise ConfigError(
+                f"no checkpoint in {self.path} is whole ({', '.join(path.name for path in steps)}); a new run may "
+                f"start from one of their weights with model.path: {steps[-1] / 'policy'}"
+            )
+        if found is not None and (version := read_state(found)["format"]) != FORMAT:
+            raise ConfigError(f"{found} is of format {version}, this release reads {FORMAT}: use the one that wrote it")
+        return found
+
+    def go_on_from(self, checkpoint: Path | None) -> None:
+        """Put the folder in order for a run that goes on from `checkpoint`, or over again if None.
+
+        What a crash left half-written goes, and so does what is newer than `checkpoint`.
+        """
+        if not self.path.exists():
+            return
+        for leftover in self.path.glob(".*.partial"):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        best = read_state(checkpoint)["best"] if checkpoint is not None else None
+        for path in self._steps():
+            if checkpoint is None or step_of(path) > step_of(checkpoint):
+                _remove(path)
+        if best is None:
+            (self.path / "best.json").unlink(missing_ok=True)
+        else:
+            write_atomically(self.path / "best.json", json.dumps(best) + "\n")
+        if checkpoint is not None:
+            write_atomically(self.path / "latest", checkpoint.name + "\n")
+
+    def _record(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
+        name = str(self.config.best)
+        return {"metric": name, "value": metrics[name], "step": step, "checkpoint": step_name(step)}
+
+    def _prune(self) -> None:
+        best = self.best()
+        for path in self._steps()[: -self.config.keep]:
+            if best is None or path.name != best["checkpoint"]:
+                _remove(path)
+
+    def _steps(self) -> list[Path]:
+        return sorted((path for path in self.path.glob("step-*") if path.is_dir()), key=step_of)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """True iff the folder has what a run needs to go on from it: its state, and the parts of every rank."""
+    try:
+        ranks = range(int(read_state(checkpoint)["world_size"]))
+    except (ConfigError, KeyError, TypeError, ValueError):
+        return False
+    parts = [checkpoint / "policy", checkpoint / "deepspeed"]
+    parts += [checkpoint / "ranks" / f"{rank}.{kind}" for rank in ranks for kind in ("pt", "json")]
+    return all(part.exists() for part in parts)
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """state.json of a checkpoint. Raises ConfigError if it cannot be read."""
+    try:
+        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{checkpoint / STATE} cannot be read: {error}") from error
+    if not isinstance(state, dict):
+        raise ConfigError(f"{checkpoint / STATE} is not a JSON object")
+    return state
+
+
+def step_name(step: int) -> str:
+    """The folder name of a step's checkpoint: step-000050."""
+    return f"step-{step:06d}"
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step of a checkpoint's folder."""
+    number = checkpoint.name.removeprefix("step-")
+    if not number.isdecimal():
+        raise ConfigError(f"{checkpoint} is not a checkpoint; move it out of that folder")
+    return int(number)
+
+
+def _partial(final: Path) -> Path:
+    return final.with_name(f".{final.name}.partial")
+
+
+def _remove(checkpoint: Path) -> None:
+    # Under its own name a folder is whole: it loses the name before it loses a file.
+    doomed = _partial(checkpoint)
+    shutil.rmtree(doomed, ignore_errors=True)
+    checkpoint.rename(doomed)
+    shutil.rmtree(doomed)

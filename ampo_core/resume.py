@@ -1,0 +1,141 @@
+"""What becomes of a run whose folder is there already: it is finished, goes on, starts over, or is refused.
+
+The newest whole checkpoint is where a run goes on from. A run that would not be the same one any more (its config,
+versions, plugins, data, models or teachers differ) is refused with the list of differences, unless they are allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ampo_registry.errors import ConfigError
+
+from ampo_core.changes import Change, config_changes, listed, manifest_changes, read_manifest
+from ampo_core.checkpoint_store import CheckpointStore, read_state, step_of
+from ampo_core.config.jobs import Job, SftJob, TrainJob
+from ampo_core.environment import Environment
+from ampo_core.runfolder import check_free, discard_unfinished, finished_output
+
+State = Literal["new", "unfinished", "finished"]
+
+LAID_OUT = ("deepspeed", "model.dtype", "model.lora")
+"""Keys that decide how the learner's state is laid out: it cannot be loaded under other ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """How a train or sft run begins.
+
+    `resume_step` is None in a new folder, 0 where an unfinished run without a checkpoint starts over, else the step of
+    `checkpoint`, after which it goes on. `notes` say so.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+    resume_step: int | None = None
+    checkpoint: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+def folder_of(job: Job) -> Path:
+    """The run folder of `job`."""
+    return Path(job.run.dir) / job.run.name
+
+
+def look(job: Job, environment: Environment) -> State:
+    """What stands in the job's folder. Reads it and imports nothing heavy.
+
+    Raises ConfigError if that is something else than this job's run, or a run of another config.
+    """
+    path = folder_of(job)
+    if not (path / "config.yaml").exists():
+        check_free(path)
+        return "new"
+    finished = finished_output(path) is not None
+    found = "a finished run" if finished else "an unfinished run"
+    try:
+        kind = read_manifest(path).get("job")
+    except ConfigError as error:
+        raise ConfigError(f"{path} holds {found}: {error}") from error
+    if kind != job.job:
+        raise ConfigError(
+            f"{path} holds {found} of a {kind} job, and this is a {job.job} job: choose another run.name or run.dir"
+        )
+    changes = config_changes(path, environment.config)
+    if changes and not environment.allow_changes:
+        raise ConfigError(_refusal(f"{path} holds {found}", changes))
+    if changes and finished and not isinstance(job, (TrainJob, SftJob)):
+        raise ConfigError(
+            f"{path} holds {found}, and a finished {kind} job cannot go on; choose another run.name, or remove the "
+            f"folder to run it again. Its config has changed since:\n{listed(changes)}"
+        )
+    return "finished" if finished and not changes else "unfinished"
+
+
+def start_over(path: Path, environment: Environment) -> None:
+    """Clear an unfinished run of a kind that cannot go on away, and say so. `look` comes first."""
+    if finished_output(path) is None and discard_unfinished(path):
+        environment.console.print(f"{path}: unfinished, starts over", markup=False, highlight=False, soft_wrap=True)
+
+
+def begin(
+    job: TrainJob | SftJob,
+    environment: Environment,
+    manifest: Callable[[], Mapping[str, Any]],
+    *,
+    steps: int,
+    world_size: int,
+) -> Beginning:
+    """How the run of `job` begins, decided before any model is loaded; writes nothing.
+
+    `steps` is how many it has in all. Raises ConfigError if what is in its folder cannot become this run.
+    """
+    path = folder_of(job)
+    if look(job, environment) == "new":
+        return Beginning(path, manifest())
+    now = manifest()
+    checkpoint = CheckpointStore(path / "checkpoints", job.checkpoint).newest()
+    changes = config_changes(path, environment.config)
+    if checkpoint is None:
+        notes = [f"{path} has no checkpoint yet: the run starts over", *_allowed(changes)]
+        return Beginning(path, now, 0, None, tuple(notes))
+    changes += manifest_changes(path, now)
+    if changes and not environment.allow_changes:
+        raise ConfigError(_refusal(f"{path} holds an unfinished run", changes))
+    _check_fits(path, checkpoint, changes, steps, world_size)
+    step = step_of(checkpoint)
+    return Beginning(path, now, step, checkpoint, (f"goes on after step {step} of {steps}", *_allowed(changes)))
+
+
+def _check_fits(path: Path, checkpoint: Path, changes: Sequence[Change], steps: int, world_size: int) -> None:
+    """Raise ConfigError for what not even --allow-changes can do."""
+    fresh = f"start a new run from model.path: {checkpoint / 'policy'}"
+    before = read_state(checkpoint)["world_size"]
+    if before != world_size:
+        raise ConfigError(
+            f"{checkpoint} was written by {before} ranks and this run has {world_size}; a learner's state can only be "
+            f"read by as many: use resources that give {before}, or {fresh}"
+        )
+    fixed = [change for change in changes if change[0].startswith(LAID_OUT)]
+    if fixed:
+        raise ConfigError(f"{path}: these keys cannot change within a run:\n{listed(fixed)}\nUndo that, or {fresh}")
+    step, finished = step_of(checkpoint), finished_output(path) is not None
+    if step > steps or (finished and step == steps):
+        raise ConfigError(
+            f"{path} has come to step {step} and is asked for {steps} steps: nothing is left for the changes to act "
+            f"on. Ask for more steps, or {fresh}"
+        )
+
+
+def _refusal(what: str, changes: Sequence[Change]) -> str:
+    return (
+        f"{what}, and these have changed since it began:\n{listed(changes)}\n"
+        "Undo the changes, choose another run.name, or allow them with --allow-changes"
+    )
+
+
+def _allowed(changes: Sequence[Change]) -> list[str]:
+    return [f"changed, as allowed:\n{listed(changes)}"] if changes else []
