@@ -70,9 +70,9 @@ def packed_attention(
     if sequences is None or unknown or attention_mask is not None or not getattr(module, "is_causal", True):
         reason = ", ".join(unknown) or "it is not plain causal attention, or boundaries of sequences do not reach it"
         raise ConfigError(f"model.path: the attention of {type(module).__name__} cannot be packed: {reason}")
-    rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
-    attend = _varlen if _varlen_serves(*rows) else _by_length
-    return attend(*rows, sequences, scaling, sliding_window)[None], None
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    attend = _varlen if _varlen_serves(q, k, v) else _by_length
+    return attend(q, k, v, sequences, scaling, sliding_window)[None], None
 
 
 def _by_length(
@@ -90,7 +90,7 @@ def _by_length(
     runs = sequences.runs
     sizes = [count * length for count, length in runs]
     outputs = []
-    for (count, length), *parts in zip(runs, *(row.split(sizes) for row in (query, key, value)), strict=True):
+    for (count, length), *parts in zip(runs, *(torch.split(row, sizes) for row in (query, key, value)), strict=True):
         q, k, v = (part.unflatten(0, (count, length)).transpose(1, 2) for part in parts)
         mask = _window_mask(length, window, query.device) if window is not None and window < length else None
         found = scaled_dot_product_attention(
@@ -146,9 +146,10 @@ def _varlen(
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     bounds, longest = sequences.boundaries, max(sequences.lengths)
     left = -1 if window is None else window - 1
-    found: torch.Tensor = varlen_attn(
+    found = varlen_attn(
         query, key, value, bounds, bounds, longest, longest, scale=scaling, window_size=(left, 0), **options
     )
+    assert isinstance(found, torch.Tensor)  # a pair only if it is asked for more
     return found
 
 
@@ -159,7 +160,7 @@ def no_mask(*_: Any, **__: Any) -> None:
 def use_packed_attention(model: Any, path: str) -> None:
     """Let `model` attend over packed rows. Raises ConfigError if its architecture cannot, or would leak."""
     from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
+    from transformers.utils.import_utils import is_flash_attn_2_available, is_flash_attn_3_available
 
     for reason in _obstacles(model):
         raise ConfigError(f"model.path: sequences of {path} cannot be packed: {reason}")
