@@ -1,10 +1,10 @@
 """Starts a job's ranks, passes signals on to them, and says once what ended them.
 
-    alone in the environment, devices: 1           no launch: the job runs in this process
-    RANK and WORLD_SIZE stand in the environment   no launch: a launcher has started this process as a rank
-    devices: N                                     torch elastic starts N ranks on this machine
-    nodes: M, NODE_RANK in the environment         torch elastic starts this node's ranks, which meet at MASTER_ADDR
-    nodes: M and a host file                       DeepSpeed's launcher starts the ranks of all nodes over ssh
+alone in the environment, devices: 1           no launch: the job runs in this process
+RANK and WORLD_SIZE stand in the environment   no launch: a launcher has started this process as a rank
+devices: N                                     torch elastic starts N ranks on this machine
+nodes: M, NODE_RANK in the environment         torch elastic starts this node's ranks, which meet at MASTER_ADDR
+nodes: M and a host file                       DeepSpeed's launcher starts the ranks of all nodes over ssh
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def plan_launch(job: Job, environ: Mapping[str, str]) -> Launch | None:
         _check_world(job, resources, int(environ["WORLD_SIZE"]))
         return None
     if resources is None:
+        _check_node(job, environ)
         return None
     _refuse(resources, environ)
     if resources.nodes == 1:
@@ -109,6 +110,14 @@ def _check_world(job: Job, resources: ResourcesConfig | None, found: int) -> Non
         )
 
 
+def _check_node(job: Job, environ: Mapping[str, str]) -> None:
+    if environ.get("NODE_RANK", "0") != "0":
+        raise ConfigError(
+            f"a {job.job} job runs on one machine, but NODE_RANK={environ['NODE_RANK']} in the environment says that "
+            "this is another node; start its stages one by one on all nodes, or give them a resources.hostfile"
+        )
+
+
 def _refuse(resources: ResourcesConfig, environ: Mapping[str, str]) -> None:
     found = [f"{dotted(path)}: {text}" for path, text in unmet_resources(resources, environ)]
     if found:
@@ -143,7 +152,8 @@ def _order_folder(launch: Launch, job: Job, environment: Environment) -> Iterato
         parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".ampo-ranks-", dir=parent)).absolute()
     plugins = [source.distribution for source in environment.plugins.loaded if source.version == "file"]
-    order = Order(plugins, environment.trust_remote_code, environment.allow_changes)
+    reporting = launch.devices * (len(launch.hosts) or 1)
+    order = Order(reporting, plugins, environment.trust_remote_code, environment.allow_changes)
     try:
         write_order(folder, environment.yaml, order)
         yield folder

@@ -1,9 +1,9 @@
 """What a rank leaves for the process that started it: who it is, and how it ended.
 
-    FOLDER/config.yaml      the resolved config
-           order.json       what else the ranks need to know
-           rank-N.process   JSON: pid and host, written as soon as rank N can be told to stop
-           rank-N.outcome   JSON: an Outcome; a rank that was killed leaves none
+FOLDER/config.yaml      the resolved config
+       order.json       what else the ranks need to know
+       rank-N.process   JSON: pid and host, written as soon as rank N can be told to stop
+       rank-N.outcome   JSON: an Outcome; a rank that was killed leaves none
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from ampo_registry.errors import AmpoError, ConfigError, RunError
 
 from ampo_core.interrupt import INTERRUPTED, Interrupted
 
-Kind = Literal["done", "error", "fault", "interrupted"]
+Kind = Literal["done", "error", "fault", "lost", "interrupted"]
+"""lost: the connection to another rank broke, which is rarely where a trouble began"""
 SAID_AGAIN = "this is a fault of AMPO or of a plugin, not of your config; please report it"
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What ranks are told beside the config."""
+    """What ranks are told beside the config. `ranks` is how many of them report in the folder."""
 
+    ranks: int
     plugins: Sequence[str]
     trust_remote_code: bool
     allow_changes: bool
@@ -35,7 +37,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a rank ended. `text` is for a person: an error's message, of a fault the traceback; `time` in seconds."""
+    """How a rank ended. `text` is for a person: an error's message, or a traceback; `time` in seconds."""
 
     kind: Kind
     exit_code: int

@@ -17,6 +17,7 @@ from ampo_registry.discovery import discover
 from ampo_registry.errors import AmpoError
 
 from ampo_core.config.load import load_config
+from ampo_core.config.machines import ALONE
 from ampo_core.environment import Environment
 from ampo_core.interrupt import INTERRUPTED, terminating
 from ampo_core.jobs import run_job
@@ -33,11 +34,12 @@ def main(folder: Path) -> int:
     """Run this rank's part of the job in `folder`; returns the exit code."""
     # The first thing a watcher of this process may ask, and the components of a job too: see interrupt.py.
     os.environ["AMPO_LAUNCHED"] = str(folder)
+    os.environ.pop(ALONE, None)
     rank = int(os.environ["RANK"])
     outcome = _run(folder, rank)
     leave(folder, rank, outcome)
     if outcome.kind != "done":
-        _wait_for_neighbours(folder, INTERRUPT_S if outcome.kind == "interrupted" and outcome.text else ERROR_S)
+        _wait_for_others(folder, INTERRUPT_S if outcome.kind == "interrupted" and outcome.text else ERROR_S)
     return outcome.exit_code
 
 
@@ -57,7 +59,9 @@ def _run(folder: Path, rank: int) -> Outcome:
         return Outcome("interrupted" if error.exit_code == INTERRUPTED else "error", error.exit_code, str(error))
     except KeyboardInterrupt:
         return Outcome("interrupted", INTERRUPTED)
-    except Exception:
+    except Exception as error:
+        if _has_lost_another(error):
+            return Outcome("lost", 1, f"the connection to another rank broke, which may have ended:\n{error}")
         return Outcome("fault", 1, traceback.format_exc())
     return Outcome("done", 0)
 
@@ -71,10 +75,15 @@ def _end_with_parent() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _wait_for_neighbours(folder: Path, seconds: float) -> None:
-    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and len(outcomes(folder)) < neighbours:
+def _has_lost_another(error: Exception) -> bool:
+    """True if `error` is what torch's communication libraries raise where a peer is gone."""
+    name, text = type(error).__name__, str(error).lower()
+    return name.startswith("Dist") or ("gloo" in text and ("connection" in text or "timed out" in text))
+
+
+def _wait_for_others(folder: Path, seconds: float) -> None:
+    ranks, deadline = read_order(folder).ranks, time.monotonic() + seconds
+    while time.monotonic() < deadline and len(outcomes(folder)) < ranks:
         time.sleep(0.05)
 
 

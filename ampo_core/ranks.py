@@ -10,6 +10,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from ampo_core.config.machines import ALONE
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -99,6 +101,8 @@ def join_ranks(threads: int | None = None) -> Ranks:
     if threads is not None:
         torch.set_num_threads(threads)
     cuda = torch.cuda.is_available()
+    if "RANK" not in os.environ:
+        os.environ[ALONE] = "1"
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
         os.environ.setdefault(name, value)
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

@@ -15,9 +15,10 @@ from typing import Any
 from ampo_registry.errors import RunError
 
 from ampo_core.config.machines import visible_gpus
-from ampo_core.outcome import RankProcess
+from ampo_core.outcome import RankProcess, outcomes, processes
 
 _LAST_LINES = 20
+_SSH_S = 20
 
 
 class ElasticRanks:
@@ -44,7 +45,7 @@ class ElasticRanks:
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
-    def exit_codes(self) -> Mapping[int, int]:
+    def exit_codes(self) -> Mapping[int, int | None]:
         """rank -> exit code of those that did not end well. Raises RunError if they could not be started."""
         if self._error is not None:
             raise RunError(f"the ranks could not be started: {self._error}") from self._error
@@ -98,7 +99,7 @@ class ElasticRanks:
 
 
 class DeepSpeedRanks:
-    """The ranks of all `hosts`, which DeepSpeed's launcher starts over pdsh and ssh. `folder` is seen by all of them."""
+    """The ranks of all `hosts`, which DeepSpeed's launcher starts over pdsh and ssh; they all see `folder`."""
 
     def __init__(self, folder: Path, hostfile: str, hosts: Sequence[str], devices: int) -> None:
         self._folder, self._hostfile, self._hosts, self._devices = folder, hostfile, hosts, devices
@@ -138,20 +139,22 @@ class DeepSpeedRanks:
             return False
         return True
 
-    def exit_codes(self) -> Mapping[int, int]:
-        """Nothing is known of single ranks. Raises RunError if the launcher failed and no rank left a word."""
+    def exit_codes(self) -> Mapping[int, int | None]:
+        """rank -> None of those that left no word. Raises RunError if the launcher failed before ranks had started."""
         assert self._process is not None
-        if self._process.returncode and not list(self._folder.glob("rank-*.outcome")):
-            raise RunError(
-                f"DeepSpeed's launcher ended with exit code {self._process.returncode}; what it said stands above"
-            )
-        return {}
+        code, started = self._process.returncode, processes(self._folder)
+        if code and not started:
+            raise RunError(f"DeepSpeed's launcher ended with exit code {code}; what it said stands above")
+        return dict.fromkeys(started.keys() - outcomes(self._folder).keys()) if code else {}
 
     def signal(self, rank: int, process: RankProcess, number: signal.Signals) -> None:
-        """Send a signal to a rank over ssh. Raises RunError if its host cannot be reached."""
+        """Send a signal to a rank over ssh; says so if its host cannot be reached."""
         host = self._hosts[rank // self._devices]
-        command = ["ssh", "-o", "BatchMode=yes", host, "kill", f"-{int(number)}", str(process.pid)]
-        subprocess.run(command, check=False, stdin=subprocess.DEVNULL, timeout=60)
+        command = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_SSH_S}", host]
+        try:
+            subprocess.run([*command, "kill", f"-{int(number)}", str(process.pid)], check=False, timeout=2 * _SSH_S)
+        except subprocess.TimeoutExpired:
+            print(f"ampo-run: rank {rank} on {host} could not be sent {number.name}: ssh hangs", file=sys.stderr)
 
     def last_words(self, rank: int) -> str:
         """Nothing: all ranks write to the screen."""

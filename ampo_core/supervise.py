@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -34,8 +34,8 @@ class Starter(Protocol):
     def wait(self, seconds: float) -> bool:
         """Wait at most so long for all of them to end; True if they have."""
 
-    def exit_codes(self) -> Mapping[int, int]:
-        """rank -> exit code of those that did not end well, negative for a signal; once `wait` was True.
+    def exit_codes(self) -> Mapping[int, int | None]:
+        """rank -> exit code of those that did not end well, None if it is not known; once `wait` was True.
 
         Raises RunError if they could not be started.
         """
@@ -61,58 +61,68 @@ def supervise(starter: Starter, folder: Path) -> None:
                 watch.look()
         finally:
             watch.clear()
-    said = outcomes(folder)
-    error = verdict(said, starter.exit_codes(), watch.killed, watch.signals > 0)
-    if isinstance(error, Unexplained):
-        words = starter.last_words(error.rank)
-        raise RunError(f"{error}; the end of what it said:\n{words}" if words else str(error))
-    if error is not None:
-        _show_cursor()
-        raise error
+    error = verdict(outcomes(folder), starter.exit_codes(), watch.killed, watch.signals > 0)
+    if error is None:
+        return
+    _show_cursor()
+    words = starter.last_words(error.rank) if isinstance(error, Unexplained) else ""
+    raise RunError(f"{error}; the end of what it said:\n{words}") if words else error
 
 
 class Unexplained(RunError):
-    """A rank ended badly and left no word why."""
+    """A rank ended badly and left no word why. `code` is its exit code, negative for a signal, None if unknown."""
 
-    def __init__(self, rank: int, code: int) -> None:
+    def __init__(self, rank: int, code: int | None) -> None:
         self.rank = rank
-        how = f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
-        hint = " (SIGKILL often means that the machine ran out of memory)" if code == -signal.SIGKILL else ""
-        super().__init__(f"rank {rank} {how}{hint}; the other ranks were stopped")
+        how = "ended without a word" if code is None else f"ended with exit code {code}"
+        if code is not None and code < 0:
+            hint = " (which often means that the machine ran out of memory)" if code == -signal.SIGKILL else ""
+            how = f"was ended by {_signal_name(-code)}{hint}"
+        super().__init__(f"rank {rank} {how}; the other ranks were stopped")
 
 
 def verdict(
-    said: Mapping[int, Outcome], codes: Mapping[int, int], killed: frozenset[int], signalled: bool
+    said: Mapping[int, Outcome], codes: Mapping[int, int | None], killed: frozenset[int], signalled: bool
 ) -> AmpoError | KeyboardInterrupt | None:
     """What ended a run, or None if it ended well.
 
     `said` are the outcomes by rank, `codes` the exit codes that are not 0, `killed` the ranks that were ended from
     here, `signalled` whether a signal was passed on. A rank that was killed goes first, for it leaves the others with
-    broken connections; then an interruption that was asked for; then the first of all errors.
+    broken connections; then an interruption that was asked for; then the first of all errors, lost connections last.
     """
-    dead = [rank for rank, code in codes.items() if rank not in said and rank not in killed]
-    crashed = [rank for rank in dead if codes[rank] < 0 and -codes[rank] not in _CONSEQUENCES]
+    silent = {rank: code for rank, code in codes.items() if rank not in said and rank not in killed}
+    crashed = [rank for rank, code in silent.items() if code is not None and code < 0 and -code not in _CONSEQUENCES]
     if crashed:
-        return Unexplained(min(crashed), codes[min(crashed)])
+        return Unexplained(crashed[0], silent[crashed[0]])
     failed = sorted((rank for rank in said if said[rank].kind != "done"), key=lambda rank: said[rank].time)
-    interrupted = [rank for rank in failed if said[rank].kind == "interrupted"]
+    interrupted = [said[rank] for rank in failed if said[rank].kind == "interrupted"]
     if signalled and (interrupted or killed):
-        texts = [said[rank].text for rank in interrupted if said[rank].text]
-        return said[interrupted[0]].as_error(texts[0]) if texts else KeyboardInterrupt()
-    errors = [rank for rank in failed if rank not in interrupted]
+        return _interruption(interrupted)
+    errors = [rank for rank in failed if said[rank].kind in ("error", "fault")]
     if errors:
-        first = said[errors[0]]
-        alone = errors[0] != 0 and (0 not in said or said[0].text != first.text)
-        return first.as_error(f"rank {errors[0]}: {first.text}" if alone else first.text)
-    wrong = [rank for rank in dead if codes[rank] not in (-signal.SIGTERM, -signal.SIGINT)]
+        return _first_error(errors[0], said)
+    wrong = [rank for rank, code in silent.items() if code not in (-signal.SIGTERM, -signal.SIGINT)]
     if wrong and not signalled:
-        return Unexplained(wrong[0], codes[wrong[0]])
-    if interrupted:
-        texts = [said[rank].text for rank in interrupted if said[rank].text]
-        return said[interrupted[0]].as_error(texts[0]) if texts else KeyboardInterrupt()
-    if signalled and codes:
-        return KeyboardInterrupt()
-    return Unexplained(min(codes), codes[min(codes)]) if codes else None
+        return Unexplained(wrong[0], silent[wrong[0]])
+    lost = [rank for rank in failed if said[rank].kind == "lost"]
+    if lost:
+        return _first_error(lost[0], said)
+    if interrupted or (signalled and codes):
+        return _interruption(interrupted)
+    return Unexplained(*next(iter(codes.items()))) if codes else None
+
+
+def _interruption(interrupted: Sequence[Outcome]) -> AmpoError | KeyboardInterrupt:
+    """What to say of ranks that a signal has ended: where the checkpoint is, if one of them has seen it written."""
+    orderly = [outcome for outcome in interrupted if outcome.text]
+    return orderly[0].as_error(orderly[0].text) if orderly else KeyboardInterrupt()
+
+
+def _first_error(rank: int, said: Mapping[int, Outcome]) -> AmpoError:
+    """The error of `rank`, which is named unless the first rank has met the same."""
+    text = said[rank].text
+    alone = rank != 0 and (0 not in said or said[0].text != text)
+    return said[rank].as_error(f"rank {rank}: {text}" if alone else text)
 
 
 class _Watch:
@@ -124,6 +134,7 @@ class _Watch:
         self._starter, self._folder = starter, folder
         self._processes: dict[int, RankProcess] = {}
         self._told: set[int] = set()
+        self._ended: set[int] = set()
         self._failed_at: float | None = None
 
     def signalled(self, number: int) -> None:
@@ -156,17 +167,18 @@ class _Watch:
 
     def _has_failed(self) -> bool:
         said = outcomes(self._folder)
-        if any(outcome.kind in ("error", "fault") for outcome in said.values()):
+        if any(outcome.kind in ("error", "fault", "lost") for outcome in said.values()):
             return True
         gone = (rank for rank, process in self._processes.items() if process.is_here and not _is_alive(process.pid))
         return any(rank not in said or said[rank].kind != "done" for rank in gone)
 
     def _kill(self) -> None:
         said = outcomes(self._folder)
-        for rank, process in self._processes.items():
+        for rank in self._processes.keys() - self._ended:
+            self._ended.add(rank)
             if rank not in said:
                 self.killed |= {rank}
-            self._starter.signal(rank, process, signal.SIGKILL)
+            self._starter.signal(rank, self._processes[rank], signal.SIGKILL)
         _kill_all(_members({process.pid for process in self._processes.values() if process.is_here}))
 
 

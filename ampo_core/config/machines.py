@@ -11,19 +11,25 @@ from ampo_registry.errors import ConfigError
 from ampo_core.config.nodes import KeyPath
 from ampo_core.config.tree import ResourcesConfig
 
+ALONE = "AMPO_ALONE"
+"""Set in the environment of a process that has given itself the rank 0 of a world of one."""
 _HOST = re.compile(r"(\S+)\s+slots=(\d+)\s*(#.*)?")
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
 def unmet_resources(resources: ResourcesConfig, environ: Mapping[str, str]) -> Iterator[tuple[KeyPath, str]]:
     """What keeps the ranks of `resources` from starting here: (key, text)."""
+    if under_launcher(environ):
+        return
     gpus = visible_gpus(environ)
-    here = resources.nodes == 1 or "NODE_RANK" in environ
-    if here and gpus and resources.devices > gpus and not under_launcher(environ):
+    if 0 < gpus < resources.devices and (resources.nodes == 1 or "NODE_RANK" in environ):
         text = f"found {resources.devices}, but this machine has {gpus} GPU{'s' if gpus > 1 else ''}"
         yield ("resources", "devices"), text
-    if resources.nodes > 1 and not under_launcher(environ):
+    if resources.nodes > 1:
         yield from _unmet_nodes(resources, environ)
+    elif environ.get("NODE_RANK", "0") != "0":
+        text = f"found 1, but NODE_RANK={environ['NODE_RANK']} in the environment says that this is another node"
+        yield ("resources", "nodes"), text
 
 
 def _unmet_nodes(resources: ResourcesConfig, environ: Mapping[str, str]) -> Iterator[tuple[KeyPath, str]]:
@@ -76,13 +82,8 @@ def read_hostfile(path: Path, nodes: int, devices: int) -> list[str]:
 
 
 def under_launcher(environ: Mapping[str, str]) -> bool:
-    """True if a launcher (torchrun, DeepSpeed's, this one) has started this process as one of its ranks.
-
-    A single process gives itself a rank and a world of one, without an address to meet others at.
-    """
-    if "RANK" not in environ or "WORLD_SIZE" not in environ:
-        return False
-    return environ["WORLD_SIZE"] != "1" or "MASTER_ADDR" in environ
+    """True if a launcher (torchrun, DeepSpeed's, this one) has started this process as one of its ranks."""
+    return "RANK" in environ and "WORLD_SIZE" in environ and ALONE not in environ
 
 
 def rank_in(environ: Mapping[str, str]) -> int:

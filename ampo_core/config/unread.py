@@ -15,6 +15,9 @@ _REWARD = ("format_weight", "repetition_penalty", "overlong_penalty")
 
 def unread(job: Job) -> Iterator[Finding]:
     """A warning for each option of `job` that was set and that nothing reads. A null changes nothing and is fine."""
+    resources = getattr(job, "resources", None)
+    if resources is not None and resources.hostfile is not None and resources.nodes == 1:
+        yield Finding(("resources", "hostfile"), "with resources.nodes = 1 nothing reads this", "warning")
     if isinstance(job, EvaluateJob):
         text = "an evaluate job takes its number of responses from evaluation.sets.NAME.samples"
         yield from _set(job.rollout, ("group_size",), ("rollout",), text)
