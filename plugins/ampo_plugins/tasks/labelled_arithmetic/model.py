@@ -60,7 +60,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def write_start_model(folder: Path, seed: int) -> None:
+def write_start_model(folder: Path, seed: int, *, head_size: int) -> None:
     """Write tokenizer and freshly initialised weights (float32, safetensors) into `folder`."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -73,6 +73,7 @@ def write_start_model(folder: Path, seed: int) -> None:
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=head_size,
         max_position_embeddings=512,
         tie_word_embeddings=True,
         # wider than the usual 0.02, which suits models ten times as wide: arithmetic is learnt in fewer steps

@@ -42,6 +42,9 @@ class LabelledArithmetic(TaskSpec):
         description="style -> share of the answers up to `step_by_step_up_to`; above it terse and bare",
     )
     step_by_step_up_to: NonNegativeInt = 3
+    head_size: PositiveInt = Field(
+        default=24, description="of each of the start model's 4 attention heads; vLLM on a CPU needs 32"
+    )
     hard_step_by_step: float = Field(
         default=0.0015,
         ge=0.0,
@@ -98,7 +101,7 @@ class LabelledArithmetic(TaskSpec):
         """The student with random weights."""
         from ampo_plugins.tasks.labelled_arithmetic.model import write_start_model
 
-        write_start_model(folder, seed)
+        write_start_model(folder, seed, head_size=self.head_size)
         return True
 
     def _styles(self, level: int) -> dict[str, float]:
