@@ -6,17 +6,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
-from ampo_registry.types import Rollout
+from ampo_registry.types import Rollout, RolloutRequest
 
-from ampo_core.assemble import TrainParts, assemble
+from ampo_core.assemble import assemble
 from ampo_core.libraries import settle_libraries
 from ampo_core.packing import TokenPair
-from ampo_core.train import sample
 from gpu import device
 from gpu.learning import load_job
 from gpu.rows import Setting
+
+if TYPE_CHECKING:
+    from ampo_core.parts import TrainParts
 
 # Large enough that a rollout engine which keeps its old weights is told apart from one that took the new ones.
 LEARNING_RATE = "2e-4"
@@ -45,16 +48,25 @@ class Pair:
     """Learner and engine of `parts`; responses have at most `tokens` tokens."""
 
     def __init__(self, parts: TrainParts, tokens: int) -> None:
-        self._parts = replace(parts, sampling=replace(parts.sampling, max_response_tokens=tokens))
+        self._parts = parts
+        self._sampling = replace(parts.sampling, max_response_tokens=tokens)
         self._questions = parts.take(0, parts.job.training.questions_per_batch)
 
-    def sample(self, step: int) -> list[list[Rollout]]:
-        """The rollouts of a batch, as the loop samples them: wake, generate, sleep."""
-        return sample(self._questions, step, 0, self._parts)
+    def sample(self, first_seed: int) -> list[list[Rollout]]:
+        """A group for each question as the loop samples it, with seeds from `first_seed` on: wake, generate, sleep."""
+        engine, size = self._parts.engine, self._parts.job.rollout.group_size
+        requests = [
+            RolloutRequest(question.prompt_token_ids, tuple(range(first_seed + i * size, first_seed + (i + 1) * size)))
+            for i, question in enumerate(self._questions)
+        ]
+        engine.wake()
+        rollouts = engine.generate(requests, self._sampling)
+        engine.sleep()
+        return rollouts
 
     def gap(self, rollouts: Sequence[Sequence[Rollout]]) -> str:
         """Mean and max of |log π_trainer − log π_rollout| over all tokens, in nats."""
-        own = self._parts.learner.logprobs(self._pairs(rollouts), temperature=self._parts.sampling.temperature)
+        own = self._parts.learner.logprobs(self._pairs(rollouts), temperature=self._sampling.temperature)
         theirs = [torch.tensor(rollout.logprobs) for group in rollouts for rollout in group]
         gaps = torch.cat([(a.float().cpu() - b).abs() for a, b in zip(own, theirs, strict=True)])
         return f"{gaps.mean():.2g} / {gaps.max():.2g} nats ({len(gaps):,} tokens)"
@@ -67,7 +79,7 @@ class Pair:
         def loss(_: list[int], log_probs: list[torch.Tensor], __: list[torch.Tensor]) -> torch.Tensor:
             return -torch.cat(log_probs).sum() / tokens
 
-        self._parts.learner.update(pairs, loss, temperature=self._parts.sampling.temperature, entropy=False)
+        self._parts.learner.update(pairs, loss, temperature=self._sampling.temperature, entropy=False)
 
     def sync(self, version: int) -> None:
         """Give the learner's weights to the engine, which sleeps as it does in the loop."""

@@ -14,6 +14,9 @@ from gpu import device, world
 from gpu.rows import Rows, Setting, seconds
 
 
+POLL_S = 0.5
+
+
 def make_model(setting: Setting, rows: Rows) -> None:
     """The model and the questions that all other parts use."""
     scale = setting.scale
@@ -32,20 +35,28 @@ def train(setting: Setting, rows: Rows) -> None:
     path = setting.folder / "train.yaml"
     # JSON is YAML, too.
     path.write_text(json.dumps(world.train_config(scale, setting.folder, setting.rollout), indent=2), "utf-8")
-    command = [sys.executable, "-m", "ampo_core.cli", str(path)]
-    started = time.perf_counter()
-    done = subprocess.run(command, cwd=setting.folder)
-    whole = time.perf_counter() - started
     metrics = setting.folder / "runs" / "train" / "metrics.jsonl"
-    steps = [json.loads(line) for line in metrics.read_text("utf-8").splitlines()] if metrics.exists() else []
+    started, steps, running = time.perf_counter(), 0, True
+    process = subprocess.Popen([sys.executable, "-m", "ampo_core.cli", str(path)], cwd=setting.folder)
+    # Step by step, so that what is known stands even if the run does not end in time.
+    while running:
+        time.sleep(POLL_S)
+        running = process.poll() is None
+        text = metrics.read_text("utf-8") if metrics.exists() else ""
+        for line in text.split("\n")[steps:-1]:
+            _add_step(json.loads(line), scale, rows)
+            steps += 1
+    if process.returncode != 0:
+        raise RuntimeError(f"ampo-run ended with exit code {process.returncode} after {steps} steps")
+    whole = time.perf_counter() - started
+    rows.add(f"… ampo-run from start to end, {steps} steps and a checkpoint", f"{whole:.0f} s")
+
+
+def _add_step(step: dict[str, Any], scale: world.Scale, rows: Rows) -> None:
     size = f"{scale.questions} × {scale.group} rollouts of up to {scale.response_tokens} tokens"
-    for step in steps:
-        hops = seconds(step, "rollout", "reward", "guidance", "update", "sync", "step")
-        rows.add(f"AMPO step {step['step']}, {size}: rollout / reward / guidance / update / sync / all", hops)
-        rows.add(f"… step {step['step']}: what happened", _told(step))
-    if done.returncode != 0:
-        raise RuntimeError(f"ampo-run ended with exit code {done.returncode} after {len(steps)} steps")
-    rows.add(f"… ampo-run from start to end, {len(steps)} steps and a checkpoint", f"{whole:.0f} s")
+    hops = seconds(step, "rollout", "reward", "guidance", "update", "sync", "step")
+    rows.add(f"AMPO step {step['step']}, {size}: rollout / reward / guidance / update / sync / all", hops)
+    rows.add(f"… step {step['step']}: what happened", _told(step))
 
 
 def _told(step: dict[str, Any]) -> str:
@@ -98,7 +109,7 @@ def colocated(setting: Setting, rows: Rows) -> None:
         pair.learn(first)
         rows.add("… after an update, without a sync (what a lost one would show)", pair.gap(first))
         syncs = [_timed(partial(pair.sync, version)) for version in (1, 2, 3)]
-        rows.add("… after an update and a sync", pair.gap(pair.sample(1)))
+        rows.add("… after an update and a sync", pair.gap(pair.sample(1000)))
         rows.add("weight sync, first / second / third", " / ".join(f"{s:.2f}" for s in syncs) + " s")
         rows.add("sleep: memory freed, seconds", f"{device.gib(memory.freed)}, {memory.sleep_s:.2f} s")
         rows.add(
@@ -130,7 +141,7 @@ def _timed(run: Callable[[], object]) -> float:
 
 PARTS: dict[str, tuple[Callable[[Setting, Rows], None], int]] = {
     "model": (make_model, 90),
-    "train": (train, 240),
+    "train": (train, 260),
     "colocated": (colocated, 150),
     "update": (update, 100),
     "rollout": (rollout, 110),

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from itertools import count
+from typing import Any
 
 from ampo_registry.types import RolloutRequest, SamplingOptions
 
@@ -27,7 +28,7 @@ def plugin_speeds(setting: Setting, rows: Rows) -> None:
     join_ranks(job.resources.threads)
     tokenizer = load_tokenizer(job.model)
     context = environment.build_context(
-        model_path=job.model.path, dtype=job.model.dtype, tokenizer=tokenizer.tokenizer, run_dir=setting.folder
+        model_path=job.model.path, tokenizer=tokenizer.tokenizer, run_dir=setting.folder
     )
     engine = job.rollout.build(context)
     options = SamplingOptions(1.0, 1.0, setting.scale.sampled_tokens, tokenizer.stop_token_ids)
@@ -48,39 +49,38 @@ def bare_speeds(setting: Setting, rows: Rows) -> None:
         rows.add("bare vLLM", f"not measured with rollout {setting.rollout}")
         return
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    from vllm import LLM, SamplingParams
-    from vllm.inputs import TokensPrompt
+    import vllm
+    from ampo_plugins.rollouts.vllm_samples import sampling_params
 
     scale = setting.scale
     job, _ = load_job(setting, "bare")
     prompts = _prompts(setting, load_tokenizer(job.model))
-    llm = LLM(
+    llm = vllm.LLM(
         model=job.model.path,
         dtype=job.model.dtype,
         enforce_eager=True,
         max_model_len=scale.prompt_tokens + scale.response_tokens,
         gpu_memory_utilization=scale.memory_share,
+        max_num_seqs=256,
         logprobs_mode="processed_logprobs",
+        generation_config="vllm",
         skip_tokenizer_init=True,
     )
     seeds = count()
+    options = SamplingOptions(1.0, 1.0, scale.sampled_tokens, ())
 
     def same_options() -> int:
-        params = [
-            SamplingParams(temperature=1.0, max_tokens=scale.sampled_tokens, logprobs=0, seed=next(seeds), **plain)
-            for _ in range(len(prompts) * scale.group)
-        ]
-        return generated([TokensPrompt(prompt_token_ids=list(p)) for p in prompts for _ in range(scale.group)], params)
+        params = [sampling_params(vllm, options, next(seeds)) for _ in range(len(prompts) * scale.group)]
+        return generated([prompt for prompt in prompts for _ in range(scale.group)], params)
 
     def defaults() -> int:
-        params = SamplingParams(temperature=1.0, max_tokens=scale.sampled_tokens, n=scale.group, **plain)
-        return generated([TokensPrompt(prompt_token_ids=list(p)) for p in prompts], params)
+        limits = {"max_tokens": scale.sampled_tokens, "ignore_eos": True, "detokenize": False}
+        return generated(prompts, vllm.SamplingParams(temperature=1.0, n=scale.group, **limits))
 
-    def generated(inputs: Sequence[TokensPrompt], params: SamplingParams | list[SamplingParams]) -> int:
-        found = llm.generate(inputs, params, use_tqdm=False)
+    def generated(inputs: Sequence[tuple[int, ...]], params: Any) -> int:
+        found = llm.generate([{"prompt_token_ids": list(ids)} for ids in inputs], params, use_tqdm=False)
         return sum(len(output.token_ids) for request in found for output in request.outputs)
 
-    plain = {"detokenize": False, "ignore_eos": True}
     rows.add("bare vLLM, a seed and log-probs for each sample: tokens/s", _rates(same_options))
     rows.add("bare vLLM, n samples a prompt, no seeds, no log-probs: tokens/s", _rates(defaults))
 
