@@ -13,7 +13,6 @@ from typing import Any
 from gpu import device, world
 from gpu.rows import Rows, Setting, seconds
 
-
 POLL_S = 0.5
 
 
