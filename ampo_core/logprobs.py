@@ -84,15 +84,16 @@ class _TokenLogprobs(torch.autograd.Function):
         temperature: float,
         entropy: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        picked = torch.zeros(len(targets), dtype=_precise(hidden), device=hidden.device)
+        slices = _Slices(hidden, weight, bias, temperature)
+        picked = torch.zeros(len(targets), dtype=slices.dtype, device=hidden.device)
         maxima, sums, weighted = [], [], []
-        for start, end in _slices(hidden, weight):
-            scaled = _scaled_logits(hidden, weight, bias, temperature, start, end)
+        for start, end in slices.ranges():
+            scaled, spare = slices.scaled_logits(start, end)
             column, here = _column(targets, start, end)
             picked = torch.where(here, scaled.gather(1, column).squeeze(1), picked)
             maxima.append(scaled.amax(dim=1))
             scaled.sub_(maxima[-1].unsqueeze(1))
-            exponentials = scaled.exp()
+            exponentials = torch.exp(scaled, out=spare)
             sums.append(exponentials.sum(dim=1))
             if entropy:
                 weighted.append(exponentials.mul_(scaled).sum(dim=1))
@@ -115,18 +116,19 @@ class _TokenLogprobs(torch.autograd.Function):
         hidden, targets, weight, bias, normaliser, entropies = ctx.saved_tensors
         of_logprobs, of_entropies = (None if g is None or not g.numel() else g / ctx.temperature for g in gradients)
         wants_hidden, _, wants_weight, wants_bias, *_ = ctx.needs_input_grad
-        for_hidden = torch.zeros_like(hidden, dtype=_precise(hidden)) if wants_hidden else None
+        slices = _Slices(hidden, weight, bias, ctx.temperature)
+        for_hidden = torch.zeros_like(hidden, dtype=slices.dtype) if wants_hidden else None
         for_weight = torch.empty_like(weight) if wants_weight else None
         for_bias = torch.empty_like(bias) if wants_bias else None
-        for start, end in _slices(hidden, weight):
-            scaled = _scaled_logits(hidden, weight, bias, ctx.temperature, start, end)
-            exact = _logit_gradients(scaled, normaliser, entropies, of_logprobs, of_entropies)
+        for start, end in slices.ranges():
+            scaled, spare = slices.scaled_logits(start, end)
+            exact = _logit_gradients(scaled, spare, normaliser, entropies, of_logprobs, of_entropies)
             if of_logprobs is not None:
                 column, here = _column(targets, start, end)
                 exact.scatter_add_(1, column, (of_logprobs * here).unsqueeze(1))
             if for_bias is not None:
                 for_bias[start:end] = exact.sum(dim=0)
-            part = exact.to(hidden.dtype)
+            part = slices.rounded(exact)
             if for_weight is not None:
                 torch.mm(part.t(), hidden, out=for_weight[start:end])
             if for_hidden is not None:
@@ -134,34 +136,65 @@ class _TokenLogprobs(torch.autograd.Function):
         return None if for_hidden is None else for_hidden.to(hidden.dtype), None, for_weight, for_bias, None, None
 
 
+class _Slices:
+    """Slices of the vocabulary, [tokens, columns] each, in memory that every slice uses again.
+
+    A new block for each slice was tried: what the allocator keeps of them doubled the peak on a CPU.
+    """
+
+    def __init__(
+        self, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, temperature: float
+    ) -> None:
+        self.dtype = torch.promote_types(hidden.dtype, torch.float32)
+        self._hidden, self._weight, self._bias, self._temperature = hidden, weight, bias, temperature
+        elements = SLICE_ELEMENTS["cuda" if hidden.is_cuda else "cpu"]
+        self._columns = min(len(weight), max(FEWEST_COLUMNS, elements // max(1, len(hidden))))
+        size = len(hidden) * self._columns
+        self._precise = hidden.new_empty((2, size), dtype=self.dtype)
+        self._own = self._precise[0] if hidden.dtype == self.dtype else hidden.new_empty(size)
+
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """Start and end of each slice."""
+        for start in range(0, len(self._weight), self._columns):
+            yield start, min(start + self._columns, len(self._weight))
+
+    def scaled_logits(self, start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits over temperature of the vocabulary's `start`:`end`, and memory of the same shape; both float32 or
+        better, computed in the dtype of the hidden states."""
+        shape = (len(self._hidden), end - start)
+        scaled, spare, own = (flat[: shape[0] * shape[1]].view(shape) for flat in (*self._precise, self._own))
+        torch.mm(self._hidden, self._weight[start:end].t(), out=own)
+        if self._bias is not None:
+            own.add_(self._bias[start:end])
+        if own.dtype != scaled.dtype:
+            scaled.copy_(own)
+        if self._temperature != 1.0:
+            scaled.div_(self._temperature)
+        return scaled, spare
+
+    def rounded(self, exact: torch.Tensor) -> torch.Tensor:
+        """`exact` [tokens, columns] in the dtype of the hidden states."""
+        if exact.dtype == self._own.dtype:
+            return exact
+        return self._own[: exact.numel()].view(exact.shape).copy_(exact)
+
+
 def _logit_gradients(
     scaled: torch.Tensor,
+    spare: torch.Tensor,
     normaliser: torch.Tensor,
     entropies: torch.Tensor,
     of_logprobs: torch.Tensor | None,
     of_entropies: torch.Tensor | None,
 ) -> torch.Tensor:
-    """The gradient at a slice of the logits [tokens, columns], but for the targets' own; overwrites `scaled`."""
+    """The gradient at a slice of the logits [tokens, columns], but for the targets' own; overwrites both slices."""
     logs = scaled.sub_(normaliser.unsqueeze(1))
     factor = torch.zeros_like(normaliser) if of_logprobs is None else -of_logprobs
     if of_entropies is None:
         return logs.exp_().mul_(factor.unsqueeze(1))
-    probabilities = logs.exp()
+    probabilities = torch.exp(logs, out=spare)
     logs.mul_(-of_entropies.unsqueeze(1)).add_((factor - of_entropies * entropies).unsqueeze(1))
     return logs.mul_(probabilities)
-
-
-def _scaled_logits(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, temperature: float, start: int, end: int
-) -> torch.Tensor:
-    """Logits over temperature of the tokens `start`:`end` of the vocabulary, in float32 or better."""
-    logits = nn.functional.linear(hidden, weight[start:end], None if bias is None else bias[start:end])
-    precise = logits.to(_precise(hidden))
-    return precise if temperature == 1.0 else precise.div_(temperature)
-
-
-def _precise(tensor: torch.Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def _column(targets: torch.Tensor, start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -176,12 +209,3 @@ def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -
         total.addmm_(left, right)
     else:
         total.add_(left @ right)
-
-
-def _slices(hidden: torch.Tensor, weight: torch.Tensor) -> Iterator[tuple[int, int]]:
-    """Start and end of the parts of the vocabulary that are computed at a time."""
-    elements = SLICE_ELEMENTS["cuda" if hidden.is_cuda else "cpu"]
-    vocabulary = weight.shape[0]
-    columns = max(FEWEST_COLUMNS, elements // max(1, hidden.shape[0]))
-    for start in range(0, vocabulary, columns):
-        yield start, min(start + columns, vocabulary)
