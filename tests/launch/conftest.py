@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,14 @@ def ampo_run(*arguments: object) -> list[str]:
 
 
 class Run:
-    """`ampo-run` in the background, in a session of its own, with what it says in a file."""
+    """`ampo-run` in the background, in a session of its own, with what it says in a file; `under` another program."""
 
-    def __init__(self, folder: Path, *arguments: object, **environment: str) -> None:
+    def __init__(self, folder: Path, *arguments: object, under: Sequence[str] = (), **environment: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "log.txt"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                ampo_run(*arguments),
+                [*under, *ampo_run(*arguments)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=clean_environment(**environment),
@@ -87,8 +87,8 @@ def start(tmp_path: Path) -> Any:
     """Starts an `ampo-run`, and ends it when the test is over."""
     runs: list[Run] = []
 
-    def begin(*arguments: object, **environment: str) -> Run:
-        runs.append(Run(tmp_path / f"run{len(runs)}", *arguments, **environment))
+    def begin(*arguments: object, **options: Any) -> Run:
+        runs.append(Run(tmp_path / f"run{len(runs)}", *arguments, **options))
         return runs[-1]
 
     yield begin
