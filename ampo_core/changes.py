@@ -59,10 +59,7 @@ def manifest_changes(folder: Path, manifest: Mapping[str, Any]) -> list[Change]:
     That is the versions of NUMERIC_PACKAGES, the plugins, and the hashes of data and models and the teachers.
     Platform, number of CPUs and other packages are noted in a manifest and may differ.
     """
-    before = read_manifest(folder)
-    parts = ("versions", "plugins", "data", "models", "teachers")
-    trees = ({part: _known(part, tree.get(part)) for part in parts} for tree in (before, manifest))
-    return differences(*trees)
+    return differences(_what_matters(read_manifest(folder)), _what_matters(manifest))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -77,8 +74,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _known(part: str, tree: Any) -> Any:
-    if part != "versions" or not isinstance(tree, Mapping):
-        return tree
-    versions = {name: tree.get(name) for name in NUMERIC_PACKAGES}
-    return {**versions, "python": ".".join(str(versions["python"]).split(".")[:2])}
+def _what_matters(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    found = manifest.get("versions") or {}
+    versions = {name: found.get(name) for name in NUMERIC_PACKAGES}
+    versions["python"] = ".".join(str(versions["python"]).split(".")[:2])
+    return {"versions": versions, **{part: manifest.get(part) for part in ("plugins", "data", "models", "teachers")}}

@@ -15,6 +15,7 @@ from ampo_core.config.jobs import EvaluateJob
 from ampo_core.curves import draw_curves, read_run
 from ampo_core.environment import Environment
 from ampo_core.files import write_json
+from ampo_core.folder_lock import held
 from ampo_core.manifest import build_manifest
 from ampo_core.progress import Progress
 from ampo_core.results import MACRO_METRIC, Evaluation, SetResult
@@ -46,6 +47,7 @@ class EvaluationOutput:
         )
         start_over(Path(job.run.dir) / job.run.name, environment)
         folder = RunFolder.create(job.run, environment.yaml, manifest)
+        stack.enter_context(held(folder.path))
         context = RunContext(job.run.name, folder.path, "evaluate", job.run.seed, environment.config)
         built = environment.build_context(run_dir=folder.path)
         trackers = [stack.enter_context(closing(spec.build(built))) for spec in job.tracking]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,22 +47,23 @@ def cut_back(path: Path, step: int) -> int:
         return 0
     partial = path.with_name(f".{path.name}.partial")
     cut = 0
-    with path.open("rb") as old, partial.open("wb") as new:
-        for line, stays in _judged(path, old, step):
-            cut += not stays
-            if stays:
-                new.write(line.rstrip(b"\n") + b"\n")
-        new.flush()
-        os.fsync(new.fileno())
-    if cut:
-        partial.replace(path)
-        flush(path.parent)
-    else:
-        partial.unlink()
+    try:
+        with path.open("rb") as old, partial.open("wb") as new:
+            for line, stays in _judged(path, old, step):
+                cut += not stays
+                if stays:
+                    new.write(line.rstrip(b"\n") + b"\n")
+            new.flush()
+            os.fsync(new.fileno())
+        if cut:
+            partial.replace(path)
+            flush(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
     return cut
 
 
-def _judged(path: Path, lines: Iterator[bytes] | Any, step: int) -> Iterator[tuple[bytes, bool]]:
+def _judged(path: Path, lines: Iterable[bytes], step: int) -> Iterator[tuple[bytes, bool]]:
     """Each line with whether it may stay."""
     unreadable = 0
     for number, line in enumerate(lines, start=1):

@@ -29,6 +29,7 @@ from ampo_core.config.nodes import nearest
 from ampo_core.config.yaml_source import parse_yaml
 from ampo_core.environment import Environment
 from ampo_core.files import write_atomically, write_json
+from ampo_core.folder_lock import check_not_held, held
 from ampo_core.jobs import run_job
 from ampo_core.manifest import build_manifest
 from ampo_core.progress import format_seconds
@@ -64,6 +65,12 @@ def run(job: PipelineJob, environment: Environment) -> Path:
     """
     check_folder(job, environment)
     folder = open_folder(job, environment)
+    with held(folder.path):
+        return run_stages(job, folder, environment)
+
+
+def run_stages(job: PipelineJob, folder: RunFolder, environment: Environment) -> Path:
+    """Run the stages whose `done` marker does not stand, one after the other; returns the pipeline's folder."""
     finished = Finished()
     ran: list[str] = []
     for position, stage in enumerate(job.stages, start=1):
@@ -98,6 +105,7 @@ def check_folder(job: PipelineJob, environment: Environment) -> None:
     if not _is_pipeline(root):
         check_free(root)
         return
+    check_not_held(root)
     stored = _stored_stages(root)
     _check_stages(job, root, stored)
     finished, pending = Finished(), set[str]()

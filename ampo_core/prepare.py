@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ampo_core.config.jobs import PrepareJob
 from ampo_core.config.tree import ModelConfig
 from ampo_core.environment import Environment
 from ampo_core.files import write_json
+from ampo_core.folder_lock import held
 from ampo_core.grading import Grader
 from ampo_core.manifest import build_manifest
 from ampo_core.prepare_data import write_data
@@ -71,10 +72,11 @@ def run(job: PrepareJob, environment: Environment) -> Path:
     task = job.task.build(environment.build_context())
     with _task_errors(name):
         data = task.make(job.run.seed)
-    with Grader(job.reward) as grader:
+    with Grader(job.reward) as grader, ExitStack() as stack:
         check_truths(data, grader)
         manifest = build_manifest(job="prepare", seed=job.run.seed, plugins=environment.plugins.distributions)
         folder = RunFolder.create(job.run, environment.yaml, manifest)
+        stack.enter_context(held(folder.path))
         partial = _partial(out)
         try:
             summary = _fill(partial, task, data, grader, name, job.run.seed)
@@ -82,13 +84,13 @@ def run(job: PrepareJob, environment: Environment) -> Path:
             shutil.rmtree(partial, ignore_errors=True)
             discard_unfinished(folder.path)
             raise
-    write_json(folder.path / "summary.json", summary)
-    for line in summary_lines(summary, out):
-        environment.console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if out.exists():
-        out.rmdir()
-    partial.rename(out)
-    return folder.finish(out)
+        write_json(folder.path / "summary.json", summary)
+        for line in summary_lines(summary, out):
+            environment.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+        return folder.finish(out)
 
 
 def _fill(folder: Path, task: Task, data: TaskData, grader: Grader, name: str, seed: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +20,7 @@ from ampo_core.checkpoint import Checkpoint, Checkpoints, Position
 from ampo_core.checkpoint_store import CheckpointStore, read_state
 from ampo_core.config.jobs import SftJob, TrainJob
 from ampo_core.environment import Environment
+from ampo_core.folder_lock import held
 from ampo_core.interrupt import Interrupt, Interrupted
 from ampo_core.learner import Learner
 from ampo_core.progress import Progress
@@ -39,7 +40,8 @@ class Output:
     environment: Environment
     context: RunContext
     progress: Progress
-    trackers: dict[str, Tracker] = field(default_factory=dict)
+    trackers: Mapping[str, Tracker]
+    stack: ExitStack
 
     @classmethod
     def open(cls, job: TrainJob | SftJob, environment: Environment, beginning: Beginning, *, steps: int) -> Output:
@@ -48,31 +50,23 @@ class Output:
         If a tracker cannot start, a folder that was made is removed again.
         """
         path, step = beginning.path, beginning.resume_step
-        if step is None:
-            folder = RunFolder.create(job.run, environment.yaml, beginning.manifest)
-        else:
-            folder = RunFolder.reopen(path, environment.yaml, beginning.manifest, environment.config, step)
-            CheckpointStore(folder.checkpoints, job.checkpoint).go_on_from(beginning.checkpoint)
-        context = RunContext(job.run.name, path, job.job, job.run.seed, environment.config, resume_step=step)
-        progress = Progress(environment.console, job.job, steps, line_every=max(10, steps // 20))
-        output = cls(folder, environment, context, progress)
-        try:
-            output._open_trackers(job, beginning)
-        except BaseException:
-            output.close()
+        with ExitStack() as stack:
             if step is None:
-                discard_unfinished(path)
-            raise
-        return output
-
-    def _open_trackers(self, job: TrainJob | SftJob, beginning: Beginning) -> None:
-        built = self.environment.build_context(run_dir=beginning.path, resume_step=beginning.resume_step)
-        kept = read_state(beginning.checkpoint)["trackers"] if beginning.checkpoint is not None else {}
-        for position, spec in enumerate(job.tracking):
-            name = f"{position}.{type(spec).__name__}"
-            tracker = self.trackers[name] = spec.build(built)
-            if isinstance(tracker, Stateful) and name in kept:
-                tracker.load_state_dict(kept[name])
+                folder = RunFolder.create(job.run, environment.yaml, beginning.manifest)
+                stack.enter_context(held(path))
+            else:
+                stack.enter_context(held(path))
+                folder = RunFolder.reopen(path, environment.yaml, beginning.manifest, environment.config, step)
+                CheckpointStore(folder.checkpoints, job.checkpoint).go_on_from(beginning.checkpoint)
+            context = RunContext(job.run.name, path, job.job, job.run.seed, environment.config, resume_step=step)
+            progress = Progress(environment.console, job.job, steps, line_every=max(10, steps // 20))
+            try:
+                trackers = _open_trackers(job, environment, beginning, stack)
+            except BaseException:
+                if step is None:
+                    discard_unfinished(path)
+                raise
+            return cls(folder, environment, context, progress, trackers, stack.pop_all())
 
     def tracker_states(self) -> dict[str, Any]:
         """The memory of the trackers that have one."""
@@ -100,10 +94,24 @@ class Output:
         self.progress.note(f"evaluation after step {step}: " + ", ".join(shown))
 
     def close(self) -> None:
-        """Close the trackers, each of them whatever the others do."""
-        with ExitStack() as stack:
-            for tracker in self.trackers.values():
-                stack.callback(tracker.close)
+        """Close the trackers, each of them whatever the others do, and let go of the folder."""
+        self.stack.close()
+
+
+def _open_trackers(
+    job: TrainJob | SftJob, environment: Environment, beginning: Beginning, stack: ExitStack
+) -> dict[str, Tracker]:
+    """The trackers by their place in the config and type; `stack` closes them."""
+    context = environment.build_context(run_dir=beginning.path, resume_step=beginning.resume_step)
+    kept = read_state(beginning.checkpoint)["trackers"] if beginning.checkpoint is not None else {}
+    trackers: dict[str, Tracker] = {}
+    for position, spec in enumerate(job.tracking):
+        name = f"{position}.{type(spec).__name__}"
+        tracker = trackers[name] = spec.build(context)
+        stack.callback(tracker.close)
+        if isinstance(tracker, Stateful) and name in kept:
+            tracker.load_state_dict(kept[name])
+    return trackers
 
 
 class Reporter:

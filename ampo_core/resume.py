@@ -17,6 +17,7 @@ from ampo_core.changes import Change, config_changes, listed, manifest_changes, 
 from ampo_core.checkpoint_store import CheckpointStore, read_state, step_of
 from ampo_core.config.jobs import Job, SftJob, TrainJob
 from ampo_core.environment import Environment
+from ampo_core.folder_lock import check_not_held
 from ampo_core.runfolder import check_free, discard_unfinished, finished_output
 
 State = Literal["new", "unfinished", "finished"]
@@ -48,12 +49,14 @@ def folder_of(job: Job) -> Path:
 def look(job: Job, environment: Environment) -> State:
     """What stands in the job's folder. Reads it and imports nothing heavy.
 
-    Raises ConfigError if that is something else than this job's run, or a run of another config.
+    Raises ConfigError if that is something else than this job's run, a run of another config, or one that another
+    process is at.
     """
     path = folder_of(job)
     if not (path / "config.yaml").exists():
         check_free(path)
         return "new"
+    check_not_held(path)
     finished = finished_output(path) is not None
     found = "a finished run" if finished else "an unfinished run"
     try:

@@ -31,7 +31,7 @@ from ampo_core.config.tree import RunConfig
 from ampo_core.files import append_lines, cut_back, write_atomically, write_json
 
 POLICY_SOURCE = "policy"
-UNMADE = {"manifest.json", ".manifest.json.partial", ".config.yaml.partial"}
+UNMADE = {".lock", "manifest.json", ".manifest.json.partial", ".config.yaml.partial"}
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
 

@@ -1,0 +1,94 @@
+"""Runs that are ended at many moments and go on, against runs that were left alone: the same bits."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+
+import pytest
+
+from tests.resume.conftest import Runs
+
+KILLED = -9
+
+
+def test_a_train_run_that_dies_everywhere_ends_as_one_that_does_not(runs: Runs) -> None:
+    whole = runs("train.yaml", "whole")
+    assert whole.code == 0, whole.err
+
+    short = ("train.yaml", "ended", "training.steps=4")
+    assert runs(*short, end="kill:1").code == KILLED
+    assert (runs.folder("ended") / "metrics.jsonl").read_text().endswith('"reward/me')
+
+    stopped = runs(*short, end="term:1")
+    assert stopped.code == 3, stopped.err
+    assert "has no checkpoint yet: the run starts over" in stopped.out
+    assert "stopped after step 1" in stopped.err
+    assert "Run the same command again to go on" in stopped.err
+    assert runs.checkpoints("ended") == ["latest", "step-000001"]
+
+    for moment in ("state:2", "flush:2", "renamed:2", "latest:4"):
+        died = runs(*short, end=moment)
+        assert died.code == KILLED, (moment, died.err)
+    assert runs.checkpoints("ended") == [".latest.partial", "best.json", "latest", "step-000002", "step-000004"]
+    assert (runs.folder("ended") / "checkpoints/latest").read_text() == "step-000002\n"
+
+    ended = runs(*short)
+    assert ended.code == 0, ended.err
+    assert "goes on after step 4 of 4" in ended.out
+    again = runs(*short)
+    assert (again.code, "is finished already; its output is" in again.out) == (0, True)
+
+    refused = runs("train.yaml", "ended")
+    assert refused.code == 2
+    assert "holds a finished run, and these have changed since it began:\n  training.steps: 4 -> 5\n" in refused.err
+    longer = runs("train.yaml", "ended", "--allow-changes")
+    assert longer.code == 0, longer.err
+    assert "changed, as allowed:\n  training.steps: 4 -> 5" in longer.out
+    runs.assert_equal("whole", "ended")
+    history = sorted(path.name for path in (runs.folder("ended") / "history").iterdir())
+    assert history == ["config.step-000004.yaml", "manifest.step-000004.json"]
+    assert json.loads((runs.folder("whole") / "checkpoints/step-000005/ranks/0.json").read_text())
+
+
+def test_an_sft_run_with_dropout_goes_on_with_the_same_random_numbers(runs: Runs) -> None:
+    assert runs("sft.yaml", "sft-whole").code == 0
+    assert runs("sft.yaml", "sft-ended", end="term:3").code == 3
+    died = runs("sft.yaml", "sft-ended", end="flush:4")
+    assert died.code == KILLED, died.err
+    ended = runs("sft.yaml", "sft-ended")
+    assert ended.code == 0, ended.err
+    assert "goes on after step 3 of" in ended.out
+    runs.assert_equal("sft-whole", "sft-ended")
+
+
+def test_two_ranks_go_on_as_if_they_had_never_stopped(runs: Runs) -> None:
+    two = ("resources.devices=2", "deepspeed.zero_stage=2", "training.steps=4")
+    whole = runs("train.yaml", "two-whole", *two)
+    assert whole.code == 0, whole.err
+    stopped = runs("train.yaml", "two-ended", *two, end="term:1")
+    assert stopped.code == 3, stopped.err
+    died = runs("train.yaml", "two-ended", *two, end="state:2:1")
+    assert died.code == 1, died.err
+    assert "rank 1" in died.err
+    ended = runs("train.yaml", "two-ended", *two)
+    assert ended.code == 0, ended.err
+    assert "goes on after step 1 of 4" in ended.out
+    runs.assert_equal("two-whole", "two-ended")
+    # Two ranks sample and decide what one does; sums in another order differ in their last bits.
+    assert [line["step"] for line in runs.metrics("two-whole")] == [0, 1, 2, 3, 4]
+    fewer = runs("train.yaml", "two-ended", "deepspeed.zero_stage=2", "training.steps=6", "--allow-changes")
+    assert fewer.code == 2
+    assert "was written by 2 ranks and this run has 1" in fewer.err
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
+def test_the_vllm_rollout_goes_on_with_the_same_samples(runs: Runs) -> None:
+    vllm = ("rollout.type=vllm", "training.steps=4")
+    whole = runs("train.yaml", "vllm-whole", *vllm)
+    assert whole.code == 0, whole.err
+    assert runs("train.yaml", "vllm-ended", *vllm, end="term:1").code == 3
+    assert runs("train.yaml", "vllm-ended", *vllm, end="flush:2").code == KILLED
+    ended = runs("train.yaml", "vllm-ended", *vllm)
+    assert ended.code == 0, ended.err
+    runs.assert_equal("vllm-whole", "vllm-ended")
