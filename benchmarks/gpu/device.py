@@ -8,9 +8,10 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Event, Thread
 
 GIB = 2**30
 # Dense bfloat16 with float32 accumulation, from the vendor's data sheets (half of what they print with sparsity).
@@ -97,24 +98,29 @@ def _commit() -> str:
 class Peak:
     """The most memory that was taken on the device, by whomever, in MiB; None where nobody could say."""
 
-    mib: int | None = field(default=None)
+    mib: int | None = None
 
 
 @contextmanager
-def watched(cuda: bool, every_ms: int = 200) -> Iterator[Peak]:
-    """Let nvidia-smi look at the device's memory every so often; the result stands when the block is left."""
-    peak = Peak()
-    if not cuda or shutil.which("nvidia-smi") is None:
-        yield peak
-        return
-    command = ["nvidia-smi", f"--id={_index()}", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    watcher = subprocess.Popen([*command, f"--loop-ms={every_ms}"], stdout=subprocess.PIPE, text=True)
+def watched(cuda: bool, every_s: float = 0.5) -> Iterator[Peak]:
+    """Ask the driver for the device's memory every so often; the result stands when the block is left."""
+    peak, ended = Peak(), Event()
+
+    def watch() -> None:
+        while not ended.wait(every_s):
+            for text in ask_driver("memory.used"):
+                if text.isdigit():
+                    peak.mib = max(peak.mib or 0, int(text))
+
+    watcher = Thread(target=watch, name="memory", daemon=True)
+    if cuda:
+        watcher.start()
     try:
         yield peak
     finally:
-        watcher.terminate()
-        seen = [int(line) for line in watcher.communicate()[0].split() if line.isdigit()]
-        peak.mib = max(seen, default=None)
+        ended.set()
+        if cuda:
+            watcher.join()
 
 
 def used() -> float | None:

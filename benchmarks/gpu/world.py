@@ -177,6 +177,8 @@ def train_config(scale: Scale, folder: Path, rollout: str) -> dict[str, Any]:
     options: dict[str, Any] = {"type": rollout, "group_size": scale.group, "max_response_tokens": scale.response_tokens}
     if rollout == "vllm":
         options |= {"gpu_memory_utilization": scale.memory_share, "enforce_eager": True, "enable_sleep": True}
+        # the gap is measured here; a limit would end the run instead
+        options |= {"logprob_gap_limit": None}
     else:
         options |= {"dtype": DTYPE}
     return {

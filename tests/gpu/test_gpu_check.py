@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import tomllib
 from argparse import Namespace
 from pathlib import Path
@@ -57,6 +58,33 @@ def test_only_known_devices_have_a_peak(name, peak):
     from gpu.device import peak_flops
 
     assert peak_flops(name) == peak
+
+
+def test_the_driver_is_asked_for_names_and_for_memory_meanwhile(tmp_path, monkeypatch):
+    from gpu.device import ask_driver, facts, watched
+
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        '#!/bin/sh\ncase "$*" in *name*) echo "NVIDIA H100 80GB HBM3, 81559, 580.1";; *) echo 4321;; esac\n'
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert ask_driver("memory.used") == ["4321"]
+    found = facts(cuda=True)
+    assert (found["device"], found["driver"]) == ("NVIDIA H100 80GB HBM3, 80 GiB", "580.1")
+    with watched(True, every_s=0.01) as peak:
+        time.sleep(0.5)
+    assert peak.mib == 4321
+
+
+def test_a_machine_without_the_drivers_tool_is_unknown(tmp_path, monkeypatch):
+    from gpu.device import facts, watched
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert facts(cuda=True)["device"] == "unknown"
+    with watched(True, every_s=0.01) as peak:
+        time.sleep(0.05)
+    assert peak.mib is None
 
 
 def test_the_tokenizer_fills_the_vocabulary(tmp_path):
