@@ -12,7 +12,7 @@ import torch.distributed as dist
 from ampo_registry import BuildContext, ConfigError, Rollout, RolloutRequest, RunError, SamplingOptions
 from torch import Tensor
 
-from ampo_plugins.rollouts.vllm_process import guest, import_vllm, keep_process_group
+from ampo_plugins.rollouts.vllm_process import guest, import_vllm, keep_process_group, unbound_memory
 from ampo_plugins.rollouts.vllm_samples import Sampled, as_rollout, check_lengths, sampled, sampling_params
 from ampo_plugins.rollouts.vllm_weights import CheckedWeights, ModelParameters
 
@@ -69,7 +69,7 @@ class VllmEngine:
         try:
             parameters = ModelParameters.of(context.model_path, trust_remote_code=context.trust_remote_code)
             arguments = engine_arguments(vllm, spec, context)
-            with guest():
+            with guest(), unbound_memory():
                 llm = vllm.LLM(**arguments)
         except (OSError, ValueError) as error:
             raise ConfigError(f"rollout vllm: cannot load the model {context.model_path}: {error}") from error

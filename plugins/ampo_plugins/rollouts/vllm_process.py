@@ -80,6 +80,21 @@ def guest() -> Iterator[None]:
 
 
 @contextmanager
+def unbound_memory() -> Iterator[None]:
+    """Inside, a CPU worker cannot bind all memory of this process, the learner's too, to one NUMA node."""
+    operators, name = torch.ops._C, "init_cpu_memory_env"
+    bind = getattr(operators, name, None)
+    if bind is None:
+        yield
+        return
+    setattr(operators, name, lambda nodes: None)
+    try:
+        yield
+    finally:
+        setattr(operators, name, bind)
+
+
+@contextmanager
 def keep_process_group(keep: bool) -> Iterator[None]:
     """With `keep`, nothing inside can destroy the default process group: vLLM's shutdown would, and it is the
     learner's. Groups of its own may go."""
