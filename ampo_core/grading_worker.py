@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import signal
 import sys
@@ -32,8 +33,10 @@ def start(pickled_spec: bytes) -> None:
     A reward that cannot be started is kept as the failure that every task of this worker returns.
     """
     global _spec, _reward, _start_failure
-    # Ctrl-C reaches the whole process group; the parent decides what becomes of its workers.
+    # Ctrl-C and launchers reach whole process groups; the parent decides what becomes of its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":
+        os.setpgrp()
     try:
         # Unpickled here and not by multiprocessing, so that a module that is missing here has a name.
         spec: RewardSpec = pickle.loads(pickled_spec)  # noqa: S301 - the parent's own bytes
