@@ -72,6 +72,7 @@ def test_an_interruption_says_where_the_checkpoint_is():
     found = verdict({0: Outcome("interrupted", 3, "", 0.5), 1: stopped}, {0: 3, 1: 3}, NOBODY, True)
     assert isinstance(found, Interrupted)
     assert (found.exit_code, str(found)) == (3, "checkpoint x")
+    assert isinstance(verdict({1: stopped}, {1: 3}, NOBODY, False), Interrupted)  # a rank was signalled by others
 
 
 @pytest.mark.parametrize("killed", [NOBODY, frozenset({0, 1})])
