@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 from ampo_registry import Grade, GradeRequest, RewardSpec
@@ -36,13 +37,13 @@ class MathVerify(RewardSpec):
     def check_truth(self, answer: str) -> str | None:
         if not answer.strip():
             return "it is empty"
-        parsed = _parse(_boxed(answer))
+        parsed = _parse_boxed(answer)
         if not parsed:
             return "Math-Verify cannot parse it"
         return STRING_ONLY if self.string_truths == "refuse" and _string_only(parsed) else None
 
     def note_truth(self, answer: str) -> str | None:
-        return STRING_ONLY if _string_only(_parse(_boxed(answer))) else None
+        return STRING_ONLY if _string_only(_parse_boxed(answer)) else None
 
     def canaries(self) -> Sequence[tuple[GradeRequest, bool]]:
         return (
@@ -56,17 +57,23 @@ def answers_equal(text: str, truth: str) -> bool:
     from math_verify import verify
 
     tagged = tagged_answer(text)
-    answer = _parse(text if tagged is None else _boxed(tagged))
+    answer = _parse(text) if tagged is None else _parse_boxed(tagged)
     # Math-Verify's own timeouts rest on signal.alarm; the core's workers have the deadline.
-    return bool(verify(_parse(_boxed(truth)), answer, timeout_seconds=None))
+    return bool(verify(_parse_boxed(truth), answer, timeout_seconds=None))
 
 
 def _string_only(parsed: Sequence[object]) -> bool:
     return all(isinstance(value, str) for value in parsed)
 
 
-def _boxed(content: str) -> str:
-    return "\\boxed{" + content + "}"
+def _parse_boxed(content: str) -> list[Any]:
+    return list(_remembered(content))
+
+
+# Parsing is most of the work, and a group asks for one ground truth and few different answers.
+@lru_cache(maxsize=1024)
+def _remembered(content: str) -> tuple[Any, ...]:
+    return tuple(_parse("\\boxed{" + content + "}"))
 
 
 def _parse(text: str) -> list[Any]:
