@@ -17,26 +17,22 @@ import argparse
 import importlib.util
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import venv
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "side_by_side"))
 
 from cases import ROOT, Case, ampo_config, fixed_case, quickstart_case, trl_case  # noqa: E402
-from turns import Worker  # noqa: E402
+from tables import count_table, hop_table, medians  # noqa: E402
+from turns import Reports, Worker, take_turns, worker_environment  # noqa: E402
 
-HOPS = ("rollout", "reward", "guidance", "update", "sync", "rest", "step")
-Reports = dict[str, list[dict[str, Any]]]
+ROLLOUTS = ("transformers", "vllm")
 
 
 def trl_python(folder: Path) -> Path:
@@ -58,29 +54,20 @@ def trl_python(folder: Path) -> Path:
     return python
 
 
-def rollouts() -> dict[str, str | None]:
-    """AMPO's rollouts, each with the reason why it cannot run here, if any."""
-    from ampo_plugins.rollouts.vllm import VllmRollout
-
-    missing = None if importlib.util.find_spec("vllm") else "not installed"
-    return {"transformers": None, "vllm": missing or VllmRollout().unavailable()}
+def missing(rollout: str) -> str | None:
+    """Why AMPO's `rollout` cannot run here, if so."""
+    return "not installed" if rollout == "vllm" and not importlib.util.find_spec("vllm") else None
 
 
 def start_workers(case: Case, arguments: argparse.Namespace, work: Path) -> list[Worker]:
     """One process for each trainer that runs here, TRL last."""
     steps = arguments.warmup + arguments.steps
-    environment = {
-        "OMP_NUM_THREADS": str(arguments.threads),
-        "GOMP_SPINCOUNT": "10000",
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONPATH": str(HERE / "side_by_side"),
-    }
+    environment = worker_environment(arguments.threads)
     shutil.rmtree(work / "runs", ignore_errors=True)
     workers = []
-    for rollout, missing in rollouts().items():
-        if missing:
-            print(f"AMPO with the {rollout} rollout: {missing}")
+    for rollout in arguments.rollouts:
+        if reason := missing(rollout):
+            print(f"AMPO with the {rollout} rollout: {reason}")
             continue
         config = ampo_config(case, rollout, work, steps=steps, threads=arguments.threads)
         plugin = str(HERE / "side_by_side" / "ampo_turns.py")
@@ -92,60 +79,12 @@ def start_workers(case: Case, arguments: argparse.Namespace, work: Path) -> list
     return workers
 
 
-def take_turns(workers: Sequence[Worker], warmup: int, steps: int) -> Reports:
-    """The reports of `steps` steps of each worker, after `warmup` that do not count."""
-    reports: Reports = {worker.name: [] for worker in workers}
-    try:
-        for number in range(warmup + steps):
-            for worker in workers:
-                report = worker.step()
-                if number >= warmup:
-                    reports[worker.name].append(report)
-    finally:
-        for worker in workers:
-            worker.close()
-    return reports
-
-
-def hop_table(reports: Reports) -> Table:
-    """Median seconds of each hop; of the whole step also the middle half."""
-    hops = [hop for hop in HOPS if any(hop in report["hops"] for found in reports.values() for report in found)]
-    table = Table("seconds", *hops, "step, middle half")
-    for name, found in reports.items():
-        columns = {hop: [report["hops"].get(hop, 0.0) for report in found] for hop in hops}
-        low, _, high = statistics.quantiles(columns["step"], n=4)
-        medians = (f"{statistics.median(values):.3f}" for values in columns.values())
-        table.add_row(name, *medians, f"{low:.3f} to {high:.3f}")
-    return table
-
-
-def count_table(reports: Reports) -> Table:
-    """Tokens a step (prompts included where they are forwarded), memory, and signs that all train the same."""
-    table = Table("means a step", "sampled", "trained", "padding", "response length", "reward", "peak MB")
-    for name, found in reports.items():
-
-        def mean(key: str, found: Sequence[Mapping[str, Any]] = found) -> float:
-            return statistics.fmean(report[key] for report in found)
-
-        counts = (f"{mean(key):,.0f}" for key in ("generated", "trained", "padding"))
-        peak = f"{found[-1]['peak_mb']:,.0f}"
-        table.add_row(name, *counts, f"{mean('length'):.1f}", f"{mean('reward'):.3f}", peak)
-    return table
-
-
 def verdicts(case: Case, reports: Reports) -> list[str]:
     """The ratio of each of AMPO's medians to TRL's, and where a missed target was lost."""
-    medians = {
-        name: {
-            hop: statistics.median(report["hops"].get(hop, 0.0) for report in found)
-            for hop in HOPS
-            if any(hop in report["hops"] for report in found)
-        }
-        for name, found in reports.items()
-    }
-    rival = medians.pop("TRL")
+    rows = medians(reports)
+    rival = rows.pop("TRL")
     lines = []
-    for name, hops in medians.items():
+    for name, hops in rows.items():
         ratio = hops["step"] / rival["step"]
         met = ratio <= case.target
         lines.append(f"{name}: {ratio:.2f} of TRL's time, target {case.target}: {'met' if met else 'MISSED'}")
@@ -160,6 +99,7 @@ def verdicts(case: Case, reports: Reports) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=("quickstart", "fixed", "both"), default="both")
+    parser.add_argument("--rollouts", nargs="+", choices=ROLLOUTS, default=ROLLOUTS, help="AMPO's; default: both")
     parser.add_argument("--steps", type=int, default=20, help="steps that count")
     parser.add_argument("--warmup", type=int, default=3, help="steps before them that do not")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))

@@ -31,23 +31,29 @@ class Case:
     trl_microbatch: int
 
 
-def quickstart_case(work: Path, quickstart: Path | None) -> Case:
-    """The quickstart's task after its warm-up: answers of very different lengths.
-
-    `quickstart` is the folder of a finished run of it (`runs/quickstart`); without it its first two stages are run.
-    """
-    run = quickstart or work / "world"
+def quickstart_world(work: Path) -> Path:
+    """A run of the quickstart's first two stages: questions with teachers' answers, and the student warmed up."""
+    run = work / "world"
     if not (run / "warmup" / "done").exists():
         stages = [
             {"name": name, "config": str(ROOT / f"configs/quickstart/{name}.yaml")} for name in ("prepare", "warmup")
         ]
         config = work / "world.yaml"
         config.write_text(
-            yaml.safe_dump({"job": "pipeline", "run": {"name": run.name, "dir": str(run.parent)}, "stages": stages}),
+            yaml.safe_dump({"job": "pipeline", "run": {"name": "world", "dir": str(work)}, "stages": stages}),
             encoding="utf-8",
         )
         print("warming the student up (two minutes, once) ...", flush=True)
         subprocess.run([sys.executable, "-m", "ampo_core.cli", str(config)], check=True)
+    return run
+
+
+def quickstart_case(work: Path, quickstart: Path | None) -> Case:
+    """The quickstart's task after its warm-up: answers of very different lengths.
+
+    `quickstart` is the folder of a finished run of it (`runs/quickstart`); without it its first two stages are run.
+    """
+    run = quickstart or quickstart_world(work)
     (model,) = (run / "warmup" / "checkpoints").glob("*/policy")
     questions = work / "quickstart.jsonl"
     _questions_of(run / "prepare" / "out" / "train.parquet", questions)

@@ -17,6 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+Reports = dict[str, list[dict[str, Any]]]
+"""By worker, what it reported of each step."""
+
 GO, REPORT = "SIDE_BY_SIDE_GO", "SIDE_BY_SIDE_REPORT"
 
 
@@ -95,3 +98,29 @@ class Worker:
             self._process.kill()
             self._process.wait()
         os.close(self._report)
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """The same for all: threads, how long they spin while they wait, and no network."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "GOMP_SPINCOUNT": "10000",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": str(Path(__file__).resolve().parent),
+    }
+
+
+def take_turns(workers: Sequence[Worker], warmup: int, steps: int) -> Reports:
+    """The reports of `steps` steps of each worker, after `warmup` that do not count."""
+    reports: Reports = {worker.name: [] for worker in workers}
+    try:
+        for number in range(warmup + steps):
+            for worker in workers:
+                report = worker.step()
+                if number >= warmup:
+                    reports[worker.name].append(report)
+    finally:
+        for worker in workers:
+            worker.close()
+    return reports
