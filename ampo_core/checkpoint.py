@@ -12,6 +12,7 @@ Writing and loading one are collective acts: every rank calls them at the same s
 from __future__ import annotations
 
 import json
+import pickle
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -105,9 +106,8 @@ class Checkpoint:
         """Put the random number generators back, after everything that may have drawn from them while it started."""
         path = self.path / "ranks" / f"{self.ranks.rank}.pt"
         try:
-            state = torch.load(path, weights_only=True)
-            _set_rng(state)
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            _set_rng(torch.load(path, weights_only=True))
+        except (*DISK_ERRORS, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"cannot read the random number generators in {path}: {error}") from error
 
 

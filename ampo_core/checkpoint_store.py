@@ -101,7 +101,7 @@ class CheckpointStore:
     def go_on_from(self, checkpoint: Path | None) -> None:
         """Put the folder in order for a run that goes on from `checkpoint`, or over again if None.
 
-        What a crash left half-written goes, and so does what is newer than `checkpoint`.
+        What a crash left half-written goes, what is newer than `checkpoint`, and what it kept from being pruned.
         """
         if not self.path.exists():
             return
@@ -117,6 +117,7 @@ class CheckpointStore:
             write_atomically(self.path / "best.json", json.dumps(best) + "\n")
         if checkpoint is not None:
             write_atomically(self.path / "latest", checkpoint.name + "\n")
+        self._prune()
 
     def _record(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
         name = str(self.config.best)
