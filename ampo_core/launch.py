@@ -140,7 +140,7 @@ def _check_gpus(launch: Launch) -> None:
     gpus = torch.cuda.device_count()
     if launch.devices > gpus:
         raise ConfigError(f"resources.devices: found {launch.devices}, but this machine has {gpus} GPUs")
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
 
 

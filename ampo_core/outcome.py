@@ -2,14 +2,13 @@
 
 FOLDER/config.yaml      the resolved config
        order.json       what else the ranks need to know
-       rank-N.process   JSON: pid and host, written as soon as rank N can be told to stop
+       rank-N.process   JSON: its pid, written as soon as rank N can be told to stop
        rank-N.outcome   JSON: an Outcome; a rank that was killed leaves none
 """
 
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -53,19 +52,6 @@ class Outcome:
         return RunError(f"{text.rstrip()}\n{SAID_AGAIN}" if self.kind == "fault" else text)
 
 
-@dataclass(frozen=True, slots=True)
-class RankProcess:
-    """Where a rank runs."""
-
-    pid: int
-    host: str
-
-    @property
-    def is_here(self) -> bool:
-        """True if it runs on this machine."""
-        return self.host == socket.gethostname()
-
-
 def write_order(folder: Path, yaml: str, order: Order) -> None:
     """Fill the folder that ranks start from."""
     (folder / "config.yaml").write_text(yaml, encoding="utf-8")
@@ -78,8 +64,8 @@ def read_order(folder: Path) -> Order:
 
 
 def announce(folder: Path, rank: int, pid: int) -> None:
-    """Say that `rank` has started here."""
-    _write(folder / f"rank-{rank}.process", {"pid": pid, "host": socket.gethostname()})
+    """Say that `rank` has started as the process `pid` of its machine."""
+    _write(folder / f"rank-{rank}.process", {"pid": pid})
 
 
 def leave(folder: Path, rank: int, outcome: Outcome) -> None:
@@ -87,9 +73,9 @@ def leave(folder: Path, rank: int, outcome: Outcome) -> None:
     _write(folder / f"rank-{rank}.outcome", {**asdict(outcome), "time": time.time()})
 
 
-def processes(folder: Path) -> dict[int, RankProcess]:
-    """rank -> process, of those that have started."""
-    return {rank: RankProcess(**found) for rank, found in _read(folder, "process")}
+def processes(folder: Path) -> dict[int, int]:
+    """rank -> pid, of those that have started."""
+    return {rank: int(found["pid"]) for rank, found in _read(folder, "process")}
 
 
 def outcomes(folder: Path) -> dict[int, Outcome]:

@@ -15,7 +15,7 @@ from typing import Any
 from ampo_registry.errors import RunError
 
 from ampo_core.config.machines import visible_gpus
-from ampo_core.outcome import RankProcess, outcomes, processes
+from ampo_core.outcome import outcomes, processes
 
 _LAST_LINES = 20
 _SSH_S = 20
@@ -27,6 +27,8 @@ class ElasticRanks:
     Only the first one's output reaches the screen. With several nodes they meet at `master`, HOST:PORT, where node 0
     listens.
     """
+
+    local = True
 
     def __init__(self, folder: Path, devices: int, nodes: int = 1, node_rank: int = 0, master: str = "") -> None:
         self._folder, self._devices, self._first = folder, devices, node_rank * devices
@@ -51,10 +53,10 @@ class ElasticRanks:
             raise RunError(f"the ranks could not be started: {self._error}") from self._error
         return self._codes
 
-    def signal(self, rank: int, process: RankProcess, number: signal.Signals) -> None:
+    def signal(self, rank: int, pid: int, number: signal.Signals) -> None:
         """Send a signal to a rank."""
         try:
-            os.kill(process.pid, number)
+            os.kill(pid, number)
         except ProcessLookupError:
             return  # it has just ended
 
@@ -100,6 +102,8 @@ class ElasticRanks:
 
 class DeepSpeedRanks:
     """The ranks of all `hosts`, which DeepSpeed's launcher starts over pdsh and ssh; they all see `folder`."""
+
+    local = False
 
     def __init__(self, folder: Path, hostfile: str, hosts: Sequence[str], devices: int) -> None:
         self._folder, self._hostfile, self._hosts, self._devices = folder, hostfile, hosts, devices
@@ -147,12 +151,12 @@ class DeepSpeedRanks:
             raise RunError(f"DeepSpeed's launcher ended with exit code {code}; what it said stands above")
         return dict.fromkeys(started.keys() - outcomes(self._folder).keys()) if code else {}
 
-    def signal(self, rank: int, process: RankProcess, number: signal.Signals) -> None:
+    def signal(self, rank: int, pid: int, number: signal.Signals) -> None:
         """Send a signal to a rank over ssh; says so if its host cannot be reached."""
         host = self._hosts[rank // self._devices]
         command = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_SSH_S}", host]
         try:
-            subprocess.run([*command, "kill", f"-{int(number)}", str(process.pid)], check=False, timeout=2 * _SSH_S)
+            subprocess.run([*command, "kill", f"-{int(number)}", str(pid)], check=False, timeout=2 * _SSH_S)
         except subprocess.TimeoutExpired:
             print(f"ampo-run: rank {rank} on {host} could not be sent {number.name}: ssh hangs", file=sys.stderr)
 

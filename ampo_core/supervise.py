@@ -14,7 +14,7 @@ import psutil
 from ampo_registry.errors import AmpoError, RunError
 
 from ampo_core.interrupt import handling, say_stopping
-from ampo_core.outcome import Outcome, RankProcess, outcomes, processes
+from ampo_core.outcome import Outcome, outcomes, processes
 
 POLL_S = 0.1
 GRACE_S = 5.0
@@ -26,7 +26,10 @@ _CONSEQUENCES = (signal.SIGTERM, signal.SIGINT, signal.SIGABRT)
 
 
 class Starter(Protocol):
-    """A way to start ranks that run `ampo_core.rank`."""
+    """A way to start ranks that run `ampo_core.rank`. `local`: all on this machine, each leading a session."""
+
+    @property
+    def local(self) -> bool: ...
 
     def start(self) -> None:
         """Start them; returns at once."""
@@ -40,7 +43,7 @@ class Starter(Protocol):
         Raises RunError if they could not be started.
         """
 
-    def signal(self, rank: int, process: RankProcess, number: signal.Signals) -> None:
+    def signal(self, rank: int, pid: int, number: signal.Signals) -> None:
         """Send a signal to a rank."""
 
     def last_words(self, rank: int) -> str:
@@ -132,7 +135,7 @@ class _Watch:
         self.signals = 0
         self.killed: frozenset[int] = frozenset()
         self._starter, self._folder = starter, folder
-        self._processes: dict[int, RankProcess] = {}
+        self._pids: dict[int, int] = {}
         self._told: set[int] = set()
         self._ended: set[int] = set()
         self._failed_at: float | None = None
@@ -145,11 +148,11 @@ class _Watch:
 
     def look(self) -> None:
         """Pass a signal on to the ranks that have not heard of it; end all if one has failed and others stay."""
-        self._processes = processes(self._folder)
+        self._pids = processes(self._folder)
         if self.signals:
-            for rank in self._processes.keys() - self._told:
+            for rank in self._pids.keys() - self._told:
                 self._told.add(rank)
-                self._starter.signal(rank, self._processes[rank], signal.SIGINT)
+                self._starter.signal(rank, self._pids[rank], signal.SIGINT)
         if self.signals > 1:
             self._kill()
         elif self._has_failed():
@@ -159,9 +162,8 @@ class _Watch:
 
     def clear(self) -> None:
         """End what ranks on this machine have started and left behind."""
-        sessions = {process.pid for process in self._processes.values() if process.is_here}
         deadline = time.monotonic() + LEFTOVERS_S
-        while (left := _members(sessions)) and time.monotonic() < deadline:
+        while (left := self._members()) and time.monotonic() < deadline:
             time.sleep(POLL_S)
         _kill_all(left)
 
@@ -169,17 +171,21 @@ class _Watch:
         said = outcomes(self._folder)
         if any(outcome.kind in ("error", "fault", "lost") for outcome in said.values()):
             return True
-        gone = (rank for rank, process in self._processes.items() if process.is_here and not _is_alive(process.pid))
+        gone = (rank for rank, pid in self._pids.items() if self._starter.local and not _is_alive(pid))
         return any(rank not in said or said[rank].kind != "done" for rank in gone)
 
     def _kill(self) -> None:
         said = outcomes(self._folder)
-        for rank in self._processes.keys() - self._ended:
+        for rank in self._pids.keys() - self._ended:
             self._ended.add(rank)
             if rank not in said:
                 self.killed |= {rank}
-            self._starter.signal(rank, self._processes[rank], signal.SIGKILL)
-        _kill_all(_members({process.pid for process in self._processes.values() if process.is_here}))
+            self._starter.signal(rank, self._pids[rank], signal.SIGKILL)
+        _kill_all(self._members())
+
+    def _members(self) -> list[psutil.Process]:
+        """What runs of the ranks' sessions; nothing is known of other machines."""
+        return _members(set(self._pids.values())) if self._starter.local else []
 
 
 def _is_alive(pid: int) -> bool:
