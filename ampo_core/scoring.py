@@ -66,11 +66,12 @@ class PolicyScorer:
     def answer_logprobs(self, items: Sequence[tuple[Question, Guidance]]) -> list[list[float]]:
         """Log-probs of the ground truth's tokens for each (question, guidance): temperature 1, current policy."""
         pairs = [self._pair(question, guidance) for question, guidance in items]
-        known = [i for i, pair in enumerate(pairs) if pair is not None]
+        # Longest first: the ranks' shares, every world_size-th of these, then have about as many tokens.
+        known = sorted(((i, pair) for i, pair in enumerate(pairs) if pair is not None), key=lambda item: -len(item[1]))
         self._unscorable += len(pairs) - len(known)
-        scores = self._learner.ranks.map(self._score, [pair for pair in pairs if pair is not None])
+        scores = self._learner.ranks.map(self._score, [pair for _, pair in known])
         results: list[list[float]] = [[] for _ in items]
-        for i, score in zip(known, scores, strict=True):
+        for (i, _), score in zip(known, scores, strict=True):
             results[i] = score
         return results
 

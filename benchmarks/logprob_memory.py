@@ -5,7 +5,8 @@
 
 Every measurement is a process of its own and both ways take turns. Memory is what comes on top of the head's weight
 and the hidden states: on a CPU the high-water mark of resident memory minus that before the first run, on a GPU what
-PyTorch allocated. Both include the gradient of the weight. What full logits would need beyond `--limit-gib` is not
+PyTorch allocated. Both include the gradient of the weight. Seconds are CPU time on a CPU (of all threads), so that
+other processes count little, and elapsed time on a GPU. What full logits would need beyond `--limit-gib` is not
 run: the table shows the bound that follows from three [tokens, vocabulary] tensors alive at once.
 """
 
@@ -73,12 +74,13 @@ def measure(case: Case) -> dict[str, float]:
     if cuda:
         torch.cuda.reset_peak_memory_stats()
         torch.cuda.synchronize()
-    started = time.perf_counter()
+    clock = time.perf_counter if cuda else time.process_time
+    started = clock()
     loss = loss_of(case, hidden, weight, targets)
     loss.backward()
     if cuda:
         torch.cuda.synchronize()
-    seconds = time.perf_counter() - started
+    seconds = clock() - started
     peak = torch.cuda.max_memory_allocated() if cuda else resident("VmHWM")
     assert hidden.grad is not None
     return {
