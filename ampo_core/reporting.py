@@ -203,6 +203,8 @@ class Reporter:
         last = report.step >= self._steps
         stopping = not last and self._ranks.any(interrupt.requested)
         if self._checkpoints.due(report.step, metrics, last=last) or stopping:
+            if self._output is not None:
+                self._output.folder.flush_lines()
             trackers = self._output.tracker_states if self._output is not None else dict
             self._checkpoints.save(position, learner, self._tokenizer, components, metrics, trackers)
         if stopping:

@@ -28,7 +28,7 @@ from ampo_registry.types import GroupReport
 from ampo_core.changes import config_changes, read_manifest
 from ampo_core.checkpoint_store import step_name
 from ampo_core.config.tree import RunConfig
-from ampo_core.files import append_lines, cut_back, write_atomically, write_json
+from ampo_core.files import append_lines, cut_back, flush, write_atomically, write_json
 
 POLICY_SOURCE = "policy"
 UNMADE = {".lock", "manifest.json", ".manifest.json.partial", ".config.yaml.partial"}
@@ -97,6 +97,12 @@ class RunFolder:
             self.path / SAMPLES,
             [_sample(step, group, slot) for group, slot in guided + students[: limit - len(guided)]],
         )
+
+    def flush_lines(self) -> None:
+        """Have the lines so far on the disk: a checkpoint stands for all steps up to its own."""
+        for name in (METRICS, SAMPLES):
+            if (self.path / name).exists():
+                flush(self.path / name)
 
     @property
     def checkpoints(self) -> Path:

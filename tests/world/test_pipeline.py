@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ampo_registry import ConfigError, DataError, RunError
 
-from ampo_core import pipeline
+from ampo_core import pipeline, sft
 from ampo_core.config.jobs import Job, PrepareJob
 from ampo_core.environment import Environment
 from ampo_core.manifest import build_manifest
@@ -270,9 +270,27 @@ def test_a_wrong_reference_is_refused_before_anything_runs(
     assert stages.ran == []
 
 
-def test_real_stages_share_a_process(run_pipeline: Callable[..., str], folder: Path) -> None:
-    tune = "config: tune.yaml, overrides: {training.learning_rate: 0.001}"
-    printed = run_pipeline("name: world, config: world.yaml", f"name: one, {tune}", f"name: two, {tune}")
+def test_real_stages_share_a_process_and_go_on_where_they_stopped(
+    run_pipeline: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune = "config: tune.yaml, overrides: {training.learning_rate: 0.001, checkpoint.every: 1}"
+    stages = ("name: world, config: world.yaml", f"name: one, {tune}", f"name: two, {tune}")
+    calls: list[int] = []
+    step = sft.train_step
+
+    def stop_at_the_second(*arguments: Any) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    monkeypatch.setattr(sft, "train_step", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(*stages)
+    printed = run_pipeline(*stages)
+    assert "stage 1/3 world: finished already" in printed
+    assert "goes on after step 1 of 2" in printed
+    assert len(calls) == 2 + 1 + 2
     assert "stage 3/3 two: done in" in printed
     policies = [folder / "p" / name / "checkpoints" / "step-000002" / "policy" for name in ("one", "two")]
     one, two = ((policy / "model.safetensors").read_bytes() for policy in policies)
