@@ -84,8 +84,20 @@ def end_now() -> None:
 
 @contextmanager
 def terminating() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt, as SIGINT does, so that a run which is told to end says so and cleans up."""
-    previous = _install(_raise)
+    """Let SIGTERM raise KeyboardInterrupt, as SIGINT does, so that a run which is told to end says so and cleans up.
+
+    A second signal ends the process at once, however far that has come.
+    """
+    raised = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal raised
+        if raised:
+            end_now()
+        raised = True
+        raise KeyboardInterrupt
+
+    previous = _install(handle)
     try:
         yield
     finally:
@@ -100,10 +112,6 @@ def handling(handler: Callable[[int], None]) -> Iterator[None]:
         yield
     finally:
         _restore(previous)
-
-
-def _raise(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _install(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:

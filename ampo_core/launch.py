@@ -92,7 +92,9 @@ def run_ranks(launch: Launch, job: Job, environment: Environment) -> Path:
 
 def _starter(launch: Launch, folder: Path) -> Starter:
     if launch.hosts:
-        return DeepSpeedRanks(folder, str(launch.hostfile), launch.hosts, launch.devices)
+        ranks = DeepSpeedRanks(folder, str(launch.hostfile), launch.hosts, launch.devices)
+        ranks.check()
+        return ranks
     return ElasticRanks(folder, launch.devices, launch.nodes, launch.node_rank, launch.master)
 
 

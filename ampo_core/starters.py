@@ -9,16 +9,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ampo_registry.errors import RunError
+from ampo_registry.errors import ConfigError, RunError
 
 from ampo_core.config.machines import visible_gpus
 from ampo_core.outcome import outcomes, processes
 
 _LAST_LINES = 20
 _SSH_S = 20
+_SSH = ("ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_SSH_S}")
+_SSH_AT_ONCE = 16
 
 
 class ElasticRanks:
@@ -111,7 +114,7 @@ class DeepSpeedRanks:
 
     def command(self, environ: Mapping[str, str]) -> list[str]:
         """The command line of DeepSpeed's launcher."""
-        options = ["--quiet", "--hostfile", self._hostfile, "--num_nodes", str(len(self._hosts))]
+        options = ["--quiet", "--no_ssh_check", "--hostfile", self._hostfile, "--num_nodes", str(len(self._hosts))]
         options += ["--num_gpus", str(self._devices), "--no_local_rank"]
         for option, name in (("--master_addr", "MASTER_ADDR"), ("--master_port", "MASTER_PORT")):
             if environ.get(name):
@@ -126,11 +129,24 @@ class DeepSpeedRanks:
             str(self._folder),
         ]
 
+    def check(self) -> None:
+        """Raise ConfigError if a host cannot be reached over ssh without a password."""
+
+        def complaint(host: str) -> str | None:
+            found = subprocess.run([*_SSH, host, "true"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            return f"{host}: {found.stderr.strip() or 'no answer'}" if found.returncode else None
+
+        with ThreadPoolExecutor(_SSH_AT_ONCE) as pool:
+            unreachable = [text for text in pool.map(complaint, self._hosts) if text is not None]
+        if unreachable:
+            listed = "\n".join(f"  {text}" for text in unreachable)
+            raise ConfigError(f"resources.hostfile: these hosts cannot be reached with `ssh HOST`:\n{listed}")
+
     def start(self) -> None:
         """Start them; returns at once."""
         environ = dict(os.environ)
         if not visible_gpus(environ):
-            environ.setdefault("DS_ACCELERATOR", "cpu")  # which it does not find by itself
+            environ.setdefault("DS_ACCELERATOR", "cpu")  # else it warns that it has found nothing else
         # Out of reach of a terminal's Ctrl-C, which it would answer by killing all ranks.
         self._process = subprocess.Popen(self.command(os.environ), env=environ, start_new_session=True)
 
@@ -154,9 +170,9 @@ class DeepSpeedRanks:
     def signal(self, rank: int, pid: int, number: signal.Signals) -> None:
         """Send a signal to a rank over ssh; says so if its host cannot be reached."""
         host = self._hosts[rank // self._devices]
-        command = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_SSH_S}", host]
+        command = [*_SSH, host, "kill", f"-{int(number)}", str(pid)]
         try:
-            subprocess.run([*command, "kill", f"-{int(number)}", str(pid)], check=False, timeout=2 * _SSH_S)
+            subprocess.run(command, stdin=subprocess.DEVNULL, check=False, timeout=2 * _SSH_S)
         except subprocess.TimeoutExpired:
             print(f"ampo-run: rank {rank} on {host} could not be sent {number.name}: ssh hangs", file=sys.stderr)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Protocol
 import psutil
 from ampo_registry.errors import AmpoError, RunError
 
-from ampo_core.interrupt import handling, say_stopping
+from ampo_core.interrupt import end_now, handling, say_stopping
 from ampo_core.outcome import Outcome, outcomes, processes
 
 POLL_S = 0.1
@@ -155,6 +156,9 @@ class _Watch:
                 self._starter.signal(rank, self._pids[rank], signal.SIGINT)
         if self.signals > 1:
             self._kill()
+            if not self._pids:  # nor is a rank known that could tell when it starts
+                shutil.rmtree(self._folder, ignore_errors=True)
+                end_now()
         elif self._has_failed():
             self._failed_at = self._failed_at or time.monotonic()
             if time.monotonic() - self._failed_at > GRACE_S:

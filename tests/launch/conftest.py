@@ -72,8 +72,8 @@ class Run:
         return self.process.wait(WAIT_S)
 
     def survivors(self) -> list[psutil.Process]:
-        """Which of the processes that it had started still run."""
-        return [one for one in self._started if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        """Which of the processes that it had started still run, soon after its end."""
+        return list(psutil.wait_procs(self._started, timeout=3)[1])
 
     def kill(self) -> None:
         """End it, whatever it does; its ranks end with it."""

@@ -64,7 +64,7 @@ def test_the_second_signal_ends_the_process_and_what_it_started():
     assert process.returncode == 3
     assert time.monotonic() - started < 10
     assert "Traceback" not in err
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    assert psutil.wait_procs([child], timeout=10)[1] == []
 
 
 def test_outside_the_main_thread_it_asks_for_nothing():
@@ -83,6 +83,20 @@ def test_outside_the_main_thread_it_asks_for_nothing():
 def test_sigterm_ends_a_job_as_ctrl_c_does():
     with pytest.raises(KeyboardInterrupt), terminating():
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_the_second_signal_ends_a_job_that_cleans_up():
+    script = (
+        "import time\nfrom ampo_core.interrupt import terminating\nwith terminating():\n try:\n  print(1, flush=True)\n"
+        "  time.sleep(60)\n finally:\n  print(2, flush=True)\n  time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in ("1\n", "2\n"):
+        assert process.stdout.readline() == line
+        process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 3
 
 
 def test_the_command_line_says_that_it_was_interrupted(monkeypatch, capsys):

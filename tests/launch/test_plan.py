@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -87,10 +88,19 @@ def test_a_host_file_goes_through_deepspeed_s_launcher(hosts, programs):
     assert plan == Launch(4, 2, hosts=("node-a", "node-b"), hostfile=hosts)
     ranks = DeepSpeedRanks(Path("/shared/f"), hosts, ("node-a", "node-b"), 4)
     assert ranks.command({"MASTER_ADDR": "10.0.0.1"}) == [
-        *(sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--hostfile", hosts),
+        *(sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--no_ssh_check", "--hostfile", hosts),
         *("--num_nodes", "2", "--num_gpus", "4", "--no_local_rank", "--master_addr", "10.0.0.1"),
         *("--module", "ampo_core.rank", "/shared/f"),
     ]
+
+
+def test_hosts_that_cannot_be_reached_are_named(hosts, tmp_path, monkeypatch):
+    (tmp_path / "ssh").write_text('#!/bin/sh\n[ "$5" = node-a ] || { echo Permission denied >&2; exit 255; }\n')
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(ConfigError) as error:
+        DeepSpeedRanks(tmp_path, hosts, ("node-a", "node-b"), 1).check()
+    assert str(error.value).endswith("cannot be reached with `ssh HOST`:\n  node-b: Permission denied")
 
 
 def test_deepspeed_s_launcher_needs_its_programs(hosts, tmp_path, monkeypatch):
