@@ -6,124 +6,34 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from ampo_registry.errors import ConfigError
-from ampo_registry.protocols import Advantage, BuildContext, RolloutEngine, Selector, Trigger
-from ampo_registry.types import Question, SamplingOptions
+from ampo_registry.protocols import (
+    BuildContext,
+    RolloutEngine,
+)
+from ampo_registry.types import SamplingOptions
 
+from ampo_core.ahead import SampleAhead
 from ampo_core.config.jobs import TrainJob
-from ampo_core.config.tree import GuidanceConfig
 from ampo_core.data.order import QuestionStream
 from ampo_core.data.questions import LoadedQuestions, load_questions
 from ampo_core.environment import Environment
-from ampo_core.evaluate import HeldOutSet, evaluate_sets, load_sets, sampling_options, set_graders
+from ampo_core.evaluate import HeldOutSet, load_sets, sampling_options, set_graders
 from ampo_core.grading import Grader
 from ampo_core.guidance import TeacherLibrary
 from ampo_core.learner import Learner
 from ampo_core.manifest import build_manifest
 from ampo_core.objective import Objective
+from ampo_core.parts import Evaluator, GuidanceParts, TrainParts
 from ampo_core.ranks import Ranks, join_ranks
 from ampo_core.reporting import Reporter
-from ampo_core.runfolder import RunFolder
+from ampo_core.resume import Beginning, begin
 from ampo_core.scoring import PolicyScorer
+from ampo_core.together import by_first
 from ampo_core.tokens import PromptTokenizer, load_tokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class GuidanceParts:
-    """What rescues a failed group."""
-
-    config: GuidanceConfig
-    trigger: Trigger
-    library: TeacherLibrary
-    selector: Selector
-    scorer: PolicyScorer
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluator:
-    """Held-out evaluation inside training; without an evaluation block it measures nothing."""
-
-    job: TrainJob
-    sets: tuple[HeldOutSet, ...]
-    graders: dict[str, Grader]
-    engine: RolloutEngine
-    options: SamplingOptions | None
-    ranks: Ranks
-
-    def at_start(self) -> dict[str, float]:
-        """Metrics of the start model, step 0."""
-        return self._evaluate(0) if self.job.evaluation is not None and self.job.evaluation.at_start else {}
-
-    def after(self, step: int) -> dict[str, float]:
-        """Metrics after `step`, if an evaluation is due: every so many steps, and after the last."""
-        evaluation = self.job.evaluation
-        if evaluation is None:
-            return {}
-        due = step == self.job.training.steps or (evaluation.every is not None and step % evaluation.every == 0)
-        return self._evaluate(step) if due else {}
-
-    def _evaluate(self, step: int) -> dict[str, float]:
-        assert self.options is not None
-        result = evaluate_sets(
-            self.sets, self.engine, self.graders, self.options, run_seed=self.job.run.seed, step=step, ranks=self.ranks
-        )
-        return result.metrics()
-
-
-@dataclass(frozen=True, slots=True)
-class TrainParts:
-    """A train job, built."""
-
-    job: TrainJob
-    ranks: Ranks
-    questions: tuple[Question, ...]
-    order: QuestionStream
-    grader: Grader
-    guidance: GuidanceParts | None
-    advantage: Advantage
-    objective: Objective
-    learner: Learner
-    engine: RolloutEngine
-    sampling: SamplingOptions
-    evaluator: Evaluator
-    reporter: Reporter
-
-    @property
-    def seed(self) -> int:
-        """The run's seed."""
-        return self.job.run.seed
-
-    @property
-    def threshold(self) -> float:
-        """τ; without guidance its default, 0.5 + λ, so that "wrong" means the same."""
-        return self.job.guidance.threshold if self.job.guidance else 0.5 + self.job.reward.format_weight
-
-    @property
-    def resample(self) -> bool:
-        """True if groups that the filter drops are to be made up for."""
-        group_filter = self.job.objective.group_filter
-        return group_filter is not None and group_filter.resample
-
-    def take(self, start: int, count: int) -> list[Question]:
-        """`count` questions from position `start` of the stream on."""
-        return [self.questions[i] for i in self.order.take(start, count)]
-
-    def counted(self) -> dict[str, float]:
-        """What was counted since the last call: verifier failures, and teacher answers that could not be used."""
-        counts = self.grader.take_counts()
-        verifier = {"verifier/timeouts": float(counts.timeouts), "verifier/errors": float(counts.errors)}
-        if self.guidance is None:
-            return verifier
-        left_out = self.guidance.library.take_counts()
-        return {
-            **verifier,
-            "guidance/left_out_incorrect": float(left_out.incorrect),
-            "guidance/left_out_overlong": float(left_out.overlong),
-            "guidance/left_out_ungraded": float(left_out.ungraded),
-            "guidance/unscorable": float(self.guidance.scorer.take_unscorable()),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +61,7 @@ def assemble(job: TrainJob, environment: Environment) -> Iterator[TrainParts]:
     with ExitStack() as stack:
         ranks = join_ranks(job.resources.threads)
         inputs = _read_inputs(job, environment, ranks, stack)
+        beginning = _begin(job, environment, ranks, inputs)
         learner = _start_learner(job, environment, ranks)
         stack.callback(learner.close)
         engine = job.rollout.build(inputs.context)
@@ -158,6 +69,8 @@ def assemble(job: TrainJob, environment: Environment) -> Iterator[TrainParts]:
         guidance = _guidance(job, inputs, learner)
         advantage = job.objective.advantage.build(inputs.context)
         objective = Objective(job.objective, inputs.context, job.rollout.max_response_tokens)
+        ahead = SampleAhead(ranks)
+        stack.callback(ahead.close)
         yield TrainParts(
             job=job,
             ranks=ranks,
@@ -172,8 +85,9 @@ def assemble(job: TrainJob, environment: Environment) -> Iterator[TrainParts]:
             sampling=SamplingOptions(
                 job.rollout.temperature, 1.0, job.rollout.max_response_tokens, inputs.tokenizer.stop_token_ids
             ),
+            ahead=ahead,
             evaluator=_evaluator(job, inputs, engine, ranks),
-            reporter=stack.enter_context(_open_reporter(job, environment, inputs)),
+            reporter=stack.enter_context(_open_reporter(job, environment, ranks, inputs, beginning)),
         )
 
 
@@ -195,7 +109,7 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
         max_prompt_tokens=job.data.max_prompt_tokens,
         overlong_prompts=job.data.overlong_prompts,
         system_prompt=job.data.system_prompt,
-        check_truths=grader.check_truths,
+        check_truths=lambda answers: ranks.map(grader.check_truths, answers),
     )
     order = QuestionStream(
         [file.questions for file in loaded.report.files],
@@ -234,18 +148,29 @@ def _start_learner(job: TrainJob, environment: Environment, ranks: Ranks) -> Lea
     )
 
 
-def _open_reporter(job: TrainJob, environment: Environment, inputs: _Inputs) -> Reporter:
-    evaluated = [] if job.evaluation is None else [item.path for item in job.evaluation.sets.values()]
-    manifest = build_manifest(
-        job="train",
-        seed=job.run.seed,
-        plugins=environment.plugins.distributions,
-        data=dict.fromkeys([*job.data.train, *evaluated]),
-        teachers=inputs.teachers,
-        models=[job.model.path],
-    )
-    folder = RunFolder.create(job.run, environment.yaml, manifest, job.checkpoint)
-    reporter = Reporter.open(folder, environment, job, inputs.tokenizer.tokenizer, steps=job.training.steps)
+def _begin(job: TrainJob, environment: Environment, ranks: Ranks, inputs: _Inputs) -> Beginning:
+    """Whether the run is new or goes on: what has changed since it began is refused before a model is loaded."""
+
+    def manifest() -> dict[str, Any]:
+        evaluated = [] if job.evaluation is None else [item.path for item in job.evaluation.sets.values()]
+        return build_manifest(
+            job="train",
+            seed=job.run.seed,
+            plugins=environment.plugins.distributions,
+            data=dict.fromkeys([*job.data.train, *evaluated]),
+            teachers=inputs.teachers,
+            models=[job.model.path],
+        )
+
+    steps, world_size = job.training.steps, ranks.world_size
+    return by_first(ranks, lambda: begin(job, environment, manifest, steps=steps, world_size=world_size))
+
+
+def _open_reporter(
+    job: TrainJob, environment: Environment, ranks: Ranks, inputs: _Inputs, beginning: Beginning
+) -> Reporter:
+    tokenizer, steps = inputs.tokenizer.tokenizer, job.training.steps
+    reporter = Reporter.open(job, environment, beginning, ranks, tokenizer, steps=steps)
     for report in (inputs.loaded.report, *(item.report for item in inputs.sets)):
         for line in report.lines():
             reporter.note(line)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ampo_registry.errors import ConfigError, RunError
+from ampo_registry.protocols import JsonValue
 from ampo_registry.specs import RewardSpec, component_name
 from ampo_registry.types import Grade, GradeRequest
 
@@ -101,6 +102,14 @@ class Grader:
         """What was graded since the last call of this method."""
         counts, self._counts = self._counts, GradeCounts()
         return counts
+
+    def state_dict(self) -> dict[str, JsonValue]:
+        """The latest calls that `max_error_rate` is judged over."""
+        return {"window": [list[JsonValue](call) for call in self._window]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self._window = deque((int(graded), int(failed)) for graded, failed in state["window"])
 
     def _grade(self, request: GradeRequest, outcome: Outcome) -> Grade:
         if isinstance(outcome.value, Grade):

@@ -8,7 +8,7 @@ from random import Random
 from typing import Literal
 
 from ampo_registry.errors import DataError, PluginError
-from ampo_registry.protocols import SelectionContext, Selector, TeacherPool, Trigger, TriggerContext
+from ampo_registry.protocols import JsonValue, SelectionContext, Selector, TeacherPool, Trigger, TriggerContext
 from ampo_registry.types import (
     Grade,
     GradeRequest,
@@ -59,6 +59,9 @@ class AugmentedGroup:
     advantages: tuple[float, ...] = ()
 
 
+LeftOut = Literal["incorrect", "overlong", "ungraded"]
+
+
 @dataclass(slots=True)
 class TeacherCounts:
     """Teacher answers left out, by reason, each answer counted once."""
@@ -80,6 +83,7 @@ class TeacherLibrary:
     recorded: bool = False
     counts: TeacherCounts = field(default_factory=TeacherCounts)
     _known: dict[str, tuple[Guidance, ...]] = field(default_factory=dict)
+    _counted: set[str] = field(default_factory=set)
 
     def candidates(self, questions: Sequence[Question]) -> list[tuple[Guidance, ...]]:
         """The usable teacher answers of each question, in the pool's order; all new ones are graded in one call.
@@ -93,8 +97,11 @@ class TeacherLibrary:
         found: dict[str, list[Guidance]] = {question.uid: [] for question in new}
         for (question, answer), grade in zip(answers, grades, strict=True):
             guidance = self._guidance(question, answer, grade)
-            if guidance is not None:
+            if isinstance(guidance, Guidance):
                 found[question.uid].append(guidance)
+            elif question.uid not in self._counted:
+                setattr(self.counts, guidance, getattr(self.counts, guidance) + 1)
+        self._counted.update(found)
         self._known.update({uid: tuple(usable) for uid, usable in found.items()})
         return [self._known[question.uid] for question in questions]
 
@@ -123,18 +130,26 @@ class TeacherLibrary:
         counts, self.counts = self.counts, TeacherCounts()
         return counts
 
-    def _guidance(self, question: Question, answer: TeacherAnswer, grade: Grade) -> Guidance | None:
+    def state_dict(self) -> dict[str, JsonValue]:
+        """The questions whose answers were counted, so that a run that goes on does not count them again."""
+        return {"counted": list[JsonValue](sorted(self._counted))}
+
+    def load_state_dict(self, state: dict[str, JsonValue]) -> None:
+        """Take over what `state_dict` gave."""
+        counted = state["counted"]
+        assert isinstance(counted, list)
+        self._counted = {str(uid) for uid in counted}
+
+    def _guidance(self, question: Question, answer: TeacherAnswer, grade: Grade) -> Guidance | LeftOut:
+        """The answer as a candidate, or why it is none."""
         text = self.tokenizer.answer_text(answer.text, question.prompt_token_ids)
         token_ids = tuple(self.tokenizer.answer_ids(text, question.prompt_token_ids))
         if len(token_ids) > self.max_response_tokens:
-            self.counts.overlong += 1
-            return None
+            return "overlong"
         if grade.status != "ok":
-            self.counts.ungraded += 1
-            return None
+            return "ungraded"
         if not grade.correct:
-            self.counts.incorrect += 1
-            return None
+            return "incorrect"
         logprobs = recorded_logprobs(question, answer, len(token_ids)) if self.recorded else answer.logprobs
         return Guidance(answer.teacher, text, token_ids, grade, logprobs, answer.quality_score)
 

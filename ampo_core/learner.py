@@ -120,11 +120,19 @@ class Learner:
         most = max(self.ranks.each(len(batches)))
         return batches + [[]] * (most - len(batches))
 
-    def update(self, pairs: Sequence[TokenPair], loss: Loss, *, temperature: float, entropy: bool) -> UpdateReport:
+    def update(
+        self,
+        pairs: Sequence[TokenPair],
+        loss: Loss,
+        *,
+        temperature: float,
+        entropy: bool,
+        entropy_gradient: bool = True,
+    ) -> UpdateReport:
         """One optimizer step on the sum of `loss` over the micro-batches of `pairs` (this rank's share).
 
-        The weights of `loss` are global, so DeepSpeed's averages over ranks and accumulation are undone. A
-        non-finite gradient skips the step; RunError after `max_skipped_steps` of them in a row.
+        With `entropy` the loss gets entropies too, and with `entropy_gradient` it must use them. Its weights are
+        global, so DeepSpeed's averages over ranks and accumulation are undone. A non-finite gradient skips the step; RunError after `max_skipped_steps` of them in a row.
         """
         lengths = [len(pair) for pair in pairs]
         batches = microbatches(lengths, self.optimizer.tokens_per_microbatch)
@@ -133,10 +141,13 @@ class Learner:
         for position, batch in enumerate(rounds, start=1):
             chosen = [pairs[i] for i in batch]
             logprobs, entropies = self._engine(chosen or [DUMMY], temperature, entropy)
+            if not entropy_gradient:
+                entropies = entropies.detach()
             if chosen:
                 part = loss(batch, _split(logprobs, chosen), _split(entropies, chosen) if entropy else [])
             else:
-                part = logprobs.sum() * 0.0
+                # The same outputs as in a real loss, or ZeRO 3 would gather fewer weights here than on other ranks.
+                part = (logprobs.sum() + entropies.sum()) * 0.0
             self._engine.set_gradient_accumulation_boundary(position == len(rounds))
             self._engine.backward(part * self.ranks.world_size)
         rate = learning_rate_at(

@@ -41,8 +41,9 @@ class Stopwatch:
         return {**parts, "time/step_s": time.perf_counter() - self._started}
 
 
-def rollout_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
-    """Rewards, lengths and counts of the sampled rollouts, before any was replaced."""
+def rollout_metrics(groups: Sequence[RolloutGroup], *, policy_version: int) -> dict[str, float]:
+    """Rewards, lengths and counts of the sampled rollouts, before any was replaced, and by how many versions the
+    current policy is newer than the one that sampled them."""
     grades = [grade for group in groups for grade in group.grades]
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     lengths = [len(rollout.token_ids) for rollout in rollouts]
@@ -52,6 +53,7 @@ def rollout_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
         "reward/format": fmean(grade.formatted for grade in grades),
         "response/length_mean": fmean(lengths),
         "response/truncated": fmean(rollout.finish_reason == "length" for rollout in rollouts),
+        "rollout/staleness": fmean(policy_version - rollout.policy_version for rollout in rollouts),
         "tokens/generated": float(sum(lengths)),
     }
 
@@ -87,12 +89,13 @@ def update_metrics(reports: Sequence[UpdateReport], losses: Sequence[MiniBatchLo
     """Means over the step's optimizer updates; token counts are sums over updates and ranks."""
     if not reports:
         return {"tokens/trained": 0.0, "tokens/padding": 0.0}
-    names = ("loss", "loss_on", "loss_off", "clipped")
+    names = ("loss", "loss_on", "loss_off", "clipped", "importance")
     sums = [[loss.sums().get(name, 0.0) for name in names] for loss in losses]
     local = [*(sum(column) for column in zip(*sums, strict=True)), sum(r.tokens for r in reports)]
     local.append(sum(r.padding for r in reports))
     total = ranks.sum(torch.tensor(local, dtype=torch.float64, device=ranks.device)).tolist()
     on_policy_tokens = sum(loss.on_policy_tokens for loss in losses)
+    weighed = sum(ranks.each(sum(loss.weighed_tokens for loss in losses)))
     skipped = sum(report.skipped for report in reports)
     norms = [report.grad_norm for report in reports if report.tokens and not report.skipped]
     return {
@@ -104,8 +107,9 @@ def update_metrics(reports: Sequence[UpdateReport], losses: Sequence[MiniBatchLo
         "policy/empty_updates": float(sum(not report.tokens for report in reports)),
         "policy/skipped_updates": float(skipped),
         "policy/learning_rate": reports[-1].learning_rate,
-        "tokens/trained": total[4],
-        "tokens/padding": total[5],
+        **({"policy/importance_weight": total[4] / weighed} if weighed else {}),
+        "tokens/trained": total[5],
+        "tokens/padding": total[6],
     }
 
 

@@ -21,8 +21,10 @@ from ampo_core.packing import TokenPair
 class TrainSequence:
     """A response as the objective sees it. Log-prob tensors are [response tokens], without gradient.
 
-    `group` numbers the group within the batch; `old_log_probs` are those of π_old (on-policy);
-    `behaviour_log_probs` are log π_φ where recorded (off-policy), `reference_log_probs` those of the start model.
+    `group` numbers the group within the batch; `old_log_probs` are those of π_old (on-policy), None where π_old is
+    the policy that the loss is first computed with; `rollout_log_probs` are the sampler's (on-policy, where importance
+    weights need them); `behaviour_log_probs` are log π_φ where recorded (off-policy), `reference_log_probs` those of
+    the start model.
     `masked` leaves the sequence out of loss and denominators.
     """
 
@@ -31,6 +33,7 @@ class TrainSequence:
     advantage: float
     off_policy: bool
     old_log_probs: torch.Tensor | None = None
+    rollout_log_probs: torch.Tensor | None = None
     behaviour_log_probs: torch.Tensor | None = None
     reference_log_probs: torch.Tensor | None = None
     masked: bool = False
@@ -50,6 +53,10 @@ class Objective:
         self.shaping: Shaping = config.off_policy.shaping.build(context)
         self._on: Aggregator = config.on_policy.aggregator.build(context)
         self._off: Aggregator = config.off_policy.aggregator.build(context)
+
+    def components(self) -> dict[str, object]:
+        """The built components by name."""
+        return {"on_policy.aggregator": self._on, "off_policy.aggregator": self._off, "shaping": self.shaping}
 
     @property
     def regularised(self) -> bool:
@@ -105,22 +112,32 @@ class MiniBatchLoss:
     """The loss of one mini-batch, micro-batch by micro-batch; adds up what the metrics need on the way.
 
     `sequences` are those of all ranks; `chosen` are the indices that this rank forwards, in the learner's order;
-    none of them may be masked.
+    none of them may be masked. `first` says that no update came before in this batch: π_old is π_θ itself, so that
+    sequences without `old_log_probs` take those of this very forward.
     """
 
-    def __init__(self, objective: Objective, sequences: Sequence[TrainSequence], chosen: Sequence[int]) -> None:
+    def __init__(
+        self, objective: Objective, sequences: Sequence[TrainSequence], chosen: Sequence[int], *, first: bool = False
+    ) -> None:
         self._objective = objective
         self._sequences = [sequences[i] for i in chosen]
         self._weights = objective.weights(sequences)[list(chosen)]
         self._trained_tokens = sum(sequence.length for sequence in sequences if not sequence.masked)
         self.on_policy_tokens = sum(s.length for s in sequences if not s.masked and not s.off_policy)
+        self.weighed_tokens = 0
+        self._first = first
         self._sums: dict[str, torch.Tensor] = {}
+        self.forwarded: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        """Position in `chosen` -> log-probs and entropies ([tokens], empty if not computed) as they were forwarded."""
 
     def __call__(
         self, indices: list[int], log_probs: list[torch.Tensor], entropies: list[torch.Tensor]
     ) -> torch.Tensor:
         """The part of the loss of the sequences `indices`, from their log-probs and entropies ([tokens] each)."""
         config = self._objective.config
+        for position, (i, part) in enumerate(zip(indices, log_probs, strict=True)):
+            entropy = entropies[position].detach() if entropies else part.new_empty(0)
+            self.forwarded[i] = (part.detach(), entropy)
         total = log_probs[0].new_zeros(())
         for off_policy in (False, True):
             chosen = [
@@ -130,12 +147,17 @@ class MiniBatchLoss:
             ]
             if not chosen:
                 continue
-            tokens = _Tokens.of(*zip(*chosen, strict=True))
+            tokens = _Tokens.of(*zip(*chosen, strict=True), first=self._first)
             if off_policy:
                 losses = off_policy_losses(tokens, config.off_policy, self._objective.shaping)
             else:
                 losses, clipped = on_policy_losses(tokens, config.on_policy)
                 self._add("clipped", clipped)
+                if config.on_policy.importance_cap is not None:
+                    weights = importance_weights(tokens, config.on_policy.importance_cap)
+                    losses = weights * losses
+                    self._add("importance", weights.sum())
+                    self.weighed_tokens += len(weights)
                 if config.kl is not None:
                     if any(sequence.reference_log_probs is None for sequence, _, _ in chosen):
                         raise ValueError("a KL term needs reference_log_probs")
@@ -150,7 +172,7 @@ class MiniBatchLoss:
         return total
 
     def sums(self) -> Mapping[str, float]:
-        """Sums over the calls so far: loss, loss_on, loss_off, clipped (tokens)."""
+        """Sums over the calls so far: loss, loss_on, loss_off; over on-policy tokens: clipped, importance weights."""
         return {name: float(value) for name, value in self._sums.items()}
 
     def _add(self, name: str, value: torch.Tensor) -> None:
@@ -165,6 +187,7 @@ class _Tokens:
     weights: torch.Tensor
     advantages: torch.Tensor
     old: torch.Tensor
+    rollout: torch.Tensor
     behaviour: torch.Tensor
     reference: torch.Tensor
 
@@ -174,25 +197,35 @@ class _Tokens:
         sequences: tuple[TrainSequence, ...],
         weights: tuple[torch.Tensor, ...],
         log_probs: tuple[torch.Tensor, ...],
+        *,
+        first: bool,
     ) -> _Tokens:
         joined = torch.cat(log_probs)
-        lengths = torch.tensor([len(part) for part in log_probs])
+        lengths = torch.tensor([len(part) for part in log_probs], device=joined.device)
 
         def spread(values: torch.Tensor) -> torch.Tensor:
-            return values.repeat_interleave(lengths).to(joined)
+            return values.to(joined.device).repeat_interleave(lengths).to(joined.dtype)
 
         def recorded(parts: Sequence[torch.Tensor | None]) -> torch.Tensor:
-            zeros = (torch.zeros(len(own)) for own in log_probs)
-            return torch.cat([z if p is None else p for p, z in zip(parts, zeros, strict=True)]).to(joined)
+            known = (
+                own.new_zeros(len(own)) if part is None else part.to(own)
+                for part, own in zip(parts, log_probs, strict=True)
+            )
+            return torch.cat(list(known))
 
-        if any(s.old_log_probs is None and not s.off_policy for s in sequences):
+        if not first and any(s.old_log_probs is None and not s.off_policy for s in sequences):
             raise ValueError("an on-policy sequence without old_log_probs")
+        old = [
+            part.detach() if s.old_log_probs is None else s.old_log_probs
+            for s, part in zip(sequences, log_probs, strict=True)
+        ]
 
         return cls(
             log_probs=joined,
             weights=spread(torch.stack(list(weights))),
             advantages=spread(torch.tensor([s.advantage for s in sequences], dtype=torch.float64)),
-            old=recorded([s.old_log_probs for s in sequences]),
+            old=recorded(old),
+            rollout=recorded([s.rollout_log_probs for s in sequences]),
             behaviour=recorded([s.behaviour_log_probs for s in sequences]),
             reference=recorded([s.reference_log_probs for s in sequences]),
         )
@@ -215,6 +248,12 @@ def on_policy_losses(tokens: _Tokens, config: OnPolicyConfig) -> tuple[torch.Ten
         capped = torch.minimum(losses, -tokens.advantages * config.dual_clip)
         losses = torch.where(tokens.advantages < 0, capped, losses)
     return losses, clipped
+
+
+def importance_weights(tokens: _Tokens, cap: float) -> torch.Tensor:
+    """min(π_old / π_rollout, cap) of each token [tokens], no gradient: truncated importance sampling for a sampler
+    whose probabilities differ from the trainer's."""
+    return (tokens.old - tokens.rollout).exp().clamp(max=cap)
 
 
 def off_policy_losses(tokens: _Tokens, config: OffPolicyConfig, shaping: Shaping) -> torch.Tensor:

@@ -7,21 +7,25 @@ sample → grade → trigger → teacher pool → select → replace → advanta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from random import Random
 
 import torch
+from ampo_registry.errors import RunError
 from ampo_registry.protocols import Advantage, SelectionContext
 from ampo_registry.types import GradeRequest, Question, Rollout, RolloutGroup, RolloutRequest, StepReport
 
-from ampo_core.assemble import TrainParts, assemble
+from ampo_core.ahead import SampledBatch
+from ampo_core.assemble import assemble
+from ampo_core.checkpoint import Position
 from ampo_core.config.jobs import TrainJob
 from ampo_core.data.seeds import derive_seed, sample_seed
 from ampo_core.environment import Environment
 from ampo_core.guidance import AugmentedGroup, Slot, replace_wrong, select, triggered, unguided
+from ampo_core.interrupt import Interrupt
 from ampo_core.metrics import (
     Stopwatch,
     group_report,
@@ -30,9 +34,10 @@ from ampo_core.metrics import (
     rollout_metrics,
     update_metrics,
 )
-from ampo_core.objective import MiniBatchLoss, TrainSequence
-from ampo_core.packing import TokenPair
+from ampo_core.objective import MiniBatchLoss
+from ampo_core.parts import TrainParts
 from ampo_core.penalties import penalised
+from ampo_core.sequences import is_stale, train_sequences, with_old_log_probs, with_reference
 
 RESAMPLE_ROUNDS = 10
 """With `group_filter.resample`, a step samples at most this many times before it trains on what it has."""
@@ -42,12 +47,27 @@ def run(job: TrainJob, environment: Environment) -> Path:
     """Train as `job` says; returns the final policy folder. Nothing has started when bad input is refused."""
     with assemble(job, environment) as parts:
         parts.reporter.started()
-        parts.reporter.evaluated(0, parts.evaluator.at_start())
-        taken = 0
-        for step in range(1, job.training.steps + 1):
-            report, taken = train_step(step, taken, parts)
-            parts.reporter.stepped(report, parts.learner, parts.evaluator.after(step))
+        position = first_position(parts)
+        with Interrupt() as interrupt:
+            for step in range(position.step + 1, job.training.steps + 1):
+                report, taken = train_step(step, position.taken, parts)
+                position = Position(step, taken, policy_version=step)
+                evaluation = parts.evaluator.after(step)
+                parts.reporter.stepped(report, position, parts.learner, interrupt, parts, evaluation)
         return parts.reporter.finished()
+
+
+def first_position(parts: TrainParts) -> Position:
+    """Where the run stands: at its start, or where its checkpoint was written, with all that put back."""
+    checkpoint = parts.reporter.checkpoint
+    position = Position() if checkpoint is None else checkpoint.load(parts.learner, parts)
+    # At a start too: the first step then compares sampler and learner after a sync like all others.
+    parts.engine.load_weights(parts.learner.weights(), policy_version=position.policy_version)
+    if checkpoint is None:
+        parts.reporter.evaluated(0, parts.evaluator.at_start())
+    else:
+        checkpoint.restore_rng()
+    return position
 
 
 def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, int]:
@@ -62,9 +82,9 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
         position, taken = len(sampled), taken + len(questions)
 
         with watch.measure("rollout"):
-            rollouts = sample(questions, step, position, parts)
+            batch = parts.ahead.take(len(questions)) or sample(questions, step, position, parts)
         with watch.measure("reward"):
-            groups = grade(questions, rollouts, parts)
+            groups = grade(questions, batch, parts)
         with watch.measure("guidance"):
             guided = guide(groups, step, position, parts)
         guided = [with_advantages(group, parts.advantage) for group in guided]
@@ -72,13 +92,17 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
         if len(kept) == wanted:
             break
 
+    if parts.job.rollout.ahead and step < parts.job.training.steps:
+        sample_ahead(parts.take(taken, wanted), step + 1, parts)
     with watch.measure("update"):
-        policy_metrics = update(kept, parts)
+        policy_metrics = update(kept, step, parts)
+    with watch.measure("rollout"):
+        parts.ahead.wait()
     with watch.measure("sync"):
         parts.engine.load_weights(parts.learner.weights(), policy_version=step)
 
     metrics = {
-        **rollout_metrics(sampled),
+        **rollout_metrics(sampled, policy_version=step - 1),
         **(guidance_metrics(augmented) if parts.guidance else {}),
         **policy_metrics,
         **parts.counted(),
@@ -89,36 +113,67 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
     return StepReport(step, metrics, tuple(group_report(group) for group in augmented)), taken
 
 
-def sample(questions: Sequence[Question], step: int, position: int, parts: TrainParts) -> list[list[Rollout]]:
+def sample(questions: Sequence[Question], step: int, position: int, parts: TrainParts) -> SampledBatch:
     """G rollouts of each question. A sample's seed is a function of (run seed, step, position, sample)."""
-    requests = [
+    requests = rollout_requests(questions, step, position, parts)
+    parts.engine.wake()
+    rollouts = parts.ranks.map(lambda share: parts.engine.generate(share, parts.sampling), requests)
+    parts.engine.sleep()
+    return SampledBatch(rollouts)
+
+
+def sample_ahead(questions: Sequence[Question], step: int, parts: TrainParts) -> None:
+    """Begin to sample and grade the batch of the next step `step`, with the weights that the sampler has now."""
+    requests = parts.ranks.shard(rollout_requests(questions, step, 0, parts))
+    share = parts.ranks.shard(questions)
+
+    def work() -> SampledBatch:
+        parts.engine.wake()
+        rollouts = parts.engine.generate(requests, parts.sampling)
+        parts.engine.sleep()
+        verdicts = iter(parts.grader.grade(grade_requests(share, rollouts)))
+        return SampledBatch(rollouts, [list(islice(verdicts, len(group))) for group in rollouts])
+
+    parts.ahead.start(work)
+
+
+def rollout_requests(
+    questions: Sequence[Question], step: int, position: int, parts: TrainParts
+) -> list[RolloutRequest]:
+    """What the sampler is asked for: each prompt with the seeds of its samples."""
+    return [
         RolloutRequest(
             question.prompt_token_ids,
             tuple(sample_seed(parts.seed, step, position + i, s) for s in range(parts.job.rollout.group_size)),
         )
         for i, question in enumerate(questions)
     ]
-    parts.engine.wake()
-    rollouts = parts.ranks.map(lambda share: parts.engine.generate(share, parts.sampling), requests)
-    parts.engine.sleep()
-    return rollouts
 
 
-def grade(
-    questions: Sequence[Question], rollouts: Sequence[Sequence[Rollout]], parts: TrainParts
-) -> list[RolloutGroup]:
-    """Each rollout verified against its question's answer, penalties included."""
-    pairs = [(question, rollout) for question, group in zip(questions, rollouts, strict=True) for rollout in group]
-    requests = [GradeRequest(rollout.text, question.answer, question.source) for question, rollout in pairs]
-    verdicts = parts.ranks.map(parts.grader.grade, requests)
+def grade_requests(questions: Sequence[Question], rollouts: Sequence[Sequence[Rollout]]) -> list[GradeRequest]:
+    """What the verifier is asked: each rollout against its question's answer."""
+    return [
+        GradeRequest(rollout.text, question.answer, question.source)
+        for question, group in zip(questions, rollouts, strict=True)
+        for rollout in group
+    ]
+
+
+def grade(questions: Sequence[Question], batch: SampledBatch, parts: TrainParts) -> list[RolloutGroup]:
+    """Each rollout verified, unless it was graded ahead, penalties included."""
+    if batch.verdicts is None:
+        verdicts = parts.ranks.map(parts.grader.grade, grade_requests(questions, batch.rollouts))
+    else:
+        verdicts = [verdict for group in batch.verdicts for verdict in group]
     limit = parts.sampling.max_response_tokens
+    rollouts = (rollout for group in batch.rollouts for rollout in group)
     grades = iter(
         penalised(verdict, rollout, parts.job.reward, limit)
-        for verdict, (_, rollout) in zip(verdicts, pairs, strict=True)
+        for verdict, rollout in zip(verdicts, rollouts, strict=True)
     )
     return [
         RolloutGroup(question, tuple(group), tuple(islice(grades, len(group))), parts.threshold)
-        for question, group in zip(questions, rollouts, strict=True)
+        for question, group in zip(questions, batch.rollouts, strict=True)
     ]
 
 
@@ -170,62 +225,58 @@ def keep_signal(groups: Sequence[AugmentedGroup], parts: TrainParts) -> list[Aug
     return [group for group in groups if {slot.correct for slot in group.slots} not in unwanted]
 
 
-def update(groups: Sequence[AugmentedGroup], parts: TrainParts) -> dict[str, float]:
-    """One optimizer step for each mini-batch and epoch, and their metrics. π_old is that before the first of them."""
-    sequences, metrics = with_old_log_probs(groups, parts)
-    training, ranks = parts.job.training, parts.ranks
+def update(groups: Sequence[AugmentedGroup], step: int, parts: TrainParts) -> dict[str, float]:
+    """One optimizer step for each mini-batch and epoch, and their metrics. π_old is that before the first of them.
+
+    Each rank forwards its share of every mini-batch, dealt out by tokens; the loss sees the whole mini-batch.
+    """
+    training, objective = parts.job.training, parts.objective
     count = training.questions_per_batch // training.questions_per_minibatch
+    sequences, slots = train_sequences(groups, step, parts)
     minibatches = [[i for i, s in enumerate(sequences) if s.group % count == m] for m in range(count)]
+    shares = [
+        [members[j] for j in parts.ranks.balance([len(sequences[i].pair) for i in members])] for members in minibatches
+    ]
+    entropy_gradient = parts.job.objective.entropy_coefficient > 0
+    # A batch's only update needs no pass of its own for π_old: it is the policy of that very forward.
+    only = count * training.epochs_per_batch == 1
+    trained = {members[j] for members in minibatches for j in objective.trained([sequences[i] for i in members])}
+    mine = [i for share in shares for i in share]
+    sequences, old = with_old_log_probs(sequences, [i for i in mine if not only or i not in trained], parts)
+    sequences = with_reference(sequences, [i for i in mine if i in trained], parts)
     reports, losses = [], []
     for _ in range(training.epochs_per_batch):
-        for members in minibatches:
-            minibatch = [sequences[i] for i in members]
-            mine = [i for i in parts.objective.trained(minibatch) if members[i] % ranks.world_size == ranks.rank]
-            loss = MiniBatchLoss(parts.objective, minibatch, mine)
+        for members, share in zip(minibatches, shares, strict=True):
+            chosen = [i for i in share if i in trained]
+            place = {i: j for j, i in enumerate(members)}
+            loss = MiniBatchLoss(objective, [sequences[i] for i in members], [place[i] for i in chosen], first=only)
             report = parts.learner.update(
-                [minibatch[i].pair for i in mine],
+                [sequences[i].pair for i in chosen],
                 loss,
                 temperature=parts.sampling.temperature,
-                entropy=parts.job.objective.entropy_coefficient > 0,
+                entropy=only or entropy_gradient,
+                entropy_gradient=entropy_gradient,
             )
             reports.append(report)
             losses.append(loss)
-    return {**metrics, **update_metrics(reports, losses, ranks)}
+            if only:
+                old |= {chosen[j]: values for j, values in loss.forwarded.items()}
+    sampled = [(rollout, *old[i]) for i in mine if i in old and (rollout := slots[i].rollout) is not None]
+    metrics = old_policy_metrics(sampled, parts.ranks)
+    check_parity(metrics, slots, step, parts)
+    return {**metrics, **update_metrics(reports, losses, parts.ranks)}
 
 
-def with_old_log_probs(
-    groups: Sequence[AugmentedGroup], parts: TrainParts
-) -> tuple[list[TrainSequence], dict[str, float]]:
-    """The groups' slots as the objective sees them. Each rank fills in the log-probs of its own sequences.
+def check_parity(metrics: Mapping[str, float], slots: Sequence[Slot], step: int, parts: TrainParts) -> None:
+    """Raise RunError if sampler and learner give the same tokens other probabilities than the config allows.
 
-    π_old is recomputed by the learner; the sampler's log-probs only serve to measure the gap between the two.
+    Rollouts of an older policy say nothing about that.
     """
-    temperature, objective = parts.sampling.temperature, parts.job.objective
-    sequences = [
-        TrainSequence(
-            pair=TokenPair(group.question.prompt_token_ids, slot.token_ids),
-            group=number,
-            advantage=advantage,
-            off_policy=slot.off_policy,
-            behaviour_log_probs=recorded_log_probs(slot) if objective.off_policy.behaviour == "recorded" else None,
-            masked=objective.on_policy.mask_truncated and slot.truncated,
-        )
-        for number, group in enumerate(groups)
-        for slot, advantage in zip(group.slots, group.advantages, strict=True)
-    ]
-    mine = [i for i in parts.ranks.shard(range(len(sequences))) if not sequences[i].off_policy]
-    pairs = [sequences[i].pair for i in mine]
-    old = parts.learner.logprobs_and_entropies(pairs, temperature=temperature)
-    reference: list[torch.Tensor | None] = [None] * len(mine)
-    if objective.kl is not None:
-        reference = list(parts.learner.logprobs(pairs, temperature=temperature, reference=True))
-    for i, (log_probs, _), start in zip(mine, old, reference, strict=True):
-        sequences[i] = replace(sequences[i], old_log_probs=log_probs, reference_log_probs=start)
-    slots = [slot for group in groups for slot in group.slots]
-    sampled = [(rollout, *stats) for i, stats in zip(mine, old, strict=True) if (rollout := slots[i].rollout)]
-    return sequences, old_policy_metrics(sampled, parts.ranks)
-
-
-def recorded_log_probs(slot: Slot) -> torch.Tensor | None:
-    """log π_φ of a teacher's tokens as its data recorded them, [response tokens]; None for a rollout."""
-    return None if slot.selection is None else torch.tensor(slot.selection.guidance.logprobs)
+    limit, gap = parts.gap_limit, metrics.get("policy/rollout_logprob_gap")
+    if limit is None or gap is None or gap <= limit or any(is_stale(slot, step) for slot in slots):
+        return
+    raise RunError(
+        f"step {step}: the rollout's log-probs differ from the learner's by {gap:.4g} nats a token on average, more "
+        f"than rollout.logprob_gap_limit {limit:g} allows: the sampler has other weights, another precision or other "
+        "sampling options than the learner trains with"
+    )

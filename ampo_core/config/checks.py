@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from ampo_core.config.jobs import EvaluateJob, Job, PipelineJob, PoolJob, SftJob, SuiteJob, TrainJob
 from ampo_core.config.metric_names import GUIDANCE, MACRO, SFT, TEACHER, TRAIN, evaluation_metrics
 from ampo_core.config.nodes import Finding, KeyPath, nearest
-from ampo_core.config.tree import CheckpointConfig, HeldOutConfig, ResourcesConfig
+from ampo_core.config.tree import CheckpointConfig, DeepSpeedConfig, HeldOutConfig, ResourcesConfig
 from ampo_core.config.unread import unread
 
 _ROUNDING = 1e-9
@@ -22,9 +22,10 @@ def check_job(job: Job) -> list[Finding]:
 
 def _rules(job: Job) -> list[Finding]:
     if isinstance(job, TrainJob):
-        return [*_guidance(job), *_objective(job), *_sizes(job), *_training_data(job), *_checkpoint(job)]
+        found = [*_guidance(job), *_objective(job), *_sizes(job), *_training_data(job), *_checkpoint(job)]
+        return [*found, *_deepspeed(job.deepspeed, job.model.dtype), *_ahead(job)]
     if isinstance(job, SftJob):
-        return [*_sft(job), *_best(job.checkpoint, SFT)]
+        return [*_sft(job), *_best(job.checkpoint, SFT), *_deepspeed(job.deepspeed, job.model.dtype)]
     if isinstance(job, EvaluateJob):
         return [*_evaluation(job.evaluation), *_names(job.models, ("models",)), *_baseline(job)]
     if isinstance(job, PoolJob):
@@ -34,6 +35,28 @@ def _rules(job: Job) -> list[Finding]:
     if isinstance(job, SuiteJob) and len(set(job.seeds)) < len(job.seeds):
         return [Finding(("seeds",), f"a seed stands twice in {job.seeds}")]
     return []
+
+
+def _deepspeed(config: DeepSpeedConfig, dtype: str) -> Iterator[Finding]:
+    if dtype == "bfloat16" and config.zero_stage == 0:
+        text = "found 0 with model.dtype bfloat16; DeepSpeed keeps float32 masters from ZeRO 1 on: use 1, 2 or 3"
+        yield Finding(("deepspeed", "zero_stage"), text)
+    if config.offload_optimizer != "none" and config.zero_stage == 0:
+        text = "found cpu with zero_stage 0; only states that ZeRO 1 to 3 shard can be offloaded"
+        yield Finding(("deepspeed", "offload_optimizer"), text)
+    if config.offload_parameters != "none" and config.zero_stage < 3:
+        text = f"found cpu with zero_stage {config.zero_stage}; only ZeRO 3 can offload weights"
+        yield Finding(("deepspeed", "offload_parameters"), text)
+
+
+def _ahead(job: TrainJob) -> Iterator[Finding]:
+    group_filter = job.objective.group_filter
+    if job.rollout.ahead and group_filter is not None and group_filter.resample:
+        text = (
+            "found 1 with objective.group_filter.resample: how many questions a step takes is known only after it, so "
+            "the next ones cannot be sampled beside it"
+        )
+        yield Finding(("rollout", "ahead"), text)
 
 
 def _guidance(job: TrainJob) -> Iterator[Finding]:

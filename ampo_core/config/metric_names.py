@@ -31,6 +31,8 @@ TRAIN = (
     "policy/entropy",
     "policy/clip_fraction",
     "policy/rollout_logprob_gap",
+    "policy/importance_weight",
+    "rollout/staleness",
     "verifier/timeouts",
     "verifier/errors",
     "tokens/generated",

@@ -222,6 +222,10 @@ class RolloutSpec(ComponentSpec):
     group_size: PositiveInt = Field(default=8, description="G: responses to each question")
     temperature: PositiveFloat = Field(default=1.0, description="of sampling in training")
     max_response_tokens: PositiveInt = Field(default=8192, description="longest response, stop token included")
+    ahead: Literal[0, 1] = Field(
+        default=0,
+        description="1 = sample the next batch while the learner updates: its rollouts are one policy version old",
+    )
     logprob_gap_limit: PositiveFloat | None = Field(
         default=None, description="stop when sampler and learner differ by more nats a token on average"
     )

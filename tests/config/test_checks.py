@@ -34,6 +34,15 @@ ERRORS = {
     "best, misspelt": ("checkpoint.best=reward/acuracy", "no metric reward/acuracy; did you mean reward/accuracy?"),
     "best of no family": ("checkpoint.best=accuracy", "this job has no metric accuracy"),
     "set with a slash": ("evaluation={sets: {a/b: {path: x}}}", "evaluation.sets.a/b: found the name 'a/b'"),
+    "offloaded states without ZeRO": (
+        "deepspeed={zero_stage: 0, offload_optimizer: cpu}",
+        "deepspeed.offload_optimizer: found cpu with zero_stage 0",
+    ),
+    "offloaded weights without ZeRO 3": (
+        "deepspeed={zero_stage: 2, offload_parameters: cpu}",
+        "deepspeed.offload_parameters: found cpu with zero_stage 2",
+    ),
+    "bfloat16 without ZeRO": ("model.dtype=bfloat16", "deepspeed.zero_stage: found 0 with model.dtype bfloat16"),
     "set named macro": ("evaluation={sets: {macro: {path: x}}}", "macro is the name of the mean over all sets"),
 }
 
@@ -261,7 +270,7 @@ def test_stages_of_a_parent_are_relative_to_the_parent(load, folder):
     assert load_config("sub/child.yaml").job.stages[0].config == str(folder / "base.yaml")
 
 
-FAMILIES = "reward|guidance|groups|response|policy|verifier|tokens|time"
+FAMILIES = "rollout|reward|guidance|groups|response|policy|verifier|tokens|time"
 
 
 def test_the_names_of_metrics_are_those_that_the_code_logs():
@@ -271,3 +280,8 @@ def test_the_names_of_metrics_are_those_that_the_code_logs():
     logged |= {f"time/{part}_s" for part in re.findall(r'watch\.measure\("(\w+)"\)', sources["train.py"])}
     assert logged == {*metric_names.TRAIN, *metric_names.GUIDANCE} - {metric_names.TEACHER}
     assert {name for name in logged if f'"{name}": ' in sources["sft.py"]} == set(metric_names.SFT)
+
+
+def test_what_resamples_cannot_sample_ahead(load):
+    with pytest.raises(ConfigError, match=r"rollout\.ahead: found 1 with objective\.group_filter\.resample"):
+        load("", "rollout.ahead=1", "objective.group_filter={drop: [all_correct], resample: true}")

@@ -3,27 +3,6 @@
 import sys
 
 import pytest
-from ampo_registry.errors import ConfigError
-
-NOT_YET = {
-    "zero": ("deepspeed.zero_stage=1", "deepspeed.zero_stage: not yet: ZeRO stage 1; use 0"),
-    "offload optimizer": ("deepspeed.offload_optimizer=cpu", "deepspeed.offload_optimizer: not yet: offloading"),
-    "offload parameters": ("deepspeed.offload_parameters=cpu", "deepspeed.offload_parameters: not yet: offloading"),
-    "devices": ("resources.devices=2", "resources.devices: not yet: 2 devices; use 1"),
-    "nodes": ("resources.nodes=2", "resources.nodes: not yet: 2 nodes; use 1"),
-    "host file": ("resources.hostfile=train.parquet", "resources.hostfile: not yet: host files"),
-    "dtype": ("model.dtype=bfloat16", "model.dtype: not yet: training in bfloat16"),
-    "importance cap": ("objective.on_policy.importance_cap=2", "objective.on_policy.importance_cap: not yet:"),
-}
-
-
-@pytest.mark.parametrize(("override", "said"), NOT_YET.values(), ids=NOT_YET.keys())
-def test_what_later_releases_bring(load, override, said):
-    loaded = load("", override)
-    assert [said in text for text in loaded.blockers] == [True]
-    with pytest.raises(ConfigError) as error:
-        loaded.require_ready()
-    assert said in str(error.value)
 
 
 @pytest.mark.parametrize(

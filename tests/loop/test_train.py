@@ -156,7 +156,7 @@ def test_an_ampo_run_writes_the_files_and_metrics_of_the_contract(
     assert AutoModelForCausalLM.from_pretrained(policy).num_parameters() > 0
     assert AutoTokenizer.from_pretrained(policy).chat_template
 
-    with pytest.raises(ConfigError, match=r"holds a finished run, and these have changed since(?s:.*) tracking: "):
+    with pytest.raises(ConfigError, match=r"holds a finished run, and these have changed since(?s:.*) evaluation: "):
         run(train(world, student), tmp_path, plugins, "run.name=ampo")
 
 
