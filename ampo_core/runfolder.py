@@ -100,9 +100,12 @@ class RunFolder:
 
     def flush_lines(self) -> None:
         """Have the lines so far on the disk: a checkpoint stands for all steps up to its own."""
-        for name in (METRICS, SAMPLES):
-            if (self.path / name).exists():
-                flush(self.path / name)
+        for path in (self.path / METRICS, self.path / SAMPLES):
+            try:
+                if path.exists():
+                    flush(path)
+            except OSError as error:
+                raise RunError(f"cannot write {path}: {error}") from error
 
     @property
     def checkpoints(self) -> Path:

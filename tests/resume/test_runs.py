@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.resume.conftest import Runs
+from tests.vllm.conftest import needs_vllm, write_model
 
 KILLED = -9
+
+
+@pytest.fixture(scope="module")
+def tied_model(tmp_path_factory: pytest.TempPathFactory, golden_tokenizer: Any) -> Path:
+    """A model whose attention heads vLLM's CPU kernels know."""
+    return write_model(tmp_path_factory.mktemp("models") / "tied", golden_tokenizer, tied=True)
 
 
 def test_a_train_run_that_dies_everywhere_ends_as_one_that_does_not(runs: Runs) -> None:
@@ -82,9 +90,10 @@ def test_two_ranks_go_on_as_if_they_had_never_stopped(runs: Runs) -> None:
     assert "was written by 2 ranks and this run has 1" in fewer.err
 
 
-@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
-def test_the_vllm_rollout_goes_on_with_the_same_samples(runs: Runs) -> None:
-    vllm = ("rollout.type=vllm", "training.steps=4")
+@needs_vllm
+def test_the_vllm_rollout_goes_on_with_the_same_samples(runs: Runs, tied_model: Path) -> None:
+    rollout = "rollout={type: vllm, group_size: 4, max_response_tokens: 12, kv_cache_gib: 0.25}"
+    vllm = (rollout, f"model.path={tied_model}", "training.steps=4")
     whole = runs("train.yaml", "vllm-whole", *vllm)
     assert whole.code == 0, whole.err
     assert runs("train.yaml", "vllm-ended", *vllm, end="term:1").code == 3
