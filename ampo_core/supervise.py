@@ -175,20 +175,24 @@ class _Watch:
         said = outcomes(self._folder)
         if any(outcome.kind in ("error", "fault", "lost") for outcome in said.values()):
             return True
-        gone = (rank for rank, pid in self._pids.items() if self._starter.local and not _is_alive(pid))
+        gone = filter(self._is_gone, self._pids)
         return any(rank not in said or said[rank].kind != "done" for rank in gone)
+
+    def _is_gone(self, rank: int) -> bool:
+        """True if the rank has ended; nothing is known of other machines."""
+        return self._starter.local and not _is_alive(self._pids[rank])
 
     def _kill(self) -> None:
         said = outcomes(self._folder)
         for rank in self._pids.keys() - self._ended:
             self._ended.add(rank)
-            if rank not in said:
+            if rank not in said and not self._is_gone(rank):
                 self.killed |= {rank}
             self._starter.signal(rank, self._pids[rank], signal.SIGKILL)
         _kill_all(self._members())
 
     def _members(self) -> list[psutil.Process]:
-        """What runs of the ranks' sessions; nothing is known of other machines."""
+        """What runs of the sessions of ranks on this machine."""
         return _members(set(self._pids.values())) if self._starter.local else []
 
 
