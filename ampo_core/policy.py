@@ -102,10 +102,6 @@ class Policy(nn.Module):
                     value = value.clone()
             yield name.replace(".base_layer.", "."), value
 
-    def save(self, folder: Path) -> None:
-        """Write the weights and config in Hugging Face format (safetensors), LoRA merged."""
-        self.plain.save_pretrained(folder, state_dict=dict(self.weights()))
-
 
 def load_policy(config: ModelConfig, *, trust_remote_code: bool = False) -> Policy:
     """The model of `config` in its dtype, with LoRA adapters and gradient checkpointing as it says."""
