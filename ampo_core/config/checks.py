@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from ampo_core.config.jobs import EvaluateJob, Job, PipelineJob, PoolJob, SftJob, SuiteJob, TrainJob
 from ampo_core.config.metric_names import GUIDANCE, MACRO, SFT, TEACHER, TRAIN, evaluation_metrics
 from ampo_core.config.nodes import Finding, KeyPath, nearest
-from ampo_core.config.tree import CheckpointConfig, DeepSpeedConfig, HeldOutConfig, ResourcesConfig
+from ampo_core.config.tree import CheckpointConfig, DeepSpeedConfig, HeldOutConfig
 from ampo_core.config.unread import unread
 
 _ROUNDING = 1e-9
@@ -114,7 +114,6 @@ def _sizes(job: TrainJob) -> Iterator[Finding]:
         yield Finding(
             ("training", "questions_per_minibatch"), f"{minibatch} does not divide questions_per_batch = {batch}"
         )
-    yield from _divides_over_ranks(minibatch, ("training", "questions_per_minibatch"), job.resources)
     longest = job.data.max_prompt_tokens + job.rollout.max_response_tokens
     if training.tokens_per_microbatch < longest:
         text = (
@@ -181,13 +180,6 @@ def _sft(job: SftJob) -> Iterator[Finding]:
         longest = f"one example may have data.max_tokens = {job.data.max_tokens}"
         text = f"found {training.tokens_per_microbatch}; {longest}"
         yield Finding(("training", "tokens_per_microbatch"), text)
-    yield from _divides_over_ranks(training.batch * training.accumulation, ("training", "batch"), job.resources)
-
-
-def _divides_over_ranks(size: int, path: KeyPath, resources: ResourcesConfig) -> Iterator[Finding]:
-    ranks = resources.devices * resources.nodes
-    if size % ranks:
-        yield Finding(path, f"{size} does not divide over {ranks} ranks (resources.devices × resources.nodes)")
 
 
 def _warmup(warmup: int, updates: int, path: KeyPath) -> Iterator[Finding]:

@@ -20,7 +20,6 @@ ERRORS = {
     "replacements": ("guidance.replacements=5", "guidance.replacements: found 5, more than the 4 rollouts of a group"),
     "mini-batch": ("training.questions_per_minibatch=3", "3 does not divide questions_per_batch = 4"),
     "mini-batch larger": ("training.questions_per_minibatch=8", "8 does not divide questions_per_batch = 4"),
-    "ranks": ("resources.devices=3", "2 does not divide over 3 ranks"),
     "tokens": ("training.tokens_per_microbatch=47", "found 47; one sequence may have 48 tokens"),
     "weights": ("data.weights=[1, 2]", "data.weights: found 2 weight(s) for 1 file(s)"),
     "pass_at": (
@@ -159,7 +158,6 @@ PIPELINE = "job: pipeline\nstages:\n- {name: a, config: base.yaml}\n- {name: %s,
     ("text", "override", "said"),
     [
         (SFT, "data.max_tokens=20000", "training.tokens_per_microbatch: found 18432"),
-        (SFT, "resources.devices=3", "8 does not divide over 3 ranks"),
         (SFT, "checkpoint.best=policy/los", "no metric policy/los; did you mean policy/loss?"),
         (EVALUATE, "models={a/b: {path: model}}", "models.a/b: found the name 'a/b'"),
         (EVALUATE, "models.start.lora={}", "models.start.lora: no such key"),

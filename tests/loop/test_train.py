@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from ampo_registry import ConfigError, DataError, RunError
 from ampo_registry.discovery import Plugins, discover
@@ -338,3 +339,47 @@ def test_the_command_line_trains_and_tells_observers(world: Path, student: Path,
     again = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert again.returncode == 0
     assert "run is finished already; its output is" in again.stdout
+
+
+def test_two_ranks_train_as_one_does(world: Path, student: Path, plugins: Plugins, tmp_path: Path) -> None:
+    config = train(world, student, objective={"entropy_coefficient": 0.01, "kl": {"coefficient": 0.01}})
+    one, _ = run(config, tmp_path / "one", plugins)
+    two, _ = run(config, tmp_path / "two", plugins, "resources.devices=2", "deepspeed.zero_stage=2")
+    alone, together = metrics_of(one), metrics_of(two)
+    assert any(line["guidance/replaced"] > 0 for line in alone)
+    for mine, other in zip(together, alone, strict=True):
+        expected = {name: value for name, value in other.items() if name != "tokens/padding"}
+        found = {name: mine[name] for name in expected}
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    from transformers import AutoModelForCausalLM
+
+    weights = [AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (one, two)]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-3, msg=name)
+    samples = [(path.parents[2] / "samples.jsonl").read_text("utf-8") for path in (one, two)]
+    assert [json.loads(line)["text"] for line in samples[0].splitlines()] == [
+        json.loads(line)["text"] for line in samples[1].splitlines()
+    ]
+
+
+def test_a_batch_sampled_ahead_is_one_version_old_and_the_same_every_time(
+    world: Path, student: Path, plugins: Plugins, tmp_path: Path
+) -> None:
+    config = train(world, student, rollout={"ahead": 1})
+    once, _ = run(config, tmp_path / "a", plugins)
+    again, _ = run(config, tmp_path / "b", plugins)
+    behind, _ = run(train(world, student), tmp_path / "c", plugins)
+    assert metrics_of(once) == metrics_of(again)
+    assert [line["rollout/staleness"] for line in metrics_of(once)] == [0.0, 1.0, 1.0]
+    assert [line["rollout/staleness"] for line in metrics_of(behind)] == [0.0, 0.0, 0.0]
+    assert (
+        metrics_of(once)[1]["policy/rollout_logprob_gap"] > 1e-3 > metrics_of(behind)[1]["policy/rollout_logprob_gap"]
+    )
+
+
+def test_a_sampler_that_differs_from_the_learner_stops_the_run(
+    world: Path, student: Path, plugins: Plugins, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match=r"step 1: the rollout's log-probs differ from the learner's by .* 1e-30 allows"):
+        run(train(world, student), tmp_path, plugins, "rollout.logprob_gap_limit=1e-30")
+    run(train(world, student), tmp_path / "b", plugins, "rollout.logprob_gap_limit=0.01")
