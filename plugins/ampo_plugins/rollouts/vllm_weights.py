@@ -38,7 +38,7 @@ class ModelParameters:
 
 @dataclass(slots=True)
 class CheckedWeights:
-    """An iterable of (name, tensor) that passes `weights` on one by one, each as a copy in `dtype`.
+    """An iterable of (name, tensor) that passes `weights` on one by one, each as a copy in `dtype` (None: its own).
 
     A tied parameter goes out under each of its names, for vLLM keeps the old head in silence if it gets the embedding
     alone. The copy outlives the next item: a partitioned parameter is gathered for one item only, and vLLM holds on to
@@ -49,7 +49,7 @@ class CheckedWeights:
 
     weights: Iterable[tuple[str, Tensor]]
     parameters: ModelParameters
-    dtype: torch.dtype
+    dtype: torch.dtype | None
     _sums: dict[str, float] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
@@ -61,7 +61,7 @@ class CheckedWeights:
                 continue
             aliases = self.parameters.tied[name]
             self._sums.update(dict.fromkeys(aliases, total))
-            fresh = value.detach().to(dtype=self.dtype, copy=True)
+            fresh = value.detach().to(dtype=self.dtype or value.dtype, copy=True)
             for alias in aliases:
                 yield alias, fresh
         missing = [name for name in self.parameters.shapes if name not in self._sums]
