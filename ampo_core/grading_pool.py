@@ -17,6 +17,7 @@ from ampo_registry.types import GradeStatus
 from pebble import ProcessExpired, ProcessPool
 
 from ampo_core import grading_worker
+from ampo_core.config.machines import ranks_here
 
 MAX_WORKERS = 16
 
@@ -120,8 +121,9 @@ def _stop(pool: Any) -> None:
 
 
 def worker_count(spec: RewardSpec) -> int:
-    """The number of workers: as said, or for `auto` the usable CPU cores, at most 16."""
+    """The number of workers of this process: as said, or for `auto` the usable CPU cores, shared out over the ranks on
+    this machine, at most 16."""
     if spec.workers != "auto":
         return spec.workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MAX_WORKERS)
+    return max(1, min(cores // ranks_here(os.environ), MAX_WORKERS))

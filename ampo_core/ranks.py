@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from ampo_core.config.machines import ALONE
+from ampo_core.config.machines import ALONE, ranks_here
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -95,7 +95,7 @@ def join_ranks(threads: int | None = None) -> Ranks:
     `threads` limits the CPU threads of this rank. Without it ranks that share a machine also share its cores evenly,
     and a single rank gets PyTorch's default.
     """
-    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
+    neighbours = ranks_here(os.environ)
     if threads is None and neighbours > 1:
         threads = max(1, (os.cpu_count() or 1) // neighbours)
     if threads is not None:

@@ -91,6 +91,11 @@ def rank_in(environ: Mapping[str, str]) -> int:
     return int(environ["RANK"]) if under_launcher(environ) else 0
 
 
+def ranks_here(environ: Mapping[str, str]) -> int:
+    """How many ranks of this process's launcher share this machine, 1 without a launcher."""
+    return int(environ.get("LOCAL_WORLD_SIZE") or environ.get("LOCAL_SIZE") or 1)
+
+
 def visible_gpus(environ: Mapping[str, str]) -> int:
     """How many NVIDIA GPUs the driver and CUDA_VISIBLE_DEVICES show, 0 where there is no driver."""
     present = len(list(_DRIVER.iterdir())) if _DRIVER.is_dir() else 0
