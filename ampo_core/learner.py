@@ -132,7 +132,8 @@ class Learner:
         """One optimizer step on the sum of `loss` over the micro-batches of `pairs` (this rank's share).
 
         With `entropy` the loss gets entropies too, and with `entropy_gradient` it must use them. Its weights are
-        global, so DeepSpeed's averages over ranks and accumulation are undone. A non-finite gradient skips the step; RunError after `max_skipped_steps` of them in a row.
+        global, so DeepSpeed's averages over ranks and accumulation are undone. A non-finite gradient skips the step;
+        RunError after `max_skipped_steps` of them in a row.
         """
         lengths = [len(pair) for pair in pairs]
         batches = microbatches(lengths, self.optimizer.tokens_per_microbatch)

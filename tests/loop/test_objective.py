@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from ampo_core.objective import TrainSequence, kl_estimates
+from ampo_core.objective import MiniBatchLoss, TrainSequence, kl_estimates
 from ampo_core.packing import TokenPair
 
 _spec = importlib.util.spec_from_file_location("objectives", Path(__file__).parent / "objectives.py")
@@ -207,3 +207,49 @@ def test_kl_estimators_agree_to_first_order(estimator: str) -> None:
     torch.testing.assert_close(kl_estimates(own, own, estimator), torch.zeros(2, dtype=torch.float64))
     x = {"k1": 0.1, "k2": 0.1**2 / 2, "k3": math.exp(-0.1) + 0.1 - 1}[estimator]
     assert float(kl_estimates(own, own - 0.1, estimator)[0]) == pytest.approx(x)
+
+
+@pytest.mark.parametrize("scope", ["group", "batch"])
+def test_importance_weights_are_truncated_and_leave_teachers_alone(scope: str) -> None:
+    sequences, log_probs, _ = random_batch(seed=3)
+    objective = make_objective({"scope": scope, "on_policy": {"importance_cap": 1.5}})
+    plain = make_objective({"scope": scope})
+    shifts = [0.3 if i % 2 else -0.2 for i in range(len(sequences))]  # log π_old − log π_rollout
+    recorded = [
+        s if s.off_policy else replace(s, rollout_log_probs=s.old_log_probs - shift)
+        for s, shift in zip(sequences, shifts, strict=True)
+    ]
+    _, expected = run(plain, sequences, log_probs)
+    _, found = run(objective, recorded, log_probs)
+    for sequence, shift, grad, other in zip(sequences, shifts, found, expected, strict=True):
+        weight = 1.0 if sequence.off_policy else min(math.exp(shift), 1.5)
+        torch.testing.assert_close(grad, weight * other)
+    capped = make_objective({"scope": scope, "on_policy": {"importance_cap": 1.1}})
+    _, cut = run(capped, recorded, log_probs)
+    for sequence, shift, grad, other in zip(sequences, shifts, cut, expected, strict=True):
+        weight = 1.0 if sequence.off_policy else min(math.exp(shift), 1.1)
+        torch.testing.assert_close(grad, weight * other)
+
+
+def test_the_first_forward_is_its_own_old_policy() -> None:
+    sequences, log_probs, _ = random_batch(seed=5)
+    known = [
+        s if s.off_policy else replace(s, old_log_probs=p.detach()) for s, p in zip(sequences, log_probs, strict=True)
+    ]
+    unknown = [replace(s, old_log_probs=None) for s in sequences]
+    objective = make_objective({"on_policy": {"importance_cap": 2.0}})
+    sampled = [
+        s if s.off_policy else replace(s, rollout_log_probs=p.detach() - 0.1)
+        for s, p in zip(known, log_probs, strict=True)
+    ]
+    fresh = [replace(s, old_log_probs=None) for s in sampled]
+    expected, gradients = run(objective, sampled, log_probs)
+    loss = MiniBatchLoss(objective, fresh, range(len(fresh)), first=True)
+    found = loss(list(range(len(fresh))), log_probs, [])
+    assert float(found) == pytest.approx(expected, rel=1e-12)
+    for mine, other in zip(torch.autograd.grad(found, log_probs), gradients, strict=True):
+        torch.testing.assert_close(mine, other)
+    assert loss.sums()["importance"] / loss.weighed_tokens == pytest.approx(math.exp(0.1))
+    assert all(torch.equal(loss.forwarded[i][0], part.detach()) for i, part in enumerate(log_probs))
+    with pytest.raises(ValueError, match="without old_log_probs"):
+        run(objective, unknown, log_probs)
