@@ -43,19 +43,19 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_check_prints_a_config_that_runs_again_and_warns_on_stderr(folder, capsys):
-    assert cli.main(["c.yaml", "deepspeed.zero_stage=2", "--check", "run.seed=3"]) == 0
+    assert cli.main(["c.yaml", "resources.hostfile=train.parquet", "--check", "run.seed=3"]) == 0
     out, err = capsys.readouterr()
     assert yaml.safe_load(out)["run"]["seed"] == 3
-    assert err == "warning: command line: deepspeed.zero_stage: not yet: ZeRO stage 2; use 0\n"
+    assert err == "warning: command line: resources.hostfile: with resources.nodes = 1 nothing reads this\n"
     Path("again.yaml").write_text(out)
     assert cli.main(["again.yaml", "--check"]) == 0
     assert capsys.readouterr().out == out
 
 
-def test_a_real_run_of_what_is_not_there_yet_exits_2_with_the_same_words(folder):
-    result = run("c.yaml", "deepspeed.zero_stage=2", "model.path=./none")
+def test_a_real_run_of_what_cannot_start_exits_2_with_the_words_of_the_check(folder):
+    result = run("c.yaml", "resources.nodes=2", "model.path=./none")
     assert result.returncode == 2
-    assert "command line: deepspeed.zero_stage: not yet: ZeRO stage 2; use 0" in result.stderr
+    assert "command line: resources.nodes: 2 nodes need resources.hostfile" in result.stderr
     assert "command line: model.path: there is no model folder ./none" in result.stderr
     assert "Traceback" not in result.stderr
     assert not Path("runs").exists()
