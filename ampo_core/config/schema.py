@@ -192,7 +192,7 @@ def _component(
     names = [
         entry.name for entry in entries if not any(field.is_required() for field in entry.spec.model_fields.values())
     ]
-    return {"anyOf": [{"enum": names, "type": "string"}, *objects]} if names else {"anyOf": objects or [False]}
+    return {"anyOf": [{"enum": names, "type": "string"}, *objects]} if names else {"anyOf": objects or [{"not": {}}]}
 
 
 def _point_to_components(nodes: Iterable[Any]) -> None:
