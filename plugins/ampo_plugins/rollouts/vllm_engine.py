@@ -215,7 +215,7 @@ def wanted_length(context: BuildContext) -> int | None:
     response = max((tokens for tokens in responses if tokens is not None), default=None)
     if prompt is None or response is None:
         return None
-    config = AutoConfig.from_pretrained(context.model_path, trust_remote_code=context.trust_remote_code)
+    config = AutoConfig.from_pretrained(str(context.model_path), trust_remote_code=context.trust_remote_code)
     limit = getattr(config, "max_position_embeddings", None)
     return int(prompt + response if limit is None else min(prompt + response, limit))
 

@@ -59,7 +59,7 @@ def guest() -> Iterator[None]:
     """
     threads, set_threads = torch.get_num_threads(), torch.set_num_threads
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     noisy = logging.getLogger("torch._library.triton")
     level = noisy.level
     noisy.setLevel(logging.ERROR)

@@ -81,17 +81,17 @@ class VllmServerEngine:
             )
         check_lengths(requests, options, self._max_model_len)
         tasks = [(request.prompt_token_ids, seed) for request in requests for seed in request.seeds]
-        count = len(self.servers)
-        found = self._threads.map(
-            lambda task: self._sample(self.servers[(self.context.rank + task[0]) % count], *task[1], options),
-            enumerate(tasks),
-        )
+        count, first = len(self.servers), self.context.rank
+        turns = [self.servers[(first + i) % count] for i in range(len(tasks))]
+        found = self._threads.map(lambda server, task: self._sample(server, task, options), turns, tasks)
         return [
             [as_rollout(next(found), options, self.context.tokenizer, self.policy_version) for _ in request.seeds]
             for request in requests
         ]
 
-    def _sample(self, server: VllmServer, prompt: tuple[int, ...], seed: int, options: SamplingOptions) -> Sampled:
+    def _sample(self, server: VllmServer, task: tuple[tuple[int, ...], int], options: SamplingOptions) -> Sampled:
+        """One response to `task`, a prompt and a seed."""
+        prompt, seed = task
         body = {
             "model": self.served,
             "prompt": list(prompt),

@@ -26,7 +26,7 @@ class ModelParameters:
 
         config = AutoConfig.from_pretrained(model_path, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)  # type: ignore[no-untyped-call]
         model.tie_weights()
         names: dict[int, list[str]] = {}
         shapes: dict[str, tuple[int, ...]] = {}
