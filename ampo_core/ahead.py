@@ -29,7 +29,7 @@ class SampleAhead:
 
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead", initializer=ranks.use_device)
         self._future: Future[SampledBatch] | None = None
         self._share: SampledBatch | None = None
 

@@ -34,7 +34,12 @@ def start_deepspeed(
         model=policy,
         model_parameters=trained,
         optimizer=torch.optim.AdamW(
-            trained, lr=optimizer.learning_rate, betas=optimizer.betas, weight_decay=optimizer.weight_decay
+            trained,
+            lr=optimizer.learning_rate,
+            betas=optimizer.betas,
+            weight_decay=optimizer.weight_decay,
+            # without it, temporaries as large as the weights
+            fused=torch.cuda.is_available() and config.offload_optimizer == "none",
         ),
         config=deepspeed_config(optimizer, config, dtype),
     )

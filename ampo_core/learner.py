@@ -195,9 +195,11 @@ class Learner:
     def save_policy(self, folder: Path, tokenizer: Any) -> None:
         """Write model and tokenizer in Hugging Face format, LoRA merged: rank 0 writes, all ranks take part."""
         first = self.ranks.rank == 0
-        kept = {name: tensor.cpu() if first else None for name, tensor in self.weights()}
+        plain = self.policy.plain
+        distinct = {name.replace(".base_layer.", ".") for name, _ in plain.named_parameters()}  # tied ones once
+        kept = {name: tensor.cpu() if first else None for name, tensor in self.weights() if name in distinct}
         if first:
-            self.policy.plain.save_pretrained(folder, state_dict=kept)
+            plain.save_pretrained(folder, state_dict=kept)
             tokenizer.save_pretrained(folder)
         self.ranks.barrier()
 

@@ -204,7 +204,7 @@ class _Tokens:
         lengths = torch.tensor([len(part) for part in log_probs], device=joined.device)
 
         def spread(values: torch.Tensor) -> torch.Tensor:
-            return values.to(joined.device).repeat_interleave(lengths).to(joined.dtype)
+            return values.to(joined.device).repeat_interleave(lengths, output_size=len(joined)).to(joined.dtype)
 
         def recorded(parts: Sequence[torch.Tensor | None]) -> torch.Tensor:
             known = (

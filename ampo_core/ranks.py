@@ -24,6 +24,11 @@ class Ranks:
     world_size: int
     device: torch.device
 
+    def use_device(self) -> None:
+        """Make this rank's GPU the current one of the calling thread: each thread has its own."""
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+
     def shard(self, items: Sequence[T]) -> list[T]:
         """This rank's share of `items`: every world_size-th."""
         return list(items[self.rank :: self.world_size])
@@ -107,12 +112,12 @@ def join_ranks(threads: int | None = None) -> Ranks:
         os.environ.setdefault(name, value)
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
+    ranks = Ranks(rank, world_size, device)
+    ranks.use_device()
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
         if world_size == 1:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
         else:
             dist.init_process_group(backend)
-    return Ranks(rank, world_size, device)
+    return ranks
