@@ -2,6 +2,7 @@
 
     python benchmarks/sampling.py                      # a random model of the quickstart's shape
     python benchmarks/sampling.py --model FOLDER --tokens 256
+    python benchmarks/sampling.py --vllm               # the `vllm` rollout beside bare vLLM too, where it is installed
 
 Both sample the same prompts at temperature 1 to the full length (nothing stops), once to warm up and then `--repeats`
 times; the table shows the best and the median. Only the rollout returns log-probs and keeps a seed for each sample.
@@ -20,10 +21,11 @@ from typing import Any
 import torch
 from ampo_plugins.rollouts.transformers import TransformersRollout
 from ampo_plugins.rollouts.transformers_engine import TransformersEngine
-from ampo_registry import BuildContext, RolloutRequest, SamplingOptions
+from ampo_plugins.rollouts.vllm import VllmRollout
+from ampo_registry import BuildContext, RolloutEngine, RolloutRequest, SamplingOptions
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoModelForCausalLM, GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from ampo_core.libraries import settle_libraries
 
@@ -35,19 +37,20 @@ class NumberTokenizer:
         return " ".join(map(str, ids))
 
 
-def write_quickstart_shape(folder: Path) -> None:
+def write_quickstart_shape(folder: Path, head_size: int) -> None:
     torch.manual_seed(0)
-    config = Qwen2Config(
+    config = LlamaConfig(
         vocab_size=64,
         hidden_size=96,
         intermediate_size=256,
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=head_size,
         max_position_embeddings=512,
         tie_word_embeddings=True,
     )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    LlamaForCausalLM(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
 
 
 def make_prompts(count: int, length: int, vocabulary: int) -> list[tuple[int, ...]]:
@@ -57,10 +60,19 @@ def make_prompts(count: int, length: int, vocabulary: int) -> list[tuple[int, ..
     return [tuple(torch.randint(1, vocabulary, (n,), generator=generator).tolist()) for n in lengths]
 
 
-def rollout_run(engine: TransformersEngine, prompts: Sequence[tuple[int, ...]], group: int, tokens: int) -> int:
+def rollout_run(engine: RolloutEngine, prompts: Sequence[tuple[int, ...]], group: int, tokens: int) -> int:
     requests = [RolloutRequest(prompt, tuple(i * group + s for s in range(group))) for i, prompt in enumerate(prompts)]
     groups = engine.generate(requests, SamplingOptions(1.0, 1.0, tokens, ()))
     return sum(len(rollout.token_ids) for rollouts in groups for rollout in rollouts)
+
+
+def bare_vllm_run(llm: Any, prompts: Sequence[tuple[int, ...]], group: int, tokens: int) -> int:
+    """One request a prompt with n = group, no log-probs and one seed for all: the least that vLLM can be asked for."""
+    from vllm import SamplingParams
+
+    params = SamplingParams(n=group, max_tokens=tokens, ignore_eos=True, detokenize=False)
+    outputs = llm.generate([{"prompt_token_ids": list(prompt)} for prompt in prompts], params, use_tqdm=False)
+    return sum(len(completion.token_ids) for output in outputs for completion in output.outputs)
 
 
 def generate_run(model: Any, prompts: Sequence[tuple[int, ...]], group: int, tokens: int) -> int:
@@ -107,15 +119,17 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--vllm", action="store_true", help="vLLM too; the random model then has heads of 32, not 24")
     arguments = parser.parse_args()
     settle_libraries()
     torch.set_num_threads(arguments.threads)
     with TemporaryDirectory() as folder:
         if arguments.model is None:
-            write_quickstart_shape(Path(folder))
+            write_quickstart_shape(Path(folder), 32 if arguments.vllm else 24)
         path = str(arguments.model or folder)
         context = BuildContext(model_path=path, tokenizer=NumberTokenizer())
         engine = TransformersEngine.load(TransformersRollout(), context)
+        vllm: Any = VllmRollout().build(context) if arguments.vllm else None
         model = AutoModelForCausalLM.from_pretrained(path, dtype=engine.model.dtype).to(engine.model.device).eval()
     prompts = make_prompts(arguments.prompts, arguments.prompt_tokens, engine.model.config.vocab_size)
     shape = (prompts, arguments.group, arguments.tokens)
@@ -123,6 +137,9 @@ def main() -> None:
         "rollout transformers": lambda: rollout_run(engine, *shape),
         "generate()": lambda: generate_run(model, *shape),
     }
+    if vllm is not None:
+        runs["rollout vllm"] = lambda: rollout_run(vllm, *shape)
+        runs["bare vLLM"] = lambda: bare_vllm_run(vllm.llm, *shape)
     measured = speeds(runs, arguments.repeats)
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     title = (

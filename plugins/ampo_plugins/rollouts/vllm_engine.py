@@ -47,6 +47,7 @@ class VllmEngine:
         self._team, self._guest_of_group, self._sleeps = team, guest_of_group, sleeps
         # which of vLLM's parts are off the GPU: "weights", "kv_cache"
         self._asleep: set[str] = set()
+        self._dropped = False
         # Otherwise vLLM compiles a part of its sampler with a C++ compiler on a CPU, which takes 20 s.
         self._stance = "default" if on_gpu() else "force_eager"
         config = llm.llm_engine.vllm_config.model_config
@@ -132,15 +133,25 @@ class VllmEngine:
             self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(checked)})
         self.llm.reset_prefix_cache()
         self.policy_version = policy_version
+        self._dropped = False
 
-    def sleep(self) -> None:
-        """Take weights and KV cache off the GPU, weights to the host's memory; nothing to do on a CPU."""
+    def sleep(self, level: int = 1) -> None:
+        """Take weights and KV cache off the GPU; nothing to do on a CPU.
+
+        Level 1 keeps the weights in the host's memory. Level 2 drops them, which saves that memory and the copy, and
+        is for a caller that knows that `load_weights` comes before the next `wake`.
+        """
         if self._sleeps and not self._asleep:
-            self.llm.sleep(level=1)
-            self._asleep = {"weights", "kv_cache"}
+            self.llm.sleep(level=level)
+            self._asleep, self._dropped = {"weights", "kv_cache"}, level > 1
 
     def wake(self) -> None:
-        """Be ready to sample, with an empty prefix cache: what was sampled before must not matter."""
+        """Be ready to sample, with an empty prefix cache: what was sampled before must not matter.
+
+        Raises RunError if the weights were dropped and none have come since.
+        """
+        if self._dropped:
+            raise RunError("rollout vllm: its weights were dropped when it went to sleep; load_weights must come first")
         self._wake("weights", "kv_cache")
         self.llm.reset_prefix_cache()
 

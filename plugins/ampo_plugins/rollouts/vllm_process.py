@@ -82,6 +82,8 @@ def guest() -> Iterator[None]:
 @contextmanager
 def unbound_memory() -> Iterator[None]:
     """Inside, a CPU worker cannot bind all memory of this process, the learner's too, to one NUMA node."""
+    import vllm._custom_ops  # loads the operators
+
     operators, name = torch.ops._C, "init_cpu_memory_env"
     bind = getattr(operators, name, None)
     if bind is None:
