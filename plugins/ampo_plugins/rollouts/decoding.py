@@ -53,7 +53,7 @@ class _Batch:
 
 def _prefill(model: PreTrainedModel, rows: Sequence[Row], limit: int) -> tuple[_Batch, Tensor]:
     """Run the distinct prompts, left-padded, and spread the result over the rows: batch and logits [rows, vocab]."""
-    from ampo_plugins.rollouts.roomy_cache import roomy_cache
+    from transformers import DynamicCache
 
     prompts = list(dict.fromkeys(row.prompt for row in rows))
     width = max(map(len, prompts))
@@ -63,7 +63,7 @@ def _prefill(model: PreTrainedModel, rows: Sequence[Row], limit: int) -> tuple[_
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     mask = torch.arange(width, device=device) >= (width - lengths).unsqueeze(-1)
     padded = bool((lengths < width).any())
-    cache = roomy_cache(model.config)
+    cache = DynamicCache(config=model.config)
     logits = model(
         input_ids=ids,
         attention_mask=mask.long() if padded else None,
