@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -82,8 +83,7 @@ def guest() -> Iterator[None]:
 @contextmanager
 def unbound_memory() -> Iterator[None]:
     """Inside, a CPU worker cannot bind all memory of this process, the learner's too, to one NUMA node."""
-    import vllm._custom_ops  # loads the operators
-
+    import_module("vllm._custom_ops")  # loads the operators
     operators, name = torch.ops._C, "init_cpu_memory_env"
     bind = getattr(operators, name, None)
     if bind is None:
