@@ -71,14 +71,19 @@ def guidance_metrics(groups: Sequence[AugmentedGroup]) -> dict[str, float]:
     }
 
 
-def old_policy_metrics(sampled: Sequence[tuple[Rollout, torch.Tensor, torch.Tensor]], ranks: Ranks) -> dict[str, float]:
+def old_policy_metrics(
+    measured: Sequence[tuple[int, Rollout, torch.Tensor, torch.Tensor]], ranks: Ranks
+) -> dict[str, float]:
     """Entropy of π_old, token-mean over the on-policy tokens, and mean |log π_trainer − log π_rollout| of them.
 
-    `sampled` holds this rank's rollouts with the trainer's log-probs and entropies, [response tokens] each.
+    `measured` holds this rank's rollouts with the trainer's log-probs and entropies, [response tokens] each; the
+    number before them says for how many rollouts each counts.
     """
-    tokens = sum(len(rollout.token_ids) for rollout, _, _ in sampled)
-    entropy = sum(float(entropies.sum()) for _, _, entropies in sampled)
-    gap = sum(float((own.cpu() - torch.tensor(rollout.logprobs)).abs().sum()) for rollout, own, _ in sampled)
+    tokens = sum(weight * len(rollout.token_ids) for weight, rollout, _, _ in measured)
+    entropy = sum(weight * float(entropies.sum()) for weight, _, _, entropies in measured)
+    gap = sum(
+        weight * float((own.cpu() - torch.tensor(rollout.logprobs)).abs().sum()) for weight, rollout, own, _ in measured
+    )
     total = ranks.sum(torch.tensor([tokens, entropy, gap], dtype=torch.float64, device=ranks.device)).tolist()
     if total[0] == 0:
         return {}

@@ -42,6 +42,9 @@ from ampo_core.sequences import is_stale, train_sequences, with_old_log_probs, w
 RESAMPLE_ROUNDS = 10
 """With `group_filter.resample`, a step samples at most this many times before it trains on what it has."""
 
+MEASURED = 8
+"""Of the sequences without a gradient one in so many is forwarded, and counts for all of them in the metrics."""
+
 
 def run(job: TrainJob, environment: Environment) -> Path:
     """Train as `job` says; returns the final policy folder. Nothing has started when bad input is refused."""
@@ -242,7 +245,8 @@ def update(groups: Sequence[AugmentedGroup], step: int, parts: TrainParts) -> di
     only = count * training.epochs_per_batch == 1
     trained = {members[j] for members in minibatches for j in objective.trained([sequences[i] for i in members])}
     mine = [i for share in shares for i in share]
-    sequences, old = with_old_log_probs(sequences, [i for i in mine if not only or i not in trained], parts)
+    counted = {i: 1 if i in trained or step == 1 else MEASURED for i in mine if i in trained or measured(i, step)}
+    sequences, old = with_old_log_probs(sequences, [i for i in counted if not only or i not in trained], parts)
     sequences = with_reference(sequences, [i for i in mine if i in trained], parts)
     reports, losses = [], []
     for _ in range(training.epochs_per_batch):
@@ -261,10 +265,16 @@ def update(groups: Sequence[AugmentedGroup], step: int, parts: TrainParts) -> di
             losses.append(loss)
             if only:
                 old |= {chosen[j]: values for j, values in loss.forwarded.items()}
-    sampled = [(rollout, *old[i]) for i in mine if i in old and (rollout := slots[i].rollout) is not None]
-    metrics = old_policy_metrics(sampled, parts.ranks)
+    seen = [(weight, rollout, *old[i]) for i, weight in counted.items() if (rollout := slots[i].rollout) is not None]
+    metrics = old_policy_metrics(seen, parts.ranks)
     check_parity(metrics, slots, step, parts)
     return {**metrics, **update_metrics(reports, losses, parts.ranks)}
+
+
+def measured(sequence: int, step: int) -> bool:
+    """True if a sequence that is not trained on is forwarded all the same, for the metrics of π_old and the parity of
+    sampler and learner: every one in the first step, then one in `MEASURED`, others in each step."""
+    return step == 1 or (sequence + step) % MEASURED == 0
 
 
 def check_parity(metrics: Mapping[str, float], slots: Sequence[Slot], step: int, parts: TrainParts) -> None:
