@@ -98,6 +98,7 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
     context = environment.build_context(
         run_dir=Path(job.run.dir) / job.run.name,
         model_path=job.model.path,
+        dtype=job.model.dtype,
         tokenizer=tokenizer.tokenizer,
         rank=ranks.rank,
         world_size=ranks.world_size,

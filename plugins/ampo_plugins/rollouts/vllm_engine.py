@@ -156,6 +156,9 @@ class VllmEngine:
         self.llm.reset_prefix_cache()
 
     def _wake(self, *parts: str) -> None:
+        if self._asleep:
+            # vLLM takes memory from the driver, which has none while torch keeps what the learner freed.
+            torch.cuda.empty_cache()
         for part in parts:
             if part in self._asleep:
                 self.llm.wake_up([part])
