@@ -6,12 +6,13 @@ the next one.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ampo_registry.types import Grade, Rollout
+from ampo_registry.types import Grade, Question, Rollout, RolloutRequest
 
 from ampo_core.ranks import Ranks
 
@@ -32,9 +33,14 @@ class SampleAhead:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead", initializer=ranks.use_device)
         self._future: Future[SampledBatch] | None = None
         self._share: SampledBatch | None = None
+        self._tickets: list[str] = []
 
-    def start(self, work: Callable[[], SampledBatch]) -> None:
-        """Run `work`, which samples and grades this rank's share of the next batch, beside what comes next."""
+    def start(
+        self, questions: Sequence[Question], requests: Sequence[RolloutRequest], work: Callable[[], SampledBatch]
+    ) -> None:
+        """Run `work`, which samples and grades this rank's share of the next batch, `questions` with `requests`,
+        beside what comes next."""
+        self._tickets = _tickets(questions, requests)
         self._future = self._thread.submit(work)
 
     def wait(self) -> None:
@@ -42,13 +48,17 @@ class SampleAhead:
         if self._future is not None:
             self._share, self._future = self._future.result(), None
 
-    def take(self, questions: int) -> SampledBatch | None:
-        """The whole batch of so many `questions`, from all ranks, once; None if none was sampled ahead."""
+    def take(self, questions: Sequence[Question], requests: Sequence[RolloutRequest]) -> SampledBatch | None:
+        """The whole batch, from all ranks, once; None if none was sampled ahead, or another one than is asked for:
+        a run that goes on with changes may have other questions, prompts or seeds now."""
         self.wait()
         share, self._share = self._share, None
         if share is None:
             return None
-        pairs = self._ranks.gather(list(zip(share.rollouts, share.verdicts or [], strict=True)), questions)
+        asked = _tickets(self._ranks.shard(questions), self._ranks.shard(requests))
+        if self._ranks.any(asked != self._tickets):
+            return None
+        pairs = self._ranks.gather(list(zip(share.rollouts, share.verdicts or [], strict=True)), len(questions))
         return SampledBatch([rollouts for rollouts, _ in pairs], [verdicts for _, verdicts in pairs])
 
     def close(self) -> None:
@@ -58,11 +68,20 @@ class SampleAhead:
     def state_dict(self) -> dict[str, Any]:
         """The waiting share as JSON; empty without one."""
         self.wait()
-        return {} if self._share is None else asdict(self._share)
+        return {} if self._share is None else {**asdict(self._share), "tickets": self._tickets}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the share that `state_dict` gave."""
-        self._share = SampledBatch(_rollouts(state["rollouts"]), _grades(state["verdicts"])) if state else None
+        if state:
+            self._share = SampledBatch(_rollouts(state["rollouts"]), _grades(state["verdicts"]))
+            self._tickets = list(state["tickets"])
+
+
+def _tickets(questions: Sequence[Question], requests: Sequence[RolloutRequest]) -> list[str]:
+    """What tells for which questions, prompts and seeds a batch was sampled."""
+    pairs = zip(questions, requests, strict=True)
+    asked = ((question.uid, request.prompt_token_ids, request.seeds) for question, request in pairs)
+    return [hashlib.sha256(repr(item).encode()).hexdigest() for item in asked]
 
 
 def _rollouts(groups: Sequence[Sequence[dict[str, Any]]]) -> list[list[Rollout]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
         max_prompt_tokens=job.data.max_prompt_tokens,
         overlong_prompts=job.data.overlong_prompts,
         system_prompt=job.data.system_prompt,
-        check_truths=lambda answers: ranks.map(grader.check_truths, answers),
+        check_truths=partial(ranks.map, grader.check_truths),
     )
     order = QuestionStream(
         [file.questions for file in loaded.report.files],
@@ -129,7 +130,7 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
     sets: list[HeldOutSet] = []
     if job.evaluation is not None:
         graders = stack.enter_context(set_graders(job.evaluation, grader))
-        sets = load_sets(job.evaluation, job.data, tokenizer, graders)
+        sets = load_sets(job.evaluation, job.data, tokenizer, graders, ranks)
     return _Inputs(tokenizer, context, grader, loaded, order, library, teachers, tuple(sets), graders)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,8 +65,9 @@ def load_sets(
     data: DataConfig | EvaluateDataConfig,
     tokenizer: PromptTokenizer,
     graders: Mapping[str, Grader],
+    ranks: Ranks,
 ) -> list[HeldOutSet]:
-    """Read every set, tokenised by `tokenizer`; ground truths are checked with the set's grader.
+    """Read every set, tokenised by `tokenizer`; ground truths are checked with the set's grader, by all ranks together.
 
     Raises DataError for a missing, empty or malformed file (see load_questions).
     """
@@ -77,7 +79,7 @@ def load_sets(
             max_prompt_tokens=data.max_prompt_tokens,
             overlong_prompts=data.overlong_prompts,
             system_prompt=data.system_prompt,
-            check_truths=graders[name].check_truths,
+            check_truths=partial(ranks.map, graders[name].check_truths),
             where=item.where,
             distinct=True,
             limit=item.limit,
@@ -191,7 +193,7 @@ def run(job: EvaluateJob, environment: Environment) -> Path:
     with ExitStack() as stack:
         grader = stack.enter_context(Grader(job.reward))
         graders = stack.enter_context(set_graders(job.evaluation, grader))
-        candidates = [_candidate(name, model, job, graders, environment) for name, model in job.models.items()]
+        candidates = [_candidate(name, model, job, graders, environment, ranks) for name, model in job.models.items()]
         output = EvaluationOutput.open(job, environment, stack) if ranks.rank == 0 else None
         if output is not None:
             output.say(*what_was_read(candidates))
@@ -207,10 +209,15 @@ def run(job: EvaluateJob, environment: Environment) -> Path:
 
 
 def _candidate(
-    name: str, model: SampledModel, job: EvaluateJob, graders: Mapping[str, Grader], environment: Environment
+    name: str,
+    model: SampledModel,
+    job: EvaluateJob,
+    graders: Mapping[str, Grader],
+    environment: Environment,
+    ranks: Ranks,
 ) -> Candidate:
     tokenizer = load_tokenizer(model, environment.trust_remote_code)
-    return Candidate(name, model, tokenizer, load_sets(job.evaluation, job.data, tokenizer, graders))
+    return Candidate(name, model, tokenizer, load_sets(job.evaluation, job.data, tokenizer, graders, ranks))
 
 
 def _evaluate(

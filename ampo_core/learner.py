@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -35,8 +36,11 @@ Loss = Callable[[list[int], list[torch.Tensor], list[torch.Tensor]], torch.Tenso
 
 @dataclass(frozen=True, slots=True)
 class UpdateReport:
-    """One optimizer step. `skipped` means a non-finite gradient: the weights were left alone. An update without
-    sequences (`tokens` 0) has no gradient; it still counts as a step of the learning-rate schedule."""
+    """One optimizer step of all ranks together.
+
+    `skipped` means a non-finite gradient: the weights were left alone. An update without sequences (`tokens` 0) has no
+    gradient; it still counts as a step of the learning-rate schedule. `padding` are the tokens of dummies.
+    """
 
     grad_norm: float
     skipped: bool
@@ -102,9 +106,8 @@ class Learner:
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         policy.eval()
         results = [(torch.empty(0), torch.empty(0))] * len(pairs)
-        for batch in self._equally_many(
-            microbatches([len(pair) for pair in pairs], self.optimizer.tokens_per_microbatch)
-        ):
+        batches = microbatches([len(pair) for pair in pairs], self.optimizer.tokens_per_microbatch)
+        for batch in batches + [[]] * (max(self.ranks.each(len(batches))) - len(batches)):
             chosen = [pairs[i] for i in batch]
             with torch.no_grad():
                 logprobs, entropies = policy(chosen or [DUMMY], temperature, entropy)
@@ -114,11 +117,6 @@ class Learner:
             for i, part, other in zip(batch, parts, _split(entropies, chosen) if entropy else parts, strict=True):
                 results[i] = (part, other)
         return results
-
-    def _equally_many(self, batches: list[list[int]]) -> list[list[int]]:
-        """`batches` with empty ones appended, so that every rank has as many as the one with most."""
-        most = max(self.ranks.each(len(batches)))
-        return batches + [[]] * (most - len(batches))
 
     def update(
         self,
@@ -137,7 +135,8 @@ class Learner:
         """
         lengths = [len(pair) for pair in pairs]
         batches = microbatches(lengths, self.optimizer.tokens_per_microbatch)
-        rounds = self._equally_many(batches)
+        shares = self.ranks.each((len(batches), sum(lengths)))
+        rounds = batches + [[]] * (max(count for count, _ in shares) - len(batches))
         self._engine.train()
         for position, batch in enumerate(rounds, start=1):
             chosen = [pairs[i] for i in batch]
@@ -157,7 +156,8 @@ class Learner:
         norm = self._step(rate) if rounds else 0.0
         self.steps += 1
         skipped = not math.isfinite(norm)
-        return UpdateReport(norm, skipped, rate, sum(lengths), rounds.count([]) * len(DUMMY))
+        dummies = len(shares) * len(rounds) - sum(count for count, _ in shares)
+        return UpdateReport(norm, skipped, rate, sum(tokens for _, tokens in shares), dummies * len(DUMMY))
 
     def _step(self, learning_rate: float) -> float:
         """Clip and apply the gradient of all ranks; returns its norm before clipping, not finite if it was skipped."""
@@ -213,7 +213,7 @@ class Learner:
         """Take over what `save_state` wrote. Raises RunError if it is not there or does not fit."""
         try:
             found, progress = self._engine.load_checkpoint(str(folder), tag=STATE)
-        except (OSError, RuntimeError, AssertionError, KeyError, ValueError) as error:
+        except (OSError, RuntimeError, AssertionError, KeyError, ValueError, EOFError, UnpicklingError) as error:
             raise RunError(f"cannot load the learner's state from {folder}: {error}") from error
         if found is None:
             raise RunError(f"there is no learner's state in {folder}")

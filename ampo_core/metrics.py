@@ -96,8 +96,7 @@ def update_metrics(reports: Sequence[UpdateReport], losses: Sequence[MiniBatchLo
         return {"tokens/trained": 0.0, "tokens/padding": 0.0}
     names = ("loss", "loss_on", "loss_off", "clipped", "importance")
     sums = [[loss.sums().get(name, 0.0) for name in names] for loss in losses]
-    local = [*(sum(column) for column in zip(*sums, strict=True)), sum(r.tokens for r in reports)]
-    local.append(sum(r.padding for r in reports))
+    local = [sum(column) for column in zip(*sums, strict=True)]
     total = ranks.sum(torch.tensor(local, dtype=torch.float64, device=ranks.device)).tolist()
     on_policy_tokens = sum(loss.on_policy_tokens for loss in losses)
     weighed = sum(ranks.each(sum(loss.weighed_tokens for loss in losses)))
@@ -113,8 +112,8 @@ def update_metrics(reports: Sequence[UpdateReport], losses: Sequence[MiniBatchLo
         "policy/skipped_updates": float(skipped),
         "policy/learning_rate": reports[-1].learning_rate,
         **({"policy/importance_weight": total[4] / weighed} if weighed else {}),
-        "tokens/trained": total[5],
-        "tokens/padding": total[6],
+        "tokens/trained": float(sum(report.tokens for report in reports)),
+        "tokens/padding": float(sum(report.padding for report in reports)),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 
 import torch
@@ -11,6 +11,10 @@ from ampo_core.guidance import AugmentedGroup, Slot
 from ampo_core.objective import TrainSequence
 from ampo_core.packing import TokenPair
 from ampo_core.parts import TrainParts
+from ampo_core.ranks import Ranks
+
+MEASURED = 8
+"""Of the sequences without a gradient one in so many is forwarded, and counts for all of them in the metrics."""
 
 
 def train_sequences(
@@ -78,3 +82,19 @@ def is_stale(slot: Slot, step: int) -> bool:
 def recorded_log_probs(slot: Slot) -> torch.Tensor | None:
     """log π_φ of a teacher's tokens as its data recorded them, [response tokens]; None for a rollout."""
     return None if slot.selection is None else torch.tensor(slot.selection.guidance.logprobs)
+
+
+def share_of(members: Sequence[int], trained: Set[int], sequences: Sequence[TrainSequence], ranks: Ranks) -> list[int]:
+    """This rank's sequences of a mini-batch: about as many tokens as every rank, of those that are trained and of the
+    rest."""
+    share = []
+    for kind in (True, False):
+        chosen = [i for i in members if (i in trained) is kind]
+        share += [chosen[j] for j in ranks.balance([len(sequences[i].pair) for i in chosen])]
+    return sorted(share)
+
+
+def measured(sequence: int, step: int) -> bool:
+    """True if a sequence that is not trained on is forwarded all the same, for the metrics of π_old and the parity of
+    sampler and learner: every one in the first step, then one in `MEASURED`, others in each step."""
+    return step == 1 or (sequence + step) % MEASURED == 0

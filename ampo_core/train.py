@@ -37,13 +37,18 @@ from ampo_core.metrics import (
 from ampo_core.objective import MiniBatchLoss
 from ampo_core.parts import TrainParts
 from ampo_core.penalties import penalised
-from ampo_core.sequences import is_stale, train_sequences, with_old_log_probs, with_reference
+from ampo_core.sequences import (
+    MEASURED,
+    is_stale,
+    measured,
+    share_of,
+    train_sequences,
+    with_old_log_probs,
+    with_reference,
+)
 
 RESAMPLE_ROUNDS = 10
 """With `group_filter.resample`, a step samples at most this many times before it trains on what it has."""
-
-MEASURED = 8
-"""Of the sequences without a gradient one in so many is forwarded, and counts for all of them in the metrics."""
 
 
 def run(job: TrainJob, environment: Environment) -> Path:
@@ -85,7 +90,8 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
         position, taken = len(sampled), taken + len(questions)
 
         with watch.measure("rollout"):
-            batch = parts.ahead.take(len(questions)) or sample(questions, step, position, parts)
+            requests = rollout_requests(questions, step, position, parts)
+            batch = parts.ahead.take(questions, requests) or sample(requests, parts)
         with watch.measure("reward"):
             groups = grade(questions, batch, parts)
         with watch.measure("guidance"):
@@ -116,9 +122,8 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
     return StepReport(step, metrics, tuple(group_report(group) for group in augmented)), taken
 
 
-def sample(questions: Sequence[Question], step: int, position: int, parts: TrainParts) -> SampledBatch:
-    """G rollouts of each question. A sample's seed is a function of (run seed, step, position, sample)."""
-    requests = rollout_requests(questions, step, position, parts)
+def sample(requests: Sequence[RolloutRequest], parts: TrainParts) -> SampledBatch:
+    """G rollouts of each question."""
     parts.engine.wake()
     rollouts = parts.ranks.map(lambda share: parts.engine.generate(share, parts.sampling), requests)
     parts.engine.sleep()
@@ -127,8 +132,8 @@ def sample(questions: Sequence[Question], step: int, position: int, parts: Train
 
 def sample_ahead(questions: Sequence[Question], step: int, parts: TrainParts) -> None:
     """Begin to sample and grade the batch of the next step `step`, with the weights that the sampler has now."""
-    requests = parts.ranks.shard(rollout_requests(questions, step, 0, parts))
     share = parts.ranks.shard(questions)
+    requests = parts.ranks.shard(rollout_requests(questions, step, 0, parts))
 
     def work() -> SampledBatch:
         parts.engine.wake()
@@ -137,13 +142,14 @@ def sample_ahead(questions: Sequence[Question], step: int, parts: TrainParts) ->
         verdicts = iter(parts.grader.grade(grade_requests(share, rollouts)))
         return SampledBatch(rollouts, [list(islice(verdicts, len(group))) for group in rollouts])
 
-    parts.ahead.start(work)
+    parts.ahead.start(share, requests, work)
 
 
 def rollout_requests(
     questions: Sequence[Question], step: int, position: int, parts: TrainParts
 ) -> list[RolloutRequest]:
-    """What the sampler is asked for: each prompt with the seeds of its samples."""
+    """What the sampler is asked for: each prompt with the seeds of its G samples. A seed is a function of (run seed,
+    step, position, sample)."""
     return [
         RolloutRequest(
             question.prompt_token_ids,
@@ -237,13 +243,11 @@ def update(groups: Sequence[AugmentedGroup], step: int, parts: TrainParts) -> di
     count = training.questions_per_batch // training.questions_per_minibatch
     sequences, slots = train_sequences(groups, step, parts)
     minibatches = [[i for i, s in enumerate(sequences) if s.group % count == m] for m in range(count)]
-    shares = [
-        [members[j] for j in parts.ranks.balance([len(sequences[i].pair) for i in members])] for members in minibatches
-    ]
     entropy_gradient = parts.job.objective.entropy_coefficient > 0
     # A batch's only update needs no pass of its own for π_old: it is the policy of that very forward.
     only = count * training.epochs_per_batch == 1
     trained = {members[j] for members in minibatches for j in objective.trained([sequences[i] for i in members])}
+    shares = [share_of(members, trained, sequences, parts.ranks) for members in minibatches]
     mine = [i for share in shares for i in share]
     counted = {i: 1 if i in trained or step == 1 else MEASURED for i in mine if i in trained or measured(i, step)}
     sequences, old = with_old_log_probs(sequences, [i for i in counted if not only or i not in trained], parts)
@@ -269,12 +273,6 @@ def update(groups: Sequence[AugmentedGroup], step: int, parts: TrainParts) -> di
     metrics = old_policy_metrics(seen, parts.ranks)
     check_parity(metrics, slots, step, parts)
     return {**metrics, **update_metrics(reports, losses, parts.ranks)}
-
-
-def measured(sequence: int, step: int) -> bool:
-    """True if a sequence that is not trained on is forwarded all the same, for the metrics of π_old and the parity of
-    sampler and learner: every one in the first step, then one in `MEASURED`, others in each step."""
-    return step == 1 or (sequence + step) % MEASURED == 0
 
 
 def check_parity(metrics: Mapping[str, float], slots: Sequence[Slot], step: int, parts: TrainParts) -> None:

@@ -224,7 +224,8 @@ class RolloutSpec(ComponentSpec):
     max_response_tokens: PositiveInt = Field(default=8192, description="longest response, stop token included")
     ahead: Literal[0, 1] = Field(
         default=0,
-        description="1 = sample the next batch while the learner updates: its rollouts are one policy version old",
+        description="1 = sample the next batch while the learner updates: its rollouts are one policy version old, and "
+        "sampler and learner hold their memory at the same time",
     )
     logprob_gap_limit: PositiveFloat | None = Field(
         default=None, description="stop when sampler and learner differ by more nats a token on average"

@@ -36,7 +36,7 @@ def evaluate(evaluation_config, grader, prompt_tokenizer, table_engine, one_rank
         config = evaluation_config(sets, **options)
         engine = table_engine(ANSWERS)
         with set_graders(config, grader) as graders:
-            loaded = load_sets(config, EvaluateDataConfig(), prompt_tokenizer, graders)
+            loaded = load_sets(config, EvaluateDataConfig(), prompt_tokenizer, graders, one_rank)
             rollout = type("Spec", (), {"max_response_tokens": 64})
             sampling = sampling_options(config, rollout, prompt_tokenizer)
             found = evaluate_sets(loaded, engine, graders, sampling, run_seed=run_seed, step=step, ranks=ranks)
@@ -137,7 +137,11 @@ def test_a_set_without_questions_is_an_error(evaluate, sums):
 def test_ranks_do_their_share_of_the_questions(evaluate, sums, one_rank, monkeypatch):
     whole, _ = evaluate({"a": {"path": sums, "samples": 4}})
     shards = {}
-    monkeypatch.setattr(Ranks, "gather", lambda self, shard, total: shards.setdefault(self.rank, list(shard)))
+
+    def gather(self, shard, total):
+        return list(shard) if self.world_size == 1 else shards.setdefault(self.rank, list(shard))
+
+    monkeypatch.setattr(Ranks, "gather", gather)
     for rank in (0, 1):
         evaluate({"a": {"path": sums, "samples": 4}}, ranks=Ranks(rank, 2, one_rank.device))
     merged = [shards[0][0], shards[1][0], shards[0][1]]

@@ -55,7 +55,7 @@ def run_case(plugins, evaluation_config, write_rows, table_engine, prompt_tokeni
         reward = plugins.catalog.resolve("reward", {"type": "math_verify", "workers": 1, "timeout_s": 30})
         with Grader(reward) as grader, set_graders(config, grader) as graders:
             assert graders["mmlu"] is not grader
-            loaded = load_sets(config, EvaluateDataConfig(system_prompt=SYSTEM), prompt_tokenizer, graders)
+            loaded = load_sets(config, EvaluateDataConfig(system_prompt=SYSTEM), prompt_tokenizer, graders, one_rank)
             options = SamplingOptions(0.6, 1.0, 8192, prompt_tokenizer.stop_token_ids)
             return evaluate_sets(loaded, engine, graders, options, run_seed=0, step=0, ranks=one_rank)
 

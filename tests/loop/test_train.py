@@ -341,8 +341,18 @@ def test_the_command_line_trains_and_tells_observers(world: Path, student: Path,
     assert "run is finished already; its output is" in again.stdout
 
 
-def test_two_ranks_train_as_one_does(world: Path, student: Path, plugins: Plugins, tmp_path: Path) -> None:
-    config = train(world, student, objective={"entropy_coefficient": 0.01, "kl": {"coefficient": 0.01}})
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {"entropy_coefficient": 0.01, "kl": {"coefficient": 0.01}},
+        {"entropy_coefficient": 0.0, "advantage": {"type": "group_normalized", "zero_without_correct": True}},
+    ],
+    ids=["every sequence", "few sequences"],
+)
+def test_two_ranks_train_as_one_does(
+    world: Path, student: Path, plugins: Plugins, tmp_path: Path, objective: dict[str, Any]
+) -> None:
+    config = train(world, student, objective=objective)
     one, _ = run(config, tmp_path / "one", plugins)
     two, _ = run(config, tmp_path / "two", plugins, "resources.devices=2", "deepspeed.zero_stage=2")
     alone, together = metrics_of(one), metrics_of(two)

