@@ -246,7 +246,7 @@ def test_the_first_forward_is_its_own_old_policy() -> None:
     expected, gradients = run(objective, sampled, log_probs)
     loss = MiniBatchLoss(objective, fresh, range(len(fresh)), first=True)
     found = loss(list(range(len(fresh))), log_probs, [])
-    assert float(found) == pytest.approx(expected, rel=1e-12)
+    assert found.item() == pytest.approx(expected, rel=1e-12)
     for mine, other in zip(torch.autograd.grad(found, log_probs), gradients, strict=True):
         torch.testing.assert_close(mine, other)
     assert loss.sums()["importance"] / loss.weighed_tokens == pytest.approx(math.exp(0.1))
