@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any, Literal
 
 import torch
@@ -30,7 +32,20 @@ def start_deepspeed(
     # Compiling the shared-memory collectives takes a minute and a compiler; gloo's own serve as well here.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    engine, *_ = deepspeed.initialize(
+    with redirect_stdout(StringIO()):  # where it prints what memory is in use
+        engine, *_ = _initialized(deepspeed, policy, trained, optimizer, config, dtype)
+    return engine
+
+
+def _initialized(
+    deepspeed: Any,
+    policy: nn.Module,
+    trained: list[nn.Parameter],
+    optimizer: OptimizerConfig,
+    config: DeepSpeedConfig,
+    dtype: Literal["float32", "bfloat16"],
+) -> Any:
+    return deepspeed.initialize(
         model=policy,
         model_parameters=trained,
         optimizer=torch.optim.AdamW(
@@ -43,7 +58,6 @@ def start_deepspeed(
         ),
         config=deepspeed_config(optimizer, config, dtype),
     )
-    return engine
 
 
 def deepspeed_config(

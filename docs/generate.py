@@ -27,7 +27,8 @@ prints a config with all defaults filled in, `ampo-run --schema` the JSON Schema
 
 - `extends: other.yaml` merges this file into another one; its path is relative to this file.
 - `KEY=VALUE` on the command line comes last, e.g. `training.steps=10`; a number reaches into a list: `data.train.0=…`.
-- A component is a name or `{type: name, …options}`. Another `type` replaces it, the same `type` or none merges.
+- A component is a name or `{type: name, …options}`. Another `type` replaces it with all its options, the same
+  `type` or none merges; on the command line a `type` counts before its options.
 - `null` removes an entry of a mapping of names, such as an evaluation set.
 - Scalars follow YAML 1.2: `1e-6` is a number; `yes`, `on` and `12:30` are text; a key may stand only once.
 - Paths are relative to the working directory, but `extends` and a stage's `config` to the file that says them.

@@ -23,11 +23,11 @@ def check_job(job: Job) -> list[Finding]:
 def _rules(job: Job) -> list[Finding]:
     if isinstance(job, TrainJob):
         found = [*_guidance(job), *_objective(job), *_sizes(job), *_training_data(job), *_checkpoint(job)]
-        return [*found, *_deepspeed(job.deepspeed, job.model.dtype), *_ahead(job)]
+        return [*found, *_deepspeed(job.deepspeed, job.model.dtype), *_ahead(job), *_unfit(job)]
     if isinstance(job, SftJob):
         return [*_sft(job), *_best(job.checkpoint, SFT), *_deepspeed(job.deepspeed, job.model.dtype)]
     if isinstance(job, EvaluateJob):
-        return [*_evaluation(job.evaluation), *_names(job.models, ("models",)), *_baseline(job)]
+        return [*_evaluation(job.evaluation), *_names(job.models, ("models",)), *_baseline(job), *_unfit(job)]
     if isinstance(job, PoolJob):
         return list(_unique([teacher.name for teacher in job.teachers], ("teachers",), "name"))
     if isinstance(job, PipelineJob):
@@ -49,7 +49,16 @@ def _deepspeed(config: DeepSpeedConfig, dtype: str) -> Iterator[Finding]:
         yield Finding(("deepspeed", "offload_parameters"), text)
 
 
+def _unfit(job: TrainJob | EvaluateJob) -> Iterator[Finding]:
+    reason = job.rollout.unfit(job.resources.devices * job.resources.nodes)
+    if reason is not None:
+        yield Finding(("rollout",), reason)
+
+
 def _ahead(job: TrainJob) -> Iterator[Finding]:
+    if job.rollout.ahead and job.objective.on_policy.importance_cap is not None:
+        text = "does nothing with rollout.ahead 1 after the first batch: what was sampled ahead has weight 1"
+        yield Finding(("objective", "on_policy", "importance_cap"), text, "warning")
     group_filter = job.objective.group_filter
     if job.rollout.ahead and group_filter is not None and group_filter.resample:
         text = (

@@ -178,7 +178,10 @@ class PoolTeacher(Block):
 
 
 class PoolJob(Block):
-    """Builds a Multi-Guidance Pool."""
+    """Builds a Multi-Guidance Pool.
+
+    Declared, not in this release: `--check` warns, a run exits 2.
+    """
 
     job: Literal["pool"] = "pool"
     run: RunConfig = RunConfig()
@@ -195,7 +198,10 @@ class PoolJob(Block):
 
 
 class SuiteJob(Block):
-    """Runs configs × seeds and compares them in one table."""
+    """Runs configs × seeds and compares them in one table.
+
+    Declared, not in this release: `--check` warns, a run exits 2.
+    """
 
     job: Literal["suite"] = "suite"
     run: RunConfig = RunConfig()

@@ -79,7 +79,8 @@ def _load_one(
     root = layers[0]
     for layer in layers[1:]:
         root = merge(root, layer, view.root, view)
-    for key, value in settings:
+    # a `type` first, for it replaces a component with all its options
+    for key, value in sorted(settings, key=lambda setting: not setting[0].endswith(".type")):
         root = merge(root, nest(root, key, value), view.root, view)
     root = _rebase(Node(complete(root, view.root, view).value, layers[-1].place), path)
     job = _validate(root, view, plugins)

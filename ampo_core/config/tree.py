@@ -150,7 +150,7 @@ class OnPolicyConfig(Block):
     )
     mask_truncated: bool = Field(default=False, description="leave responses that hit the length limit out of the loss")
     importance_cap: PositiveFloat | None = Field(
-        default=None, description="truncated importance weights against the sampler's log-probs"
+        default=None, description="c: each token's loss is multiplied by min(π_old/π_sampler, c); null = not"
     )
 
 

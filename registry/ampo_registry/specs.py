@@ -223,13 +223,15 @@ class RolloutSpec(ComponentSpec):
     temperature: PositiveFloat = Field(default=1.0, description="of sampling in training")
     max_response_tokens: PositiveInt = Field(default=8192, description="longest response, stop token included")
     ahead: Literal[0, 1] = Field(
-        default=0,
-        description="1 = sample the next batch while the learner updates: its rollouts are one policy version old, and "
-        "sampler and learner hold their memory at the same time",
+        default=0, description="1 = sample the next batch while the learner updates, one policy version old"
     )
     logprob_gap_limit: PositiveFloat | None = Field(
         default=None, description="stop when sampler and learner differ by more nats a token on average"
     )
+
+    def unfit(self, ranks: int) -> str | None:
+        """Why it cannot run on so many ranks, or None. Must be cheap."""
+        return None
 
     def build(self, context: BuildContext) -> RolloutEngine:
         self._missing("build")

@@ -283,3 +283,21 @@ def test_the_names_of_metrics_are_those_that_the_code_logs():
 def test_what_resamples_cannot_sample_ahead(load):
     with pytest.raises(ConfigError, match=r"rollout\.ahead: found 1 with objective\.group_filter\.resample"):
         load("", "rollout.ahead=1", "objective.group_filter={drop: [all_correct], resample: true}")
+
+
+def test_a_rollout_that_does_not_fit_the_ranks_is_refused(load):
+    rollout = "rollout={type: vllm, group_size: 4, max_response_tokens: 32, tensor_parallel: 2}"
+    with pytest.raises(ConfigError, match="rollout: tensor_parallel 2 does not divide 3 ranks"):
+        load("", rollout, "resources.devices=3")
+    assert load("", rollout, "resources.devices=2").job.rollout.tensor_parallel == 2
+
+
+def test_a_type_on_the_command_line_counts_before_its_options(load):
+    for overrides in (["rollout.ahead=1", "rollout.type=vllm"], ["rollout.type=vllm", "rollout.ahead=1"]):
+        rollout = load("", *overrides, "rollout.max_response_tokens=32", "rollout.group_size=4").job.rollout
+        assert (rollout.type, rollout.ahead) == ("vllm", 1)
+
+
+def test_importance_weights_are_said_to_rest_when_sampling_ahead(load):
+    loaded = load("", "rollout.ahead=1", "objective.on_policy.importance_cap=2")
+    assert any("objective.on_policy.importance_cap: does nothing with rollout.ahead 1" in w for w in loaded.warnings)

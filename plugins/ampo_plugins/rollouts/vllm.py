@@ -17,8 +17,9 @@ NOT_INSTALLED = (
 class VllmRollout(RolloutSpec):
     """vLLM beside the learner on the same devices, one engine a rank or a group of `tensor_parallel` ranks.
 
-    A sample's randomness depends on its seed alone. Its logits may differ in the last bits with what else is in the
-    batch, so that a token at the very edge of an interval can change.
+    On a CPU it takes no attention heads smaller than 32. A sample's randomness depends on its seed alone. Its logits
+    may differ in the last bits with what else is in the batch, so that a token at the very edge of an interval can
+    change.
     """
 
     type: Literal["vllm"] = "vllm"
@@ -56,6 +57,12 @@ class VllmRollout(RolloutSpec):
                 "GPUs at the same time, in an order that may differ between ranks"
             )
         return self
+
+    def unfit(self, ranks: int) -> str | None:
+        """That `tensor_parallel` does not divide the ranks, if so."""
+        if ranks % self.tensor_parallel:
+            return f"tensor_parallel {self.tensor_parallel} does not divide {ranks} ranks (resources.devices × nodes)"
+        return None
 
     def unavailable(self) -> str | None:
         """That vLLM is not installed, if so; its version is looked at when the engine is built."""

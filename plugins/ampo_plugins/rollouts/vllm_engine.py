@@ -69,6 +69,7 @@ class VllmEngine:
         guest_of_group = dist.is_initialized()
         try:
             parameters = ModelParameters.of(context.model_path, trust_remote_code=context.trust_remote_code)
+            check_head_size(context.model_path, trust_remote_code=context.trust_remote_code)
             arguments = engine_arguments(vllm, spec, context)
             with guest(), unbound_memory():
                 llm = vllm.LLM(**arguments)
@@ -180,6 +181,24 @@ class VllmEngine:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def check_head_size(model_path: str, *, trust_remote_code: bool) -> None:
+    """Raise ConfigError for attention heads that vLLM's kernels for CPUs do not know; they fail at the first sample."""
+    if on_gpu():
+        return
+    from transformers import AutoConfig
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    config = AutoConfig.from_pretrained(model_path, trust_remote_code=trust_remote_code)
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    known = CPUAttentionBackend.get_supported_head_sizes()
+    if size not in known:
+        raise ConfigError(
+            f"rollout vllm: on a CPU it takes no attention heads of {size} ({model_path}); allowed: "
+            f"{', '.join(map(str, known))}. Use another model (of the quickstart's world: task.head_size=32) or "
+            "rollout.type: transformers"
+        )
 
 
 def engine_arguments(vllm: Any, spec: VllmRollout, context: BuildContext) -> dict[str, Any]:
