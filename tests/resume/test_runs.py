@@ -98,7 +98,9 @@ def test_two_ranks_of_which_one_dies_go_on_as_if_it_had_not(runs: Runs) -> None:
 
 
 @needs_vllm
-@pytest.mark.parametrize(("ranks", "moment", "code"), [(1, "flush:2", KILLED), (2, "term:1", 3)])
+@pytest.mark.parametrize(
+    ("ranks", "moment", "code"), [(1, "flush:2", KILLED), pytest.param(2, "term:1", 3, marks=pytest.mark.slow)]
+)
 def test_the_vllm_rollout_goes_on_with_the_same_samples(
     runs: Runs, tied_model: Path, ranks: int, moment: str, code: int
 ) -> None:
