@@ -2,6 +2,7 @@
 tests, whose engine stays open: a process has one at a time."""
 
 import pytest
+import torch
 from ampo_plugins.rollouts.vllm import VllmRollout
 from ampo_registry import BuildContext, ConfigError, RunError
 
@@ -41,3 +42,10 @@ def test_other_versions_are_refused(version):
         refuse_version(version)
     refuse_version("0.26.0+cu130")
     refuse_version("0.33.2rc1")
+
+
+def test_heads_that_a_cpu_cannot_sample_from_are_refused_before_the_engine_starts(start, tiny_model):
+    if torch.cuda.is_available():
+        pytest.skip("vLLM's kernels for GPUs take them")
+    with pytest.raises(ConfigError, match=r"no attention heads of 8 .*; allowed: 32, .*rollout\.type: transformers"):
+        start(tiny_model)

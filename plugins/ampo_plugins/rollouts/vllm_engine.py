@@ -69,9 +69,9 @@ class VllmEngine:
         guest_of_group = dist.is_initialized()
         try:
             parameters = ModelParameters.of(context.model_path, trust_remote_code=context.trust_remote_code)
-            check_head_size(context.model_path, trust_remote_code=context.trust_remote_code)
             arguments = engine_arguments(vllm, spec, context)
             with guest(), unbound_memory():
+                check_head_size(context.model_path, trust_remote_code=context.trust_remote_code)
                 llm = vllm.LLM(**arguments)
         except (OSError, ValueError) as error:
             raise ConfigError(f"rollout vllm: cannot load the model {context.model_path}: {error}") from error
