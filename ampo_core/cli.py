@@ -22,7 +22,6 @@ from rich.console import Console
 from ampo_core.config.jobs import Job, PipelineJob
 from ampo_core.config.load import LoadedConfig, load_config
 from ampo_core.config.machines import rank_in
-from ampo_core.config.not_yet import REPORT
 from ampo_core.config.schema import config_schema
 from ampo_core.environment import Environment
 from ampo_core.interrupt import INTERRUPTED, terminating
@@ -105,7 +104,7 @@ def _version() -> str:
 
 def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.report:
-        raise NotYetError(REPORT)
+        raise NotYetError("not yet: --report comes in a later release")
     plugins = discover(arguments.plugin)
     if arguments.schema:
         print(json.dumps(config_schema(plugins.catalog), indent=2, ensure_ascii=False))

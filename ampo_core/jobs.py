@@ -6,8 +6,6 @@ import importlib
 import os
 from pathlib import Path
 
-from ampo_registry.errors import NotYetError
-
 from ampo_core.config.jobs import Job
 from ampo_core.environment import Environment
 from ampo_core.launch import plan_launch, run_ranks
@@ -19,8 +17,14 @@ MODULES = {
     "sft": "ampo_core.sft",
     "evaluate": "ampo_core.evaluate",
     "prepare": "ampo_core.prepare",
+    "pool": "ampo_core.pool",
     "pipeline": "ampo_core.pipeline",
+    "suite": "ampo_core.suite",
 }
+
+
+FROM_OTHERS = ("pipeline", "suite")
+"""Jobs that are made of others, each with a folder and ranks of its own."""
 
 
 def run_job(job: Job, environment: Environment) -> Path | None:
@@ -29,17 +33,15 @@ def run_job(job: Job, environment: Environment) -> Path | None:
     A job that asks for several devices runs in ranks of its own, which are started from here.
 
     A run that is finished already is left alone, an unfinished one of train and sft goes on from its last checkpoint,
-    and one of evaluate and prepare starts over. Raises NotYetError for a job of a later release, RunError where it
-    fails, ConfigError where it cannot start.
+    and one of evaluate and prepare starts over. Raises RunError where it fails, ConfigError where it
+    cannot start.
     """
-    if job.job not in MODULES:
-        raise NotYetError(f"not yet: the job {job.job} comes in a later release")
-    if job.job != "pipeline" and look(job, environment) == "finished":
+    if job.job not in FROM_OTHERS and look(job, environment) == "finished":
         return _finished_already(job, environment)
     launch = plan_launch(job, os.environ)
     if launch is not None:
         return run_ranks(launch, job, environment)
-    if job.job != "pipeline":  # whose stages are jobs of their own
+    if job.job not in FROM_OTHERS:
         importlib.import_module("ampo_core.libraries").settle_libraries()
     output: Path | None = importlib.import_module(MODULES[job.job]).run(job, environment)
     return output

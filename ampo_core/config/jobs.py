@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from ampo_registry.specs import TaskSpec
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from ampo_core.config.component import ComponentField
+from ampo_core.config.pool_job import PoolJob
+from ampo_core.config.suite_job import Stage, SuiteJob
 from ampo_core.config.tree import (
     Block,
     CheckpointConfig,
@@ -147,66 +149,12 @@ class PrepareJob(Block):
     out: str | None = Field(default=None, description="folder; null = the run's folder + /out")
 
 
-class Stage(Block):
-    """One stage of a pipeline."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="name of the stage, for ${stages.NAME.out}")
-    config: str = Field(description="path, relative to the pipeline's file")
-    overrides: dict[str, Any] = Field(
-        default={},
-        description="KEY: VALUE, keys with dots; ${stages.NAME.out} names an earlier stage's output",
-    )
-
-
 class PipelineJob(Block):
     """Stages one after the other; finished ones are not run again."""
 
     job: Literal["pipeline"] = "pipeline"
     run: RunConfig = RunConfig()
     stages: list[Stage] = Field(min_length=1, description="in the order in which they run")
-
-
-class PoolTeacher(Block):
-    """A model that writes teacher answers."""
-
-    name: str = Field(description="the teacher's name in the pool")
-    model: SampledModel
-    system_prompt: str = Field(default="keep", description="keep, or a text that replaces every row's system prompt")
-    temperature: NonNegativeFloat = Field(default=0.6, description="of sampling")
-    top_p: float = Field(default=1.0, gt=0.0, le=1.0, description="nucleus of sampling")
-    max_response_tokens: PositiveInt = Field(default=8192, description="longest answer")
-
-
-class PoolJob(Block):
-    """Builds a Multi-Guidance Pool.
-
-    Declared, not in this release: `--check` warns, a run exits 2.
-    """
-
-    job: Literal["pool"] = "pool"
-    run: RunConfig = RunConfig()
-    questions: list[str] = Field(min_length=1, description="files of questions")
-    teachers: list[PoolTeacher] = Field(min_length=1, description="who answers")
-    answers_per_question: PositiveInt = Field(default=8, description="answers of each teacher")
-    keep: Literal["shortest"] = Field(default="shortest", description="which correct answer of a teacher stays")
-    unify: Literal["intersection"] | None = Field(
-        default=None, description="intersection: only questions that every teacher answered"
-    )
-    rollout: RolloutField = Field(default="vllm", description="what samples answers")  # type: ignore[assignment]
-    reward: Reward = Field(default="math_verify", description="what verifies them")  # type: ignore[assignment]
-    resources: ResourcesConfig = ResourcesConfig()
-
-
-class SuiteJob(Block):
-    """Runs configs × seeds and compares them in one table.
-
-    Declared, not in this release: `--check` warns, a run exits 2.
-    """
-
-    job: Literal["suite"] = "suite"
-    run: RunConfig = RunConfig()
-    runs: dict[str, str] = Field(min_length=1, description="name -> config, relative to the suite's file")
-    seeds: list[int] = Field(default=[0], min_length=1, description="each config runs once with each")
 
 
 Job = TrainJob | SftJob | EvaluateJob | PrepareJob | PipelineJob | PoolJob | SuiteJob

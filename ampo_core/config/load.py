@@ -20,7 +20,6 @@ from ampo_core.config.jobs import JOBS, Job, PipelineJob, SuiteJob
 from ampo_core.config.layers import COMMAND_LINE, complete, merge, nest, override_nodes, read_layers
 from ampo_core.config.machines import unmet_resources
 from ampo_core.config.nodes import KeyPath, Node, Problem, dotted, nearest, raise_problems
-from ampo_core.config.not_yet import not_yet
 from ampo_core.config.ready import STAGE_OUTPUT, hub_models, missing_files, unavailable
 from ampo_core.config.schema import SchemaView
 from ampo_core.config.yaml_source import dump_yaml
@@ -142,7 +141,7 @@ def _findings(job: Job, root: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
     warnings = [say(finding.path, finding.text) for finding in check_job(job)]
     warnings += [say(path, text) for path, text in hub_models(job)]
-    blockers = [*not_yet(job), *unavailable(job), *missing_files(job)]
+    blockers = [*unavailable(job), *missing_files(job)]
     resources = getattr(job, "resources", None)
     if resources is not None:
         blockers += unmet_resources(resources, os.environ)
