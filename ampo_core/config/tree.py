@@ -250,7 +250,9 @@ class EvaluationSet(Block):
 class HeldOutConfig(Block):
     """Held-out questions and how they are sampled; shared by train and evaluate."""
 
-    temperature: PositiveFloat = Field(default=0.6, description="of sampling")
+    temperature: NonNegativeFloat = Field(
+        default=0.6, description="of sampling; 0 = greedy: the most probable token, whatever the seed and top_p"
+    )
     top_p: float = Field(default=1.0, gt=0.0, le=1.0, description="nucleus of sampling")
     max_response_tokens: PositiveInt | None = Field(default=None, description="null = the rollout's")
     sets: dict[str, EvaluationSet] = Field(

@@ -41,7 +41,8 @@ class Rollout:
     """One sampled response.
 
     `token_ids` [n] includes the stop token when `finish_reason` is "stop"; "length" means truncated.
-    `logprobs` [n] are those of the sampling distribution (temperature applied), in nats.
+    `logprobs` [n] are those of the sampling distribution (temperature applied), in nats; those of a greedy response
+    (temperature 0) are at temperature 1.
     `text` is the response without special tokens. `policy_version` counts the weight syncs so far.
     """
 
@@ -62,7 +63,10 @@ class RolloutRequest:
 
 @dataclass(frozen=True, slots=True)
 class SamplingOptions:
-    """How to sample. `max_response_tokens` counts the stop token; `stop_token_ids` end a response."""
+    """How to sample. `temperature` 0 is greedy: the most probable token, whatever the seed and `top_p`.
+
+    `max_response_tokens` counts the stop token; `stop_token_ids` end a response.
+    """
 
     temperature: float
     top_p: float

@@ -373,7 +373,8 @@ class FakeEngine:
 
     def _sample(self, seed: int, batch: int, options: SamplingOptions) -> Rollout:
         noise = {"batch": str(batch), "calls": str(self.calls)}.get(self.fault, "")
-        source = random.Random(f"{noise}{0 if self.fault == 'seedless' else seed}")
+        greedy = options.temperature == 0.0 and self.fault != "greedy"
+        source = random.Random(f"{noise}{0 if self.fault == 'seedless' or greedy else seed}")
         ids: list[int] = []
         while len(ids) < options.max_response_tokens and (not ids or ids[-1] not in options.stop_token_ids):
             ids.append(source.randrange(1, 6))
@@ -412,6 +413,7 @@ class Fake(RolloutSpec):
         ("batch", "alone and in a batch"),
         ("calls", "the same seeds must give the same samples"),
         ("seedless", "different seeds must give different samples"),
+        ("greedy", "at temperature 0 the seed must not matter"),
         ("drops stop", "stop token"),
         ("long", "1 to max_response_tokens"),
         ("logprobs", "one log-prob for each token"),

@@ -27,6 +27,16 @@ def test_samples_follow_the_softmax():
         torch.testing.assert_close(logprobs.double(), expected.log()[tokens], atol=1e-6, rtol=1e-6)
 
 
+def test_temperature_0_takes_the_most_probable_token_with_its_log_prob_at_temperature_1():
+    logits = torch.stack([LOGITS, LOGITS.flip(0), torch.tensor([0.0, 3.0, 1.0, 3.0, 0.0, 0.0])])
+    for uniform in (0.0, 0.999):
+        tokens, logprobs = sample_tokens(logits, torch.full((3,), uniform, dtype=torch.float64), 0.0, 0.1)
+        assert tokens.tolist() == [0, 5, 1]
+        torch.testing.assert_close(logprobs, logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1))
+    with pytest.raises(RunError, match="not finite"):
+        sample_tokens(torch.tensor([[0.0, float("nan")]]), torch.zeros(1, dtype=torch.float64), 0.0, 1.0)
+
+
 def test_the_chi_square_would_notice_another_temperature():
     counts = torch.bincount(draw(1.0, 1.0)[0], minlength=6).double()
     assert chi_square(counts, (LOGITS / 1.1).softmax(-1).double()) > 100

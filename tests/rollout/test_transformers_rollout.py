@@ -47,6 +47,17 @@ def test_logprobs_are_those_of_a_plain_full_forward(engine, temperature, stop_sh
     assert (len(lengths) > 3) == bool(stop_share)  # with stops rows do finish early and are dropped
 
 
+def test_temperature_0_is_greedy_with_log_probs_at_temperature_1(engine):
+    groups = engine.generate(requests(2), options(0.0, top_p=0.3))
+    for request, (first, second) in zip(requests(2), groups, strict=True):
+        assert first == second
+        with torch.no_grad():
+            whole = engine.model(input_ids=torch.tensor([request.prompt_token_ids + first.token_ids])).logits[0]
+        assert whole[len(request.prompt_token_ids) - 1 : -1].argmax(-1).tolist() == list(first.token_ids)
+        expected = full_forward_logprobs(engine.model, request.prompt_token_ids, first.token_ids, 1.0)
+        torch.testing.assert_close(torch.tensor(first.logprobs), expected, atol=1e-5, rtol=0)
+
+
 def test_same_seeds_same_responses_other_seeds_other_responses(engine):
     first = engine.generate(requests(), options())
     assert engine.generate(requests(), options()) == first

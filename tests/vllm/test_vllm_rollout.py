@@ -24,6 +24,17 @@ def test_parity_with_the_trainer_over_several_syncs_with_tied_embeddings(restore
     check_parity(restored, tied_model)
 
 
+def test_temperature_0_is_greedy_with_log_probs_at_temperature_1(engine, tied_model):
+    policy = AutoModelForCausalLM.from_pretrained(tied_model)
+    groups = engine.generate(requests(2), sampling(0.0, top_p=0.3, limit=20))
+    assert all(first.token_ids == second.token_ids for first, second in groups)
+    assert largest_gap(policy, requests(2), groups, 1.0) < 1e-4
+    for request, (first, _) in zip(requests(2), groups, strict=True):
+        with torch.no_grad():
+            whole = policy(input_ids=torch.tensor([request.prompt_token_ids + first.token_ids])).logits[0]
+        assert whole[len(request.prompt_token_ids) - 1 : -1].argmax(-1).tolist() == list(first.token_ids)
+
+
 def test_a_tied_head_follows_when_only_the_embedding_is_sent(restored, tied_model):
     policy = AutoModelForCausalLM.from_pretrained(tied_model)
     disturb(policy, 9)

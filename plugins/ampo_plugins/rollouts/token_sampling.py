@@ -31,11 +31,12 @@ def sample_tokens(logits: Tensor, uniform: Tensor, temperature: float, top_p: fl
     """`logits` [rows, vocabulary], `uniform` [rows] float64 -> token ids [rows] int64 and log-probs [rows] float32.
 
     The log-probs are those of the distribution that was sampled from: after temperature and after top_p, as vLLM's
-    `processed_logprobs` are. The CDF is summed in float64, so that rare tokens of a large vocabulary keep their share.
-    Raises RunError if logits are nan or infinite.
+    `processed_logprobs` are. Temperature 0 takes the most probable token, the first of equals, with its log-prob at
+    temperature 1 before top_p. The CDF is summed in float64, so that rare tokens of a large vocabulary keep their
+    share. Raises RunError if logits are nan or infinite.
     """
-    logprobs = (logits.float() / temperature).log_softmax(dim=-1)
-    if top_p < 1.0:
+    logprobs = (logits.float() / (temperature or 1.0)).log_softmax(dim=-1)
+    if top_p < 1.0 and temperature > 0.0:
         logprobs = nucleus(logprobs, top_p)
     cdf = logprobs.exp().cumsum(dim=-1, dtype=torch.float64)
     total = cdf[:, -1]
@@ -43,6 +44,9 @@ def sample_tokens(logits: Tensor, uniform: Tensor, temperature: float, top_p: fl
         raise RunError(
             "rollout transformers: the model's logits are not finite; its weights have diverged or are broken"
         )
+    if temperature == 0.0:
+        best = logprobs.argmax(dim=-1)
+        return best, logprobs.gather(-1, best.unsqueeze(-1)).squeeze(-1)
     # Below the total even after rounding, or the search could end on a token of probability 0.
     point = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
     tokens = torch.searchsorted(cdf, point.unsqueeze(-1), right=True)

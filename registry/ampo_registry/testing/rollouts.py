@@ -71,6 +71,7 @@ def _check_sampling(rule: Rules, engine: RolloutEngine, prompts: Sequence[Sequen
     distinct = {tokens for group in _tokens(groups) for tokens in group}
     rule(len(distinct) > 1, "different seeds must give different samples")
     _check_stop(rule, engine, requests, groups)
+    _check_greedy(rule, engine, requests, min_agreement)
     _check_alone(rule, engine, requests, groups, min_agreement)
     engine.sleep()
     engine.wake()
@@ -104,6 +105,19 @@ def _check_stop(
     rule(
         stopped[0][0].token_ids == expected, "the stop token must end the response and be its last token", stopped[0][0]
     )
+
+
+def _check_greedy(
+    rule: Rules, engine: RolloutEngine, requests: Sequence[RolloutRequest], min_agreement: float
+) -> None:
+    groups = engine.generate(requests, _options(temperature=0.0))
+    same = 0
+    for group in groups:
+        same += sum(rollout.token_ids == group[0].token_ids for rollout in group)
+        for rollout in group:
+            _check_rollout(rule, rollout, ())
+    total = sum(map(len, groups))
+    rule(same >= min_agreement * total, "at temperature 0 the seed must not matter", f"{same} of {total}")
 
 
 def _check_alone(
