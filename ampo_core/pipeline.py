@@ -13,48 +13,25 @@ from __future__ import annotations
 
 import gc
 import json
-import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ampo_registry.errors import ConfigError, RunError
 
-from ampo_core.changes import config_changes, listed
-from ampo_core.config.jobs import PipelineJob, Stage
-from ampo_core.config.load import LoadedConfig, load_config
-from ampo_core.config.nodes import nearest
+from ampo_core.config.jobs import PipelineJob
+from ampo_core.config.load import LoadedConfig
+from ampo_core.config.suite_job import Stage
 from ampo_core.config.yaml_source import parse_yaml
 from ampo_core.environment import Environment
 from ampo_core.files import write_atomically, write_json
 from ampo_core.folder_lock import check_not_held, held
 from ampo_core.jobs import run_job
 from ampo_core.manifest import build_manifest
+from ampo_core.members import Finished, Member, check_current, check_unchanged, load_member
 from ampo_core.progress import format_seconds
 from ampo_core.runfolder import RunFolder, check_free, finished_output
-
-REFERENCE = re.compile(r"\$\{stages\.([A-Za-z0-9][A-Za-z0-9_-]*)\.(out|run)\}")
-
-
-@dataclass(slots=True)
-class Finished:
-    """What is known of the stages so far: name -> output and run folder."""
-
-    out: dict[str, Path] = field(default_factory=dict)
-    run: dict[str, Path] = field(default_factory=dict)
-
-    def resolve(self, text: str, place: str) -> str:
-        """`text` with its references replaced. Raises ConfigError for a stage that is not an earlier one."""
-
-        def path_of(match: re.Match[str]) -> str:
-            name, what = match.groups()
-            if name not in self.out:
-                raise ConfigError(f"{place}: {match[0]}: no earlier stage is named {name!r}{nearest(name, self.out)}")
-            return str((self.out if what == "out" else self.run)[name])
-
-        return REFERENCE.sub(path_of, text)
 
 
 def run(job: PipelineJob, environment: Environment) -> Path:
@@ -70,18 +47,22 @@ def run(job: PipelineJob, environment: Environment) -> Path:
 
 
 def run_stages(job: PipelineJob, folder: RunFolder, environment: Environment) -> Path:
-    """Run the stages whose `done` marker does not stand, one after the other; returns the pipeline's folder."""
-    finished = Finished()
+    """Run the stages whose `done` marker does not stand, one after the other; returns the pipeline's folder.
+
+    What its own marker names as the output is that of the last stage.
+    """
+    finished, out = Finished(), folder.path
     ran: list[str] = []
     for position, stage in enumerate(job.stages, start=1):
         started = time.monotonic()
         title = f"stage {position}/{len(job.stages)} {stage.name}"
-        out = finished_output(folder.path / stage.name)
-        if out is not None:
+        done = finished_output(folder.path / stage.name)
+        if done is not None:
+            out = done
             _say(environment, f"{title}: finished already")
         else:
             try:
-                loaded, _ = load_stage(stage, folder.path, finished, environment)
+                loaded, _ = load_member(_member(stage, folder.path, environment), finished, environment)
                 loaded.require_ready()
                 _say(environment, f"{title} ({loaded.job.job})")
                 out = run_stage(folder.path / stage.name, loaded, environment)
@@ -92,7 +73,8 @@ def run_stages(job: PipelineJob, folder: RunFolder, environment: Environment) ->
             ran.append(stage.name)
             _say(environment, f"{title}: done in {format_seconds(time.monotonic() - started)}")
         finished.out[stage.name], finished.run[stage.name] = out, folder.path / stage.name
-    return folder.finish()
+    folder.finish(out)
+    return folder.path
 
 
 def check_folder(job: PipelineJob, environment: Environment) -> None:
@@ -118,9 +100,10 @@ def check_folder(job: PipelineJob, environment: Environment) -> None:
             if stage.name not in stored or not (folder / "config.yaml").exists():
                 check_free(folder)
         else:
-            loaded, uses = load_stage(stage, root, finished, environment)
-            check_current(stage.name, folder, uses & pending)
-            check_unchanged(stage.name, folder, loaded)
+            member = _member(stage, root, environment)
+            loaded, uses = load_member(member, finished, environment)
+            check_current("stage", member, uses & pending)
+            check_unchanged("stage", member, loaded)
 
 
 def _check_stages(job: PipelineJob, root: Path, stored: Mapping[str, str]) -> None:
@@ -172,23 +155,15 @@ def _is_pipeline(path: Path) -> bool:
     return isinstance(manifest, dict) and manifest.get("job") == "pipeline" and (path / "config.yaml").exists()
 
 
-def load_stage(
-    stage: Stage, root: Path, finished: Finished, environment: Environment
-) -> tuple[LoadedConfig, frozenset[str]]:
-    """The stage's resolved config, inside `root` and without references, and the stages that it refers to."""
-    place = f"{environment.config_path}: stages.{stage.name}"
-    path = environment.config_path.parent / stage.config
-    uses = set(_references(stage.overrides))
-    overrides = {key: _replaced(value, finished, f"{place}.overrides.{key}") for key, value in stage.overrides.items()}
-    seed = environment.config["run"]["seed"]
-    overrides = {"run.seed": seed, **overrides, "run.dir": str(root), "run.name": stage.name}
-    loaded = load_config(path, overrides, environment.plugins, overrides_from=f"{place} (overrides)")
-    written = {key: text for key, text in _leaves(loaded.data) if REFERENCE.search(text)}
-    if written:
-        uses |= set(_references(written))
-        overrides |= {key: finished.resolve(text, f"{path}: {key}") for key, text in written.items()}
-        loaded = load_config(path, overrides, environment.plugins, overrides_from=f"{place} (overrides)")
-    return loaded, frozenset(uses)
+def _member(stage: Stage, root: Path, environment: Environment) -> Member:
+    return Member(
+        name=stage.name,
+        config=environment.config_path.parent / stage.config,
+        overrides=stage.overrides,
+        place=f"{environment.config_path}: stages.{stage.name}",
+        root=root,
+        seed=int(environment.config["run"]["seed"]),
+    )
 
 
 def run_stage(folder: Path, loaded: LoadedConfig, environment: Environment) -> Path:
@@ -197,52 +172,6 @@ def run_stage(folder: Path, loaded: LoadedConfig, environment: Environment) -> P
     # A model of the last stage may hang in a reference cycle; the next one needs its memory.
     gc.collect()
     return out if out is not None else folder
-
-
-def check_unchanged(name: str, folder: Path, loaded: LoadedConfig) -> None:
-    """Raise ConfigError if the finished run in `folder` had another config than `loaded`, with the differences."""
-    changes = config_changes(folder, loaded.data)
-    if changes:
-        raise ConfigError(
-            f"stage {name} is finished in {folder}, and its config has changed since:\n{listed(changes)}\n"
-            f"Undo the change, choose another run.name, or remove {folder} to run the stage again"
-        )
-
-
-def check_current(name: str, folder: Path, pending: frozenset[str]) -> None:
-    """Raise ConfigError if a finished stage was made from stages that are to run again (`pending`)."""
-    if pending:
-        raise ConfigError(
-            f"stage {name} in {folder} was made from an earlier run of {', '.join(sorted(pending))}, which is to run "
-            f"again; remove {folder} to run it again too"
-        )
-
-
-def _leaves(value: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, text) of every text in a tree."""
-    if isinstance(value, str):
-        yield key, value
-    items: Sequence[tuple[object, object]] = ()
-    if isinstance(value, Mapping):
-        items = list(value.items())
-    elif isinstance(value, (list, tuple)):
-        items = list(enumerate(value))
-    for name, child in items:
-        yield from _leaves(child, f"{key}.{name}" if key else str(name))
-
-
-def _references(value: object) -> set[str]:
-    return {match[1] for _, text in _leaves(value) for match in REFERENCE.finditer(text)}
-
-
-def _replaced(value: Any, finished: Finished, place: str) -> Any:
-    if isinstance(value, str):
-        return finished.resolve(value, place)
-    if isinstance(value, Mapping):
-        return {key: _replaced(child, finished, place) for key, child in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_replaced(child, finished, place) for child in value]
-    return value
 
 
 def _say(environment: Environment, text: str) -> None:

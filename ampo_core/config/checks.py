@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from ampo_core.config.jobs import EvaluateJob, Job, PipelineJob, PoolJob, SftJob, SuiteJob, TrainJob
 from ampo_core.config.metric_names import GUIDANCE, MACRO, SFT, TEACHER, TRAIN, evaluation_metrics
 from ampo_core.config.nodes import Finding, KeyPath, nearest
+from ampo_core.config.pool_checks import pool_findings
+from ampo_core.config.suite_checks import check_suite
 from ampo_core.config.tree import CheckpointConfig, DeepSpeedConfig, HeldOutConfig
 from ampo_core.config.unread import unread
 
@@ -29,11 +31,12 @@ def _rules(job: Job) -> list[Finding]:
     if isinstance(job, EvaluateJob):
         return [*_evaluation(job.evaluation), *_names(job.models, ("models",)), *_baseline(job), *_unfit(job)]
     if isinstance(job, PoolJob):
-        return list(_unique([teacher.name for teacher in job.teachers], ("teachers",), "name"))
+        return list(pool_findings(job))
     if isinstance(job, PipelineJob):
         return list(_unique([stage.name for stage in job.stages], ("stages",), "name"))
-    if isinstance(job, SuiteJob) and len(set(job.seeds)) < len(job.seeds):
-        return [Finding(("seeds",), f"a seed stands twice in {job.seeds}")]
+    if isinstance(job, SuiteJob):
+        unique = _unique([stage.name for stage in job.stages], ("stages",), "name")
+        return [*unique, *check_suite(job)]
     return []
 
 

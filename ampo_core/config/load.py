@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,16 +15,15 @@ from pydantic import ValidationError
 
 from ampo_core.config.checks import check_job
 from ampo_core.config.explain import explain
+from ampo_core.config.inner import bad_references, inner_configs, misplaced, with_absolute_paths
 from ampo_core.config.jobs import JOBS, Job, PipelineJob, SuiteJob
 from ampo_core.config.layers import COMMAND_LINE, complete, merge, nest, override_nodes, read_layers
 from ampo_core.config.machines import unmet_resources
 from ampo_core.config.nodes import KeyPath, Node, Problem, dotted, nearest, raise_problems
-from ampo_core.config.ready import STAGE_OUTPUT, hub_models, missing_files, unavailable
+from ampo_core.config.ready import hub_models, missing_files, unavailable
+from ampo_core.config.references import is_filled_in
 from ampo_core.config.schema import SchemaView
 from ampo_core.config.yaml_source import dump_yaml
-
-_STAGE = re.compile(r"\$\{([^}]*)\}?")
-_STAGE_OUT = re.compile(r"stages\.([A-Za-z0-9][A-Za-z0-9_-]*)\.(?:out|run)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,31 +79,10 @@ def _load_one(
     # a `type` first, for it replaces a component with all its options
     for key, value in sorted(settings, key=lambda setting: not setting[0].endswith(".type")):
         root = merge(root, nest(root, key, value), view.root, view)
-    root = _rebase(Node(complete(root, view.root, view).value, layers[-1].place), path)
+    root = with_absolute_paths(Node(complete(root, view.root, view).value, layers[-1].place), path)
     job = _validate(root, view, plugins)
     data = job.model_dump(mode="json")
     return LoadedConfig(job, data, dump_yaml(data), path, *_findings(job, root)), root
-
-
-def _rebase(node: Node, path: Path) -> Node:
-    """`node` with the configs of stages and runs as absolute paths: they are relative to the file that says them."""
-    entries = dict(node.value) if isinstance(node.value, dict) else {}
-    stages, runs = entries.get("stages"), entries.get("runs")
-    if stages is not None and isinstance(stages.value, list):
-        entries["stages"] = Node([_absolute(stage, "config", path) for stage in stages.value], stages.place)
-    if runs is not None and isinstance(runs.value, dict):
-        for name in runs.value:
-            entries["runs"] = _absolute(entries["runs"], name, path)
-    return Node(entries, node.place)
-
-
-def _absolute(node: Node, key: str, path: Path) -> Node:
-    config = node.child(key)
-    if not isinstance(node.value, dict) or config is None or not isinstance(config.value, str):
-        return node
-    folder = Path(config.place.source).parent if config.place.line else path.parent
-    target = Path(os.path.abspath(folder / config.value)).as_posix()
-    return Node({**node.value, key: Node(target, config.place)}, node.place)
 
 
 def _job_name(layers: Sequence[Node], settings: Sequence[tuple[str, Node]]) -> str:
@@ -149,35 +126,37 @@ def _findings(job: Job, root: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _unfilled(node: Node, path: KeyPath) -> Iterator[Problem]:
-    """The values that name a stage's output, which only a pipeline can fill in."""
+    """The values that name the output of a stage or run, which only a pipeline or suite can fill in."""
     if isinstance(node.value, dict):
         for key, child in node.value.items():
             yield from _unfilled(child, (*path, key))
     elif isinstance(node.value, list):
         for i, child in enumerate(node.value):
             yield from _unfilled(child, (*path, i))
-    elif isinstance(node.value, str) and STAGE_OUTPUT in node.value:
-        yield Problem(node.place, path, f"{node.value} is filled in by a pipeline; run that instead")
+    elif isinstance(node.value, str) and is_filled_in(node.value):
+        yield Problem(node.place, path, f"{node.value} is filled in by a pipeline or suite; run that instead")
 
 
 def _with_inner(loaded: LoadedConfig, root: Node, plugins: Plugins) -> LoadedConfig:
     """`loaded` with the findings of the configs it names. Raises ConfigError with the problems of all of them."""
     problems: list[str] = []
     inner: list[LoadedConfig] = []
-    for path, config, overrides in _inner_configs(loaded.job):
-        place = root.place_of(path)
-        written = _STAGE.findall(json.dumps(overrides, ensure_ascii=False))
-        problems += [str(Problem(place, path, text)) for text in _bad_references(loaded.job, path, written)]
+    for item in inner_configs(loaded.job):
+        place = root.place_of(item.path)
+        wrong = list(bad_references(item.known, item.overrides))
         try:
-            found, _ = _load_one(_shown(Path(config)), overrides, plugins, f"{place} (overrides)")
+            found, _ = _load_one(_shown(Path(item.config)), item.overrides, plugins, f"{place} (overrides)")
+            if item.path[0] == "runs" and isinstance(found.job, PipelineJob):
+                found = load_config(_shown(Path(item.config)), item.overrides, plugins)
         except ConfigError as error:
-            problems.append(f"{place}: {dotted(path)}: its config is wrong:\n{error}")
+            problems += [str(Problem(place, item.path, text)) for text in wrong]
+            problems.append(f"{place}: {dotted(item.path)}: its config is wrong:\n{error}")
             continue
         inner.append(found)
-        written = [text for text in _STAGE.findall(json.dumps(found.data, ensure_ascii=False)) if "stages." in text]
-        problems += [str(Problem(place, path, text)) for text in _bad_references(loaded.job, path, written)]
-        if isinstance(loaded.job, PipelineJob) and isinstance(found.job, (PipelineJob, SuiteJob)):
-            problems.append(f"{place}: {dotted(path)}: a stage cannot be a {found.job.job}")
+        if not isinstance(found.job, PipelineJob):  # whose references are to its own stages
+            wrong += bad_references(item.known, found.data)
+        unfit = misplaced(item, found.job)
+        problems += [str(Problem(place, item.path, text)) for text in (*wrong, *([unfit] if unfit else []))]
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
     warnings = [*loaded.warnings, *(text for found in inner for text in found.warnings)]
@@ -188,24 +167,3 @@ def _with_inner(loaded: LoadedConfig, root: Node, plugins: Plugins) -> LoadedCon
 def _shown(path: Path) -> Path:
     """`path` as errors name it: relative to the working directory where it lies inside."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _inner_configs(job: Job) -> list[tuple[KeyPath, str, Mapping[str, Any]]]:
-    if isinstance(job, PipelineJob):
-        return [(("stages", i), stage.config, stage.overrides) for i, stage in enumerate(job.stages)]
-    if isinstance(job, SuiteJob):
-        return [(("runs", name), config, {}) for name, config in job.runs.items()]
-    return []
-
-
-def _bad_references(job: Job, path: KeyPath, written: Sequence[str]) -> list[str]:
-    """What is wrong with what stands in the `${...}` of a stage: only an earlier stage's output or folder is known."""
-    earlier = [stage.name for stage in job.stages[: int(path[1])]] if isinstance(job, PipelineJob) else []
-    wrong = []
-    for text in written:
-        found = _STAGE_OUT.fullmatch(text)
-        if found is None:
-            wrong.append(f"${{{text}}} is not of the form ${{stages.NAME.out}} (its output) or .run (its folder)")
-        elif found[1] not in earlier:
-            wrong.append(f"${{{text}}}: no earlier stage is named {found[1]!r}{nearest(found[1], earlier)}")
-    return wrong

@@ -16,9 +16,9 @@ from pydantic import BaseModel
 
 from ampo_core.config.jobs import EvaluateJob, Job, PoolJob, SftJob, TrainJob
 from ampo_core.config.nodes import KeyPath
+from ampo_core.config.references import is_filled_in
 from ampo_core.config.tree import SampledModel
 
-STAGE_OUTPUT = "${stages."
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -38,7 +38,7 @@ def missing_files(job: Job) -> Iterator[tuple[KeyPath, str]]:
     for path, model in _models(job):
         yield from _missing_model(path, model)
     for path, text in _files(job):
-        if STAGE_OUTPUT not in text and not Path(text).exists():
+        if not is_filled_in(text) and not Path(text).exists():
             yield path, f"there is no {text} (from {Path.cwd()})"
 
 
@@ -90,9 +90,9 @@ def _files(job: Job) -> Iterator[tuple[KeyPath, str]]:
 
 def _missing_model(path: KeyPath, model: SampledModel) -> Iterator[tuple[KeyPath, str]]:
     template = model.chat_template
-    if template is not None and STAGE_OUTPUT not in template and not Path(template).is_file():
+    if template is not None and not is_filled_in(template) and not Path(template).is_file():
         yield (*path, "chat_template"), f"there is no file {template}"
-    if STAGE_OUTPUT in model.path or _cached(model.path):
+    if is_filled_in(model.path) or _cached(model.path):
         return
     folder = Path(model.path)
     if folder.is_dir():

@@ -62,3 +62,12 @@ class SuiteJob(Block):
         "each run is evaluated with each",
     )
     tables: dict[str, SuiteTable] = Field(default={}, description="name -> table; {} = one of all runs")
+
+    def members(self) -> dict[str, SuiteRun]:
+        """The runs by name, in the long form."""
+        return {name: SuiteRun(config=run) if isinstance(run, str) else run for name, run in self.runs.items()}
+
+    def shown_tables(self) -> dict[str, SuiteTable]:
+        """The tables that are to be made, in order."""
+        tables = self.tables or {"results": SuiteTable(rows=list(self.runs))}
+        return {name: table for name, table in tables.items() if self.only is None or name in self.only}

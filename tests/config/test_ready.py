@@ -1,27 +1,12 @@
-"""What keeps a valid config from running: later releases, components, files."""
+"""What keeps a valid config from running: components, files."""
 
 import sys
 
 import pytest
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("job: suite\nruns: {a: base.yaml}\n", "job: not yet: the job suite comes in a later release"),
-        (
-            "job: pool\nrollout: transformers\nquestions: [train.parquet]\n"
-            "teachers: [{name: t, model: {path: model}}]\n",
-            "job: not yet: the job pool comes in a later release",
-        ),
-    ],
-)
-def test_jobs_of_later_releases(load, text, said):
-    assert [said in found for found in load(text).blockers] == [True]
-
-
 MISSING = {
-    "stage": ("model.path=${stages.a.out}", "model.path: ${stages.a.out} is filled in by a pipeline; run that instead"),
+    "stage": ("model.path=${stages.a.out}", "model.path: ${stages.a.out} is filled in by a pipeline or suite; run that instead"),
     "data": ("data.train=[nothing.parquet]", "data.train.0: there is no nothing.parquet"),
     "set": ("evaluation={sets: {a: {path: no.parquet}}}", "evaluation.sets.a.path: there is no no.parquet"),
     "model": ("model.path=./nowhere", "model.path: there is no model folder ./nowhere"),

@@ -1,0 +1,109 @@
+"""Jobs that run inside another one's folder: the stages of a pipeline, the runs of a suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ampo_registry.errors import ConfigError
+
+from ampo_core.changes import config_changes, listed
+from ampo_core.config.jobs import PipelineJob
+from ampo_core.config.load import LoadedConfig, load_config
+from ampo_core.config.nodes import nearest
+from ampo_core.config.references import REFERENCE, leaves, names_in
+from ampo_core.environment import Environment
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A job inside the folder `root`, named `name`. `place` is what errors call it, e.g. `suite.yaml: runs.ampo`."""
+
+    name: str
+    config: Path
+    overrides: Mapping[str, Any]
+    place: str
+    root: Path
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Its run folder."""
+        return self.root / self.name
+
+
+@dataclass(slots=True)
+class Finished:
+    """What is known of the members so far: name -> output and run folder."""
+
+    out: dict[str, Path] = field(default_factory=dict)
+    run: dict[str, Path] = field(default_factory=dict)
+
+    def resolve(self, text: str, place: str) -> str:
+        """`text` with its references replaced. Raises ConfigError for one that has not run before."""
+
+        def path_of(name: str, what: str, written: str) -> str:
+            if name not in self.out:
+                raise ConfigError(f"{place}: {written}: no earlier stage is named {name!r}{nearest(name, self.out)}")
+            return str((self.out if what == "out" else self.run)[name])
+
+        return REFERENCE.sub(lambda match: path_of(match[1], match[2], match[0]), text)
+
+    def resolved(self, value: Any, place: str) -> Any:
+        """`value`, a tree of JSON types, with the references in its texts replaced."""
+        if isinstance(value, str):
+            return self.resolve(value, place)
+        if isinstance(value, Mapping):
+            return {key: self.resolved(child, place) for key, child in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.resolved(child, place) for child in value]
+        return value
+
+
+def settings_of(member: Member, finished: Finished, environment: Environment) -> tuple[dict[str, Any], frozenset[str]]:
+    """(overrides that make a member's config this member's, the names that it refers to).
+
+    Its seed is the suite's or pipeline's unless its own overrides say another. References are filled in, also those
+    that stand in its config file; but not those of a pipeline, which are to its own stages.
+    """
+    said = f"{member.place} (overrides)"
+    uses = names_in(member.overrides)
+    overrides = {
+        key: finished.resolved(value, f"{member.place}.overrides.{key}") for key, value in member.overrides.items()
+    }
+    overrides = {"run.seed": member.seed, **overrides, "run.dir": str(member.root), "run.name": member.name}
+    loaded = load_config(member.config, overrides, environment.plugins, overrides_from=said)
+    if isinstance(loaded.job, PipelineJob):
+        return overrides, frozenset(uses)
+    written = {key: text for key, text in leaves(loaded.data) if REFERENCE.search(text)}
+    filled = {key: finished.resolve(text, f"{member.config}: {key}") for key, text in written.items()}
+    return {**overrides, **filled}, frozenset(uses | names_in(written))
+
+
+def load_member(member: Member, finished: Finished, environment: Environment) -> tuple[LoadedConfig, frozenset[str]]:
+    """A member's resolved config, inside its root and without references, and the names that it refers to."""
+    settings, uses = settings_of(member, finished, environment)
+    said = f"{member.place} (overrides)"
+    return load_config(member.config, settings, environment.plugins, overrides_from=said), uses
+
+
+def check_unchanged(what: str, member: Member, loaded: LoadedConfig) -> None:
+    """Raise ConfigError if the finished member had another config than `loaded`, with the differences."""
+    changes = config_changes(member.folder, loaded.data)
+    if changes:
+        raise ConfigError(
+            f"{what} {member.name} is finished in {member.folder}, and its config has changed since:\n"
+            f"{listed(changes)}\nUndo the change, choose another run.name, or remove {member.folder} to run the "
+            f"{what} again"
+        )
+
+
+def check_current(what: str, member: Member, pending: frozenset[str]) -> None:
+    """Raise ConfigError if a finished member was made from others that are to run again (`pending`)."""
+    if pending:
+        raise ConfigError(
+            f"{what} {member.name} in {member.folder} was made from an earlier run of {', '.join(sorted(pending))}, "
+            f"which is to run again; remove {member.folder} to run it again too"
+        )
