@@ -68,6 +68,7 @@ def guidance_metrics(groups: Sequence[AugmentedGroup]) -> dict[str, float]:
         "guidance/replaced": len(selections) / len(groups),
         **({"guidance/score_mean": fmean(scores)} if scores else {}),
         **{f"guidance/teacher/{name}": count / len(selections) for name, count in sorted(teachers.items())},
+        "tokens/teacher": float(sum(len(selection.guidance.token_ids) for selection in selections)),
     }
 
 

@@ -16,6 +16,7 @@ from ampo_registry.errors import ConfigError, RunError
 from ampo_registry.protocols import RunContext, Stateful, Tracker
 from ampo_registry.types import StepReport
 
+from ampo_core.budget import total_budget
 from ampo_core.checkpoint import Checkpoint, Checkpoints, Position
 from ampo_core.checkpoint_store import CheckpointStore, read_state
 from ampo_core.config.jobs import SftJob, TrainJob
@@ -220,5 +221,6 @@ class Reporter:
         assert self._output is not None
         latest = self._checkpoints.store.latest()
         policy = self._output.folder.finish(None if latest is None else latest / "policy")
+        self.note(f"budget: {total_budget(self._output.folder.path).line()}")
         self._output.environment.plugins.notify("ampo_run_finished", context=self._output.context)
         return policy

@@ -26,7 +26,7 @@ from ampo_core.packing import TokenPair
 from ampo_core.ranks import Ranks, join_ranks
 from ampo_core.reporting import Reporter
 from ampo_core.resume import begin
-from ampo_core.sft_data import load_examples
+from ampo_core.sft_data import Examples, load_examples
 from ampo_core.together import by_first
 from ampo_core.tokens import load_tokenizer
 
@@ -43,7 +43,11 @@ def run(job: SftJob, environment: Environment) -> Path:
     beginning = by_first(
         ranks,
         lambda: begin(
-            job, environment, lambda: _manifest(job, environment), steps=len(plan), world_size=ranks.world_size
+            job,
+            environment,
+            lambda: _manifest(job, environment, examples),
+            steps=len(plan),
+            world_size=ranks.world_size,
         ),
     )
     torch.manual_seed(job.run.seed)  # LoRA draws its first weights, and dropout
@@ -74,14 +78,16 @@ def run(job: SftJob, environment: Environment) -> Path:
         return reporter.finished()
 
 
-def _manifest(job: SftJob, environment: Environment) -> dict[str, Any]:
-    return build_manifest(
+def _manifest(job: SftJob, environment: Environment, examples: Examples) -> dict[str, Any]:
+    manifest = build_manifest(
         job="sft",
         seed=job.run.seed,
         plugins=environment.plugins.distributions,
         data=job.data.train,
+        teachers=list(examples.teachers),
         models=[job.model.path],
     )
+    return {**manifest, "examples": {"count": len(examples.pairs), "teachers": dict(examples.teachers)}}
 
 
 def batches(pairs: Sequence[TokenPair], training: SftTrainingConfig, seed: int) -> list[list[TokenPair]]:
@@ -106,10 +112,10 @@ def train_step(learner: Learner, batch: Sequence[TokenPair], ranks: Ranks) -> di
 
     report = learner.update(ranks.shard(batch), loss, temperature=1.0, entropy=False)
     mean = float(ranks.sum(torch.tensor(summed, dtype=torch.float64, device=ranks.device)))
-    return _metrics(mean, report, time.monotonic() - started)
+    return _metrics(mean, report, tokens, time.monotonic() - started)
 
 
-def _metrics(loss: float, report: UpdateReport, seconds: float) -> dict[str, float]:
+def _metrics(loss: float, report: UpdateReport, answer_tokens: int, seconds: float) -> dict[str, float]:
     return {
         "policy/loss": loss,
         "policy/grad_norm": report.grad_norm,
@@ -117,5 +123,6 @@ def _metrics(loss: float, report: UpdateReport, seconds: float) -> dict[str, flo
         "policy/skipped_updates": float(report.skipped),
         "tokens/trained": float(report.tokens),
         "tokens/padding": float(report.padding),
+        "tokens/teacher": float(answer_tokens),
         "time/step_s": seconds,
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ampo_registry.errors import DataError
@@ -16,14 +17,21 @@ from ampo_core.data.rows import read_rows
 from ampo_core.packing import TokenPair
 from ampo_core.tokens import PromptTokenizer
 
+Conversation = tuple[Sequence[Message], str, str | None]
+"""Prompt, answer and the teacher that wrote it, if that is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Tokenised (prompt, answer) pairs, and how many were left out because they exceed `max_tokens`."""
+    """Tokenised (prompt, answer) pairs, and how many were left out because they exceed `max_tokens`.
+
+    `teachers` says of how many pairs each teacher wrote the answer; conversations do not tell who wrote theirs.
+    """
 
     pairs: tuple[TokenPair, ...]
     overlong: int
     notes: tuple[str, ...] = ()
+    teachers: Mapping[str, int] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """The counts for a person."""
@@ -42,23 +50,25 @@ def load_examples(data: SftDataConfig, tokenizer: PromptTokenizer) -> Examples:
     else:
         notes, conversations = (), _message_conversations(data)
     pairs: list[TokenPair] = []
+    teachers: Counter[str] = Counter()
     overlong = 0
-    for prompt, answer in conversations:
+    for prompt, answer, teacher in conversations:
         prompt_ids = tokenizer.prompt_ids(prompt)
         pair = TokenPair(tuple(prompt_ids), tuple(tokenizer.answer_ids(answer, prompt_ids)))
         if len(pair) > data.max_tokens:
             overlong += 1
         else:
             pairs.append(pair)
+            teachers.update([teacher] if teacher is not None else [])
     if not pairs:
         found = f"all {overlong} examples exceed data.max_tokens = {data.max_tokens}" if overlong else "no example"
         raise DataError(f"{', '.join(data.train)}: nothing to train on: {found} (format: {data.format})")
-    return Examples(tuple(pairs), overlong, notes)
+    return Examples(tuple(pairs), overlong, notes, dict(sorted(teachers.items())))
 
 
 def _pool_conversations(
     data: SftDataConfig, tokenizer: PromptTokenizer
-) -> tuple[tuple[str, ...], Iterator[tuple[Sequence[Message], str]]]:
+) -> tuple[tuple[str, ...], Iterator[Conversation]]:
     loaded = load_questions(
         data.train,
         tokenizer,
@@ -69,14 +79,14 @@ def _pool_conversations(
         distinct=True,  # a question that is repeated brings the answers of all of its rows
     )
     pairs = (
-        (question.messages, target["content"])
+        (question.messages, target["content"], target["source"])
         for question in loaded.questions
         for target in teacher_answers(question.extra)
     )
     return tuple(loaded.report.lines()), pairs
 
 
-def _message_conversations(data: SftDataConfig) -> Iterator[tuple[Sequence[Message], str]]:
+def _message_conversations(data: SftDataConfig) -> Iterator[Conversation]:
     for path in map(Path, data.train):
         number = 0
         for number, row in read_rows(path):
@@ -84,7 +94,7 @@ def _message_conversations(data: SftDataConfig) -> Iterator[tuple[Sequence[Messa
             if data.system_prompt != "keep":
                 rest = [message for message in messages if message.role != "system"]
                 messages = [Message("system", data.system_prompt), *rest]
-            yield messages[:-1], messages[-1].content
+            yield messages[:-1], messages[-1].content, None
         if not number:
             raise DataError(f"{path}: the file holds no row")
 

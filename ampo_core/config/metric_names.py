@@ -7,7 +7,7 @@ from ampo_core.config.tree import HeldOutConfig
 TEACHER = "guidance/teacher/NAME"
 """Any teacher's name may stand for NAME."""
 MACRO = "eval/macro/avg"
-SFT = (
+_UPDATES = (
     "policy/loss",
     "policy/grad_norm",
     "policy/learning_rate",
@@ -16,8 +16,9 @@ SFT = (
     "tokens/padding",
     "time/step_s",
 )
+SFT = (*_UPDATES, "tokens/teacher")
 TRAIN = (
-    *SFT,
+    *_UPDATES,
     "reward/mean",
     "reward/accuracy",
     "reward/format",
@@ -50,6 +51,7 @@ GUIDANCE = (
     "guidance/left_out_overlong",
     "guidance/left_out_ungraded",
     "guidance/unscorable",
+    "tokens/teacher",
     TEACHER,
 )
 _OF_A_SET = ("length_mean", "truncated", "entropy", "timeouts", "errors")

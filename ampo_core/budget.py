@@ -1,0 +1,225 @@
+"""What a run spent: tokens, steps and teacher answers, read from its folder alone.
+
+Steps that a crash took back are not counted: a run that goes on loses their lines in metrics.jsonl. Neither are the
+samples of evaluations, nor what it cost to make the teachers' answers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ampo_registry.errors import ConfigError
+
+from ampo_core.changes import read_manifest
+from ampo_core.config.metric_names import TEACHER
+from ampo_core.config.yaml_source import parse_yaml
+from ampo_core.runfolder import METRICS
+
+TRAINED = ("train", "sft")
+_TEACHER_SHARE = TEACHER.removesuffix("NAME")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one run spent, or several that started from each other.
+
+    `tokens_generated` were sampled in training; `tokens_trained` went forward in updates, prompts included.
+    `teacher_answers`: in train the replacements, each time one is put in; in sft the examples, once each. Those took
+    `teacher_tokens` in all passes. `teachers` are those whose answers were used, as far as their names are known.
+    None is what the run's release did not record. `runs` are the folders counted, and `missing` those that should
+    have been.
+    """
+
+    tokens_generated: int = 0
+    tokens_trained: int = 0
+    steps: int = 0
+    teacher_answers: int | None = 0
+    teachers: tuple[str, ...] = ()
+    teacher_tokens: int | None = 0
+    runs: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    def __add__(self, other: Budget) -> Budget:
+        """Both together; what one of them does not know, the sum does not know."""
+        return Budget(
+            self.tokens_generated + other.tokens_generated,
+            self.tokens_trained + other.tokens_trained,
+            self.steps + other.steps,
+            _sum(self.teacher_answers, other.teacher_answers),
+            tuple(sorted({*self.teachers, *other.teachers})),
+            _sum(self.teacher_tokens, other.teacher_tokens),
+            (*self.runs, *other.runs),
+            (*self.missing, *other.missing),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON types."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def line(self) -> str:
+        """The budget in one line for a person."""
+        answers = _shown(self.teacher_answers, "teacher answer", "an unknown number of teacher answers")
+        if self.teacher_answers != 0:
+            answers += f" ({_shown(self.teacher_tokens, 'token', 'tokens not recorded')})"
+        named = f" of {', '.join(self.teachers)}" if self.teachers else ""
+        parts = [
+            _shown(self.steps, "step"),
+            f"{_shown(self.tokens_generated, 'token')} generated",
+            f"{_shown(self.tokens_trained, 'token')} trained",
+            answers + named,
+        ]
+        others = f"; {len(self.runs)} runs together" if len(self.runs) > 1 else ""
+        missing = f"; not counted, for it is not there: {', '.join(self.missing)}" if self.missing else ""
+        return ", ".join(parts) + others + missing
+
+
+def read_budget(run_folder: Path, step: int | None = None) -> Budget:
+    """What the train or sft run in `run_folder` spent itself, up to and including `step` if one is given.
+
+    Raises ConfigError if the folder does not hold such a run, or if one of its files cannot be read.
+    """
+    manifest, config = read_manifest(run_folder), _read_config(run_folder)
+    job = manifest.get("job")
+    if job not in TRAINED:
+        raise ConfigError(f"{run_folder} holds a {job} job; only train and sft jobs have a budget")
+    lines = [line for line in _read_metrics(run_folder) if line["step"] > 0 and (step is None or line["step"] <= step)]
+    used = {name.removeprefix(_TEACHER_SHARE) for line in lines for name in line if name.startswith(_TEACHER_SHARE)}
+    answers, tokens = _replacements(lines), _recorded(lines, "tokens/teacher")
+    if job == "sft":
+        answers, used = (manifest.get("examples") or {}).get("count"), set(manifest.get("teachers") or ())
+    elif config.get("guidance") is None:
+        answers, tokens = 0, 0
+    return Budget(
+        tokens_generated=_needed(lines, "tokens/generated", run_folder) if job == "train" else 0,
+        tokens_trained=_needed(lines, "tokens/trained", run_folder),
+        steps=len(lines),
+        teacher_answers=answers,
+        teachers=tuple(sorted(used)),
+        teacher_tokens=tokens,
+        runs=(str(run_folder),),
+    )
+
+
+def total_budget(run_folder: Path, step: int | None = None) -> Budget:
+    """`read_budget` of the run, and of the runs whose checkpoints it started from, each up to that checkpoint.
+
+    A start checkpoint whose run is gone or cannot be read stands in `missing`. Raises ConfigError as `read_budget`
+    does, for the run itself.
+    """
+    total, seen = read_budget(run_folder, step), {run_folder.resolve()}
+    while True:
+        start = start_model(run_folder)
+        place = _checkpoint_of(start)
+        if place is None:
+            return total
+        found = next((path for path in _candidates(start, run_folder) if path.exists()), None)
+        origin = run_of_policy(found) if found is not None else None
+        if origin is None or origin[0].resolve() in seen:
+            return replace(total, missing=(*total.missing, str(start)))
+        run_folder, step = origin
+        seen.add(run_folder.resolve())
+        try:
+            total += read_budget(run_folder, step)
+        except ConfigError:
+            return replace(total, missing=(*total.missing, str(start)))
+
+
+def policy_budget(model: Path) -> Budget | None:
+    """`total_budget` of the run that wrote the policy folder `model`, up to its checkpoint; None for other models."""
+    origin = run_of_policy(model)
+    return None if origin is None else total_budget(*origin)
+
+
+def run_of_policy(model: Path) -> tuple[Path, int] | None:
+    """(run folder, step) of the checkpoint that the model folder `model` stands in; None if it stands in none."""
+    place = _checkpoint_of(model.resolve())
+    if place is None or not (place[0] / "manifest.json").is_file():
+        return None
+    return place
+
+
+def start_model(run_folder: Path) -> Path:
+    """`model.path` of the run's config, as it stands there."""
+    return Path(str(_read_config(run_folder)["model"]["path"]))
+
+
+def _checkpoint_of(model: Path) -> tuple[Path, int] | None:
+    """(run folder, step) if the path is RUN/checkpoints/step-N/policy."""
+    step = model.parent.name.removeprefix("step-")
+    if model.name != "policy" or model.parent.parent.name != "checkpoints" or not step.isdecimal():
+        return None
+    return model.parent.parent.parent, int(step)
+
+
+def _candidates(model: Path, run_folder: Path) -> Iterator[Path]:
+    """Where a relative `model.path` may lie: the working directory, and the run's folder with those around it."""
+    yield model
+    if not model.is_absolute():
+        folder = run_folder.resolve()
+        yield from (place / model for place in (folder, *folder.parents))
+
+
+def _read_config(run_folder: Path) -> Mapping[str, Any]:
+    path = run_folder / "config.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    config = root.plain() if (root := parse_yaml(text, str(path))[0]) is not None else None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path} holds no config")
+    return config
+
+
+def _read_metrics(run_folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; none yet if there is no such file. A last line that is cut off is left out."""
+    path = run_folder / METRICS
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    found = []
+    for number, line in enumerate(lines[:-1], start=1):  # what a run is just writing ends without a newline
+        try:
+            record = json.loads(line)
+            record["step"] = int(record["step"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"{path}, line {number}: not a JSON object with a step") from error
+        found.append(record)
+    return found
+
+
+def _recorded(lines: Sequence[Mapping[str, Any]], name: str) -> int | None:
+    """The sum of a count over `lines`, None if one of them lacks it."""
+    counts = [line.get(name) for line in lines]
+    return None if None in counts else sum(round(count) for count in counts if count is not None)
+
+
+def _needed(lines: Sequence[Mapping[str, Any]], name: str, run_folder: Path) -> int:
+    found = _recorded(lines, name)
+    if found is None:
+        raise ConfigError(f"{run_folder / METRICS}: not every step has {name}; without it nothing tells what it spent")
+    return found
+
+
+def _replacements(lines: Sequence[Mapping[str, Any]]) -> int | None:
+    """Teacher answers put in: the metric is a mean over the sampled groups."""
+    pairs = [(line.get("guidance/replaced"), line.get("groups/sampled")) for line in lines]
+    known = [round(mean * groups) for mean, groups in pairs if mean is not None and groups is not None]
+    return sum(known) if len(known) == len(pairs) else None
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
+
+
+def _shown(number: int | None, noun: str, unknown: str = "") -> str:
+    if number is None:
+        return unknown
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

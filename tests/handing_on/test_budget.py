@@ -1,0 +1,159 @@
+"""What a run spent, from its folder alone: sums, what is not recorded, and the runs that it started from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ampo_registry import ConfigError
+
+from ampo_core.budget import Budget, policy_budget, read_budget, run_of_policy, total_budget
+from ampo_core.config.yaml_source import dump_yaml
+
+GUIDED = {"guidance/replaced": 1.3125, "groups/sampled": 16.0, "tokens/teacher": 500.0}
+
+
+def make(folder: Path, job: str, lines: list[dict[str, Any]], model: str = "org/base", **more: Any) -> Path:
+    """A run folder with what a budget reads, and a policy of each step."""
+    folder.mkdir(parents=True)
+    manifest = {"job": job, "teachers": [], **more.pop("manifest", {})}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "config.yaml").write_text(dump_yaml({"job": job, "model": {"path": model}, **more}))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for line in lines:
+        policy(folder, line["step"]).mkdir(parents=True)
+    return folder
+
+
+def policy(folder: Path, step: int) -> Path:
+    return folder / "checkpoints" / f"step-{step:06d}" / "policy"
+
+
+def train_line(step: int, **more: float) -> dict[str, Any]:
+    return {"step": step, "tokens/generated": 100.0, "tokens/trained": 60.0, **more}
+
+
+def sft_line(step: int) -> dict[str, Any]:
+    return {"step": step, "tokens/trained": 40.0, "tokens/teacher": 30.0}
+
+
+def sft_run(folder: Path, steps: int = 2) -> Path:
+    manifest = {"teachers": ["chain"], "examples": {"count": 7, "teachers": {"chain": 7}}}
+    return make(folder, "sft", [sft_line(step) for step in range(1, steps + 1)], manifest=manifest)
+
+
+def test_a_guided_run(tmp_path):
+    lines = [
+        {"step": 0, "eval/macro/avg": 0.5},
+        train_line(1, **GUIDED, **{"guidance/teacher/chain": 0.5, "guidance/teacher/terse": 0.5}),
+        train_line(2, **{**GUIDED, "guidance/replaced": 0.0, "tokens/teacher": 0.0}),
+    ]
+    run = make(tmp_path / "ampo", "train", lines, guidance={}, manifest={"teachers": ["chain", "idle", "terse"]})
+    assert read_budget(run) == Budget(200, 120, 2, 21, ("chain", "terse"), 500, (str(run),))
+    assert read_budget(run, step=1).teacher_answers == 21
+    assert read_budget(run, step=1).steps == 1
+    assert total_budget(run) == read_budget(run)
+
+
+def test_a_run_without_guidance_has_no_teacher(tmp_path):
+    run = make(tmp_path / "grpo", "train", [train_line(1)], guidance=None)
+    assert read_budget(run) == Budget(100, 60, 1, 0, (), 0, (str(run),))
+    assert read_budget(run).line() == "1 step, 100 tokens generated, 60 tokens trained, 0 teacher answers"
+
+
+def test_an_sft_run(tmp_path):
+    run = sft_run(tmp_path / "sft")
+    assert read_budget(run) == Budget(0, 80, 2, 7, ("chain",), 60, (str(run),))
+    assert read_budget(run).line() == (
+        "2 steps, 0 tokens generated, 80 tokens trained, 7 teacher answers (60 tokens) of chain"
+    )
+
+
+def test_what_was_not_recorded_is_unknown(tmp_path):
+    old = {"tokens/trained": 40.0}
+    run = make(tmp_path / "sft", "sft", [{"step": 1, **old}, {"step": 2, **old, "tokens/teacher": 3.0}])
+    found = read_budget(run)
+    assert (found.teacher_answers, found.teacher_tokens) == (None, None)
+    assert "an unknown number of teacher answers (tokens not recorded)" in found.line()
+    later = make(tmp_path / "grpo", "train", [train_line(1)], guidance=None, model=str(policy(run, 2)))
+    assert total_budget(later).teacher_answers is None
+    assert total_budget(later).tokens_trained == 140
+    guided = make(tmp_path / "ampo", "train", [train_line(1)], guidance={})
+    assert read_budget(guided).teacher_answers is None
+
+
+def test_the_runs_before_count_up_to_the_checkpoint(tmp_path, monkeypatch):
+    sft = sft_run(tmp_path / "runs" / "sft", steps=5)
+    monkeypatch.chdir(tmp_path)
+    start = "runs/sft/checkpoints/step-000003/policy"
+    grpo = make(tmp_path / "runs" / "grpo", "train", [train_line(1)], guidance=None, model=start)
+    more = make(tmp_path / "runs" / "more", "train", [train_line(1)], guidance=None, model=str(policy(grpo, 1)))
+    monkeypatch.chdir("/")  # relative to the run's folder, or one around it
+    total = total_budget(more)
+    assert (total.steps, total.tokens_trained, total.tokens_generated) == (5, 60 + 60 + 3 * 40, 200)
+    assert (total.teacher_answers, total.teacher_tokens, total.teachers) == (7, 90, ("chain",))
+    assert total.runs == (str(more), str(grpo), str(tmp_path / "runs" / "sft"))
+    assert total.missing == ()
+    assert total.line().endswith("; 3 runs together")
+    assert policy_budget(policy(more, 1)) == total
+    assert run_of_policy(policy(sft, 3)) == (sft, 3)
+    assert json.loads(json.dumps(total.as_json()))["teachers"] == ["chain"]
+
+
+def test_a_run_before_that_is_gone_is_said(tmp_path):
+    sft = sft_run(tmp_path / "sft")
+    start = policy(sft, 2)
+    grpo = make(tmp_path / "grpo", "train", [train_line(1)], guidance=None, model=str(start))
+    (sft / "config.yaml").unlink()
+    assert total_budget(grpo).missing == (str(start),)
+    shutil.rmtree(sft)
+    total = total_budget(grpo)
+    assert (total.missing, total.steps) == ((str(start),), 1)
+    assert str(start) in total.line()
+    assert "not counted" in total.line()
+
+
+def test_a_run_that_names_itself_ends(tmp_path):
+    run = make(tmp_path / "a", "train", [train_line(1)], guidance=None, model=str(policy(tmp_path / "a", 1)))
+    assert total_budget(run).missing == (str(policy(run, 1)),)
+
+
+def test_a_model_from_elsewhere_has_no_budget(tmp_path):
+    run = make(tmp_path / "grpo", "train", [train_line(1)], guidance=None, model=str(tmp_path / "policy"))
+    assert total_budget(run).missing == ()
+    assert policy_budget(tmp_path / "policy") is None
+    assert policy_budget(tmp_path / "checkpoints" / "step-000001" / "policy") is None
+
+
+def test_a_line_that_is_being_written_is_left_out(tmp_path):
+    run = sft_run(tmp_path / "sft")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "tok')
+    assert read_budget(run).steps == 2
+    (run / "metrics.jsonl").unlink()
+    assert read_budget(run).steps == 0
+
+
+def test_what_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"manifest\.json"):
+        read_budget(tmp_path)
+    prepared = make(tmp_path / "prepare", "prepare", [])
+    with pytest.raises(ConfigError, match="only train and sft"):
+        read_budget(prepared)
+    run = make(tmp_path / "sft", "sft", [{"step": 1}])
+    with pytest.raises(ConfigError, match="tokens/trained"):
+        read_budget(run)
+    (run / "metrics.jsonl").write_text("[]\n")
+    with pytest.raises(ConfigError, match="line 1"):
+        read_budget(run)
+
+
+def test_it_needs_no_torch():
+    code = "import sys, ampo_core.budget; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
