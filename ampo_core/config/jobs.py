@@ -30,6 +30,24 @@ from ampo_core.config.tree import (
     TrainingConfig,
 )
 
+__all__ = [
+    "JOBS",
+    "ComparisonConfig",
+    "EvaluateDataConfig",
+    "EvaluateJob",
+    "Job",
+    "PipelineJob",
+    "PoolJob",
+    "PrepareJob",
+    "SftCheckpointConfig",
+    "SftDataConfig",
+    "SftJob",
+    "SftTrainingConfig",
+    "Stage",
+    "SuiteJob",
+    "TrainJob",
+]
+
 TaskField = Annotated[TaskSpec, ComponentField("task")]
 
 
