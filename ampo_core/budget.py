@@ -6,8 +6,7 @@ samples of evaluations, nor what it cost to make the teachers' answers.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ampo_registry.errors import ConfigError
 
 from ampo_core.changes import read_manifest
 from ampo_core.config.metric_names import TEACHER
-from ampo_core.config.yaml_source import parse_yaml
+from ampo_core.lineage import lineage, read_config, read_metrics, run_of_policy
 from ampo_core.runfolder import METRICS
 
 TRAINED = ("train", "sft")
@@ -82,11 +81,11 @@ def read_budget(run_folder: Path, step: int | None = None) -> Budget:
 
     Raises ConfigError if the folder does not hold such a run, or if one of its files cannot be read.
     """
-    manifest, config = read_manifest(run_folder), _read_config(run_folder)
+    manifest, config = read_manifest(run_folder), read_config(run_folder)
     job = manifest.get("job")
     if job not in TRAINED:
         raise ConfigError(f"{run_folder} holds a {job} job; only train and sft jobs have a budget")
-    lines = [line for line in _read_metrics(run_folder) if line["step"] > 0 and (step is None or line["step"] <= step)]
+    lines = [line for line in read_metrics(run_folder) if line["step"] > 0 and (step is None or line["step"] <= step)]
     used = {name.removeprefix(_TEACHER_SHARE) for line in lines for name in line if name.startswith(_TEACHER_SHARE)}
     answers, tokens = _replacements(lines), _recorded(lines, "tokens/teacher")
     if job == "sft":
@@ -110,89 +109,20 @@ def total_budget(run_folder: Path, step: int | None = None) -> Budget:
     A start checkpoint whose run is gone or cannot be read stands in `missing`. Raises ConfigError as `read_budget`
     does, for the run itself.
     """
-    total, seen = read_budget(run_folder, step), {run_folder.resolve()}
-    while True:
-        start = start_model(run_folder)
-        place = _checkpoint_of(start)
-        if place is None:
-            return total
-        found = next((path for path in _candidates(start, run_folder) if path.exists()), None)
-        origin = run_of_policy(found) if found is not None else None
-        if origin is None or origin[0].resolve() in seen:
-            return replace(total, missing=(*total.missing, str(start)))
-        run_folder, step = origin
-        seen.add(run_folder.resolve())
+    line = lineage(run_folder, step)
+    total = read_budget(run_folder, step)
+    for folder, last in line.runs[1:]:
         try:
-            total += read_budget(run_folder, step)
-        except ConfigError:
-            return replace(total, missing=(*total.missing, str(start)))
+            total += read_budget(folder, last)
+        except ConfigError as error:
+            total = replace(total, missing=(*total.missing, str(error)))
+    return total if line.complete else replace(total, missing=(*total.missing, line.base))
 
 
 def policy_budget(model: Path) -> Budget | None:
     """`total_budget` of the run that wrote the policy folder `model`, up to its checkpoint; None for other models."""
     origin = run_of_policy(model)
     return None if origin is None else total_budget(*origin)
-
-
-def run_of_policy(model: Path) -> tuple[Path, int] | None:
-    """(run folder, step) of the checkpoint that the model folder `model` stands in; None if it stands in none."""
-    place = _checkpoint_of(model.resolve())
-    if place is None or not (place[0] / "manifest.json").is_file():
-        return None
-    return place
-
-
-def start_model(run_folder: Path) -> Path:
-    """`model.path` of the run's config, as it stands there."""
-    return Path(str(_read_config(run_folder)["model"]["path"]))
-
-
-def _checkpoint_of(model: Path) -> tuple[Path, int] | None:
-    """(run folder, step) if the path is RUN/checkpoints/step-N/policy."""
-    step = model.parent.name.removeprefix("step-")
-    if model.name != "policy" or model.parent.parent.name != "checkpoints" or not step.isdecimal():
-        return None
-    return model.parent.parent.parent, int(step)
-
-
-def _candidates(model: Path, run_folder: Path) -> Iterator[Path]:
-    """Where a relative `model.path` may lie: the working directory, and the run's folder with those around it."""
-    yield model
-    if not model.is_absolute():
-        folder = run_folder.resolve()
-        yield from (place / model for place in (folder, *folder.parents))
-
-
-def _read_config(run_folder: Path) -> Mapping[str, Any]:
-    path = run_folder / "config.yaml"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    config = root.plain() if (root := parse_yaml(text, str(path))[0]) is not None else None
-    if not isinstance(config, dict):
-        raise ConfigError(f"{path} holds no config")
-    return config
-
-
-def _read_metrics(run_folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; none yet if there is no such file. A last line that is cut off is left out."""
-    path = run_folder / METRICS
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    found = []
-    for number, line in enumerate(lines[:-1], start=1):  # what a run is just writing ends without a newline
-        try:
-            record = json.loads(line)
-            record["step"] = int(record["step"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise ConfigError(f"{path}, line {number}: not a JSON object with a step") from error
-        found.append(record)
-    return found
 
 
 def _recorded(lines: Sequence[Mapping[str, Any]], name: str) -> int | None:

@@ -31,6 +31,7 @@ from ampo_core.files import write_atomically
 from ampo_core.learner import Learner
 from ampo_core.ranks import Ranks
 from ampo_core.together import by_each, by_first
+from ampo_core.tokens import PromptTokenizer
 
 DISK_ERRORS = (OSError, RuntimeError, SafetensorError)
 """What a full disk looks like: PyTorch and safetensors have errors of their own for it."""
@@ -66,7 +67,7 @@ class Checkpoints:
         self,
         position: Position,
         learner: Learner,
-        tokenizer: Any,
+        tokenizer: PromptTokenizer,
         components: Stateful | None,
         metrics: Mapping[str, float],
         trackers: Callable[[], Mapping[str, Any]],

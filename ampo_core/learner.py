@@ -22,9 +22,10 @@ from torch import nn
 from ampo_core.config.tree import DeepSpeedConfig, ModelConfig, OptimizerConfig
 from ampo_core.deepspeed_engine import start_deepspeed
 from ampo_core.packing import TokenPair, microbatches
-from ampo_core.policy import Policy, load_policy
+from ampo_core.policy import Policy, end_with, load_policy
 from ampo_core.ranks import Ranks
 from ampo_core.schedule import learning_rate_at
+from ampo_core.tokens import PromptTokenizer
 
 DUMMY = TokenPair((0,), (0,))
 """What a rank forwards when others still have a micro-batch and it has none; its loss is multiplied by 0."""
@@ -192,15 +193,19 @@ class Learner:
         whole: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(list(parameters))
         return whole
 
-    def save_policy(self, folder: Path, tokenizer: Any) -> None:
-        """Write model and tokenizer in Hugging Face format, LoRA merged: rank 0 writes, all ranks take part."""
+    def save_policy(self, folder: Path, tokenizer: PromptTokenizer) -> None:
+        """Write model and tokenizer in Hugging Face format, LoRA merged: rank 0 writes, all ranks take part.
+
+        What ends a response in the run does so in generation_config.json, and the chat template is the run's.
+        """
         first = self.ranks.rank == 0
         plain = self.policy.plain
         distinct = {name.replace(".base_layer.", ".") for name, _ in plain.named_parameters()}  # tied ones once
         kept = {name: tensor.cpu() if first else None for name, tensor in self.weights() if name in distinct}
         if first:
+            end_with(plain.generation_config, tokenizer.stop_token_ids)
             plain.save_pretrained(folder, state_dict=kept)
-            tokenizer.save_pretrained(folder)
+            tokenizer.save(folder)
         self.ranks.barrier()
 
     def save_state(self, folder: Path) -> None:

@@ -114,6 +114,7 @@ def load_policy(config: ModelConfig, *, trust_remote_code: bool = False) -> Poli
         local_files_only=Path(config.path).is_dir(),
     )
     _refuse_scaled_logits(model.config, config.path)
+    _make_savable(model.generation_config, config.path)
     use_packed_attention(model, config.path)
     _disable_dropout(model)
     if config.gradient_checkpointing:
@@ -129,6 +130,28 @@ def _refuse_scaled_logits(config: Any, path: str) -> None:
         found = getattr(config, name, plain)
         if found is not None and found != plain:
             raise ConfigError(f"model.path: {path} changes its logits ({name} = {found}), which is not supported yet")
+
+
+def _make_savable(generation: Any, path: str) -> None:
+    """Put right what a checkpoint could not be written with: sampling options without do_sample, as in older models.
+
+    Raises ConfigError for another generation_config.json that transformers reads and refuses to write.
+    """
+    try:
+        generation.validate(strict=True)
+    except ValueError:
+        generation.do_sample = True
+        try:
+            generation.validate(strict=True)
+        except ValueError as error:
+            raise ConfigError(f"model.path: generation_config.json of {path} cannot be used: {error}") from error
+
+
+def end_with(generation: Any, stop_token_ids: Sequence[int]) -> None:
+    """Let `stop_token_ids` end a response in a transformers generation config."""
+    generation.eos_token_id = stop_token_ids[0] if len(stop_token_ids) == 1 else list(stop_token_ids)
+    # or transformers would take the EOS from config.json again
+    generation._from_model_config = False
 
 
 def _disable_dropout(model: nn.Module) -> None:

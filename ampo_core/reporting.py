@@ -29,6 +29,7 @@ from ampo_core.ranks import Ranks
 from ampo_core.resume import Beginning
 from ampo_core.runfolder import RunFolder, discard_unfinished
 from ampo_core.together import by_first
+from ampo_core.tokens import PromptTokenizer
 
 SAMPLES_PER_STEP = 8
 
@@ -123,7 +124,7 @@ class Reporter:
         ranks: Ranks,
         output: Output | None,
         checkpoints: Checkpoints,
-        tokenizer: Any,
+        tokenizer: PromptTokenizer,
         *,
         steps: int,
         resume_from: Path | None = None,
@@ -140,7 +141,7 @@ class Reporter:
         environment: Environment,
         beginning: Beginning,
         ranks: Ranks,
-        tokenizer: Any,
+        tokenizer: PromptTokenizer,
         *,
         steps: int,
     ) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from ampo_registry.types import Message
 from ampo_core.config.tree import SampledModel
 
 THINK = "<think>\n"
+READ_FROM = ("is_local", "local_files_only")
 
 
 class PromptTokenizer:
@@ -85,6 +87,15 @@ class PromptTokenizer:
         """The text of `ids` without special tokens."""
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer into `folder`, with the chat template that prompts are made with."""
+        saved = copy.copy(self.tokenizer)
+        if self._template is not None:
+            saved.chat_template = self._template
+        # where this one was read from means nothing elsewhere
+        saved.init_kwargs = {key: v for key, v in saved.init_kwargs.items() if key not in READ_FROM}
+        saved.save_pretrained(folder)
 
     def _opens_thinking(self, prompt_ids: Sequence[int]) -> bool:
         # However a tokenizer splits it, the line has at most as many tokens as bytes.

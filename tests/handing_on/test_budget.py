@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from ampo_registry import ConfigError
 
-from ampo_core.budget import Budget, policy_budget, read_budget, run_of_policy, total_budget
+from ampo_core.budget import Budget, policy_budget, read_budget, total_budget
 from ampo_core.config.yaml_source import dump_yaml
+from ampo_core.lineage import run_of_policy
 
 GUIDED = {"guidance/replaced": 1.3125, "groups/sampled": 16.0, "tokens/teacher": 500.0}
 

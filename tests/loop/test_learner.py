@@ -16,6 +16,7 @@ from ampo_core.learner import Learner
 from ampo_core.packing import TokenPair
 from ampo_core.ranks import join_ranks
 from ampo_core.schedule import learning_rate_at
+from ampo_core.tokens import PromptTokenizer
 
 PAIRS = [TokenPair((1, 2, 3), tuple(range(4, 4 + n))) for n in (3, 9, 1, 6, 2)]
 
@@ -132,7 +133,7 @@ def test_a_saved_policy_opens_in_transformers_with_the_same_log_probs(
         learner.update(PAIRS, token_mean(PAIRS), temperature=1.0, entropy=False)
     log_probs = learner.logprobs(PAIRS, temperature=1.0)
     names = [name for name, _ in learner.weights()]
-    learner.save_policy(tmp_path, golden_tokenizer)
+    learner.save_policy(tmp_path, PromptTokenizer(golden_tokenizer, ModelConfig(path=str(tmp_path))))
     learner.close()
     opened = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert names == [name for name, _ in opened.named_parameters(remove_duplicate=False)]
