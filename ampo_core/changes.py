@@ -32,12 +32,29 @@ NUMERIC_PACKAGES = (
 
 
 def differences(before: object, after: object, key: str = "") -> list[Change]:
-    """(dotted key, before, after) wherever two trees of JSON types differ; a missing entry counts as None."""
+    """(dotted key, before, after) wherever two trees of JSON types differ; a missing entry counts as None.
+
+    Entries of a list that have a `name` each are told apart by it.
+    """
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         names = list(dict.fromkeys([*before, *after]))
         inner = (differences(before.get(n), after.get(n), f"{key}.{n}" if key else str(n)) for n in names)
         return [change for changes in inner for change in changes]
+    if (ours := _by_name(before)) and (theirs := _by_name(after)) and _same_order(ours, theirs):
+        return differences(ours, theirs, key)
     return [] if before == after else [(key, before, after)]
+
+
+def _by_name(value: object) -> dict[str, object]:
+    """The entries of a list by their `name`, such as stages or teachers; empty for anything else."""
+    entries = value if isinstance(value, list) else []
+    named = {entry["name"]: entry for entry in entries if isinstance(entry, Mapping) and "name" in entry}
+    return named if len(named) == len(entries) else {}
+
+
+def _same_order(before: Mapping[str, object], after: Mapping[str, object]) -> bool:
+    """True iff the names that stand in both stand in the same order."""
+    return [name for name in before if name in after] == [name for name in after if name in before]
 
 
 def listed(changes: Sequence[Change]) -> str:

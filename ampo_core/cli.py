@@ -19,7 +19,7 @@ from ampo_registry.discovery import Plugins, discover
 from ampo_registry.errors import AmpoError, ConfigError, NotYetError
 from rich.console import Console
 
-from ampo_core.config.jobs import Job, PipelineJob
+from ampo_core.config.jobs import Job, PipelineJob, PoolJob
 from ampo_core.config.load import LoadedConfig, load_config
 from ampo_core.config.machines import rank_in
 from ampo_core.config.schema import config_schema
@@ -159,6 +159,8 @@ def _left_behind(job: Job, folder: Path) -> str:
         return "nothing was written"
     if isinstance(job, PipelineJob):
         return f"what was written stands in {folder}; run the same command again, and finished stages are kept"
+    if isinstance(job, PoolJob):
+        return f"finished shards stand in {folder / 'shards'}: run the same command again to go on with the others"
     checkpoints = sorted((folder / "checkpoints").glob("step-*"))
     if checkpoints:
         return f"the last checkpoint is {checkpoints[-1]}: run the same command again to go on after it"

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from ampo_registry.errors import DataError
-from ampo_registry.types import Message, TaskData, TaskQuestion, TeacherAnswer
+from ampo_registry.types import TaskData, TeacherAnswer
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+from ampo_core.data.contract_files import conversations_of, write_conversations, write_questions
 
 
 def write_data(out: Path, data: TaskData, answers: Sequence[Sequence[TeacherAnswer]], ability: str) -> None:
@@ -18,90 +15,10 @@ def write_data(out: Path, data: TaskData, answers: Sequence[Sequence[TeacherAnsw
 
     `answers` are the kept ones of each training question.
     """
-    import pyarrow as pa
-
-    _write(out / "train.parquet", _contract_table(data.train, "train", ability, answers))
+    write_questions(out / "train.parquet", data.train, "train", ability, answers)
     (out / "heldout").mkdir()
     for name, questions in data.heldout.items():
-        _write(out / "heldout" / f"{name}.parquet", _contract_table(questions, name, ability))
-    conversations = data.sft or [
-        (*question.messages, Message("assistant", answer.text))
-        for question, kept in zip(data.train, answers, strict=True)
-        for answer in kept
-    ]
+        write_questions(out / "heldout" / f"{name}.parquet", questions, name, ability)
+    conversations = data.sft or conversations_of(data.train, answers)
     if conversations:
-        turns = pa.array([_turns(conversation) for conversation in conversations], pa.list_(_message_type()))
-        _write(out / "sft.parquet", pa.table({"messages": turns}))
-
-
-def _contract_table(
-    questions: Sequence[TaskQuestion],
-    split: str,
-    ability: str,
-    answers: Sequence[Sequence[TeacherAnswer]] | None = None,
-) -> pa.Table:
-    import pyarrow as pa
-
-    columns = {
-        "data_source": pa.array([question.source for question in questions], pa.string()),
-        "prompt": pa.array([_turns(question.messages) for question in questions], pa.list_(_message_type())),
-        "ability": pa.array([ability] * len(questions), pa.string()),
-        "reward_model": pa.array([{"ground_truth": question.answer, "style": "rule"} for question in questions]),
-        "extra_info": _extra_info(questions, split, answers),
-    }
-    if answers is not None:
-        columns["target_lst"] = _targets(answers)
-    return pa.table(columns)
-
-
-def _extra_info(
-    questions: Sequence[TaskQuestion], split: str, answers: Sequence[Sequence[TeacherAnswer]] | None
-) -> pa.Array:
-    import pyarrow as pa
-
-    rows: list[dict[str, object]] = [
-        {**question.extra, "index": index, "split": split} for index, question in enumerate(questions)
-    ]
-    for row, kept in zip(rows, answers or (), strict=answers is not None):
-        row["num_teacher_models"] = len(kept)
-    try:
-        return pa.array(rows)
-    except pa.ArrowException as error:
-        raise DataError(f"the task's `extra` fields cannot be written to Parquet ({split}): {error}") from error
-
-
-def _targets(answers: Sequence[Sequence[TeacherAnswer]]) -> pa.Array:
-    import pyarrow as pa
-
-    fields = [*_message_type(), pa.field("source", pa.string()), pa.field("quality_score", pa.float64())]
-    recorded = any(answer.logprobs is not None for kept in answers for answer in kept)
-    if recorded:
-        fields.append(pa.field("logprobs", pa.list_(pa.float64())))
-    rows = [[_target(answer, recorded) for answer in kept] for kept in answers]
-    return pa.array(rows, pa.list_(pa.struct(fields)))
-
-
-def _target(answer: TeacherAnswer, recorded: bool) -> dict[str, Any]:
-    target: dict[str, Any] = {
-        "role": "assistant",
-        "content": answer.text,
-        "source": answer.teacher,
-        "quality_score": answer.quality_score,
-    }
-    return {**target, "logprobs": answer.logprobs} if recorded else target
-
-
-def _message_type() -> pa.StructType:
-    import pyarrow as pa
-
-    return pa.struct([("role", pa.string()), ("content", pa.string())])
-
-
-def _turns(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    import pyarrow.parquet as pq
-
-    pq.write_table(table, path)
+        write_conversations(out / "sft.parquet", conversations)

@@ -15,10 +15,10 @@ from ampo_registry.errors import ConfigError
 
 from ampo_core.changes import Change, config_changes, listed, manifest_changes, read_manifest
 from ampo_core.checkpoint_store import CheckpointStore, read_state, step_of
-from ampo_core.config.jobs import Job, SftJob, TrainJob
+from ampo_core.config.jobs import Job, PoolJob, SftJob, TrainJob
 from ampo_core.environment import Environment
 from ampo_core.folder_lock import check_not_held
-from ampo_core.runfolder import check_free, discard_unfinished, finished_output
+from ampo_core.runfolder import RunFolder, check_free, discard_unfinished, finished_output
 
 State = Literal["new", "unfinished", "finished"]
 
@@ -70,7 +70,7 @@ def look(job: Job, environment: Environment) -> State:
     changes = config_changes(path, environment.config)
     if changes and not environment.allow_changes:
         raise ConfigError(_refusal(f"{path} holds {found}", changes))
-    if changes and finished and not isinstance(job, (TrainJob, SftJob)):
+    if changes and finished and not isinstance(job, (TrainJob, SftJob, PoolJob)):
         raise ConfigError(
             f"{path} holds {found}, and a finished {kind} job cannot go on; choose another run.name, or remove the "
             f"folder to run it again. Its config has changed since:\n{listed(changes)}"
@@ -82,6 +82,23 @@ def start_over(path: Path, environment: Environment) -> None:
     """Clear an unfinished run of a kind that cannot go on away, and say so. `look` comes first."""
     if finished_output(path) is None and discard_unfinished(path):
         environment.console.print(f"{path}: unfinished, starts over", markup=False, highlight=False, soft_wrap=True)
+
+
+def open_again(
+    job: PoolJob, environment: Environment, manifest: Mapping[str, Any]
+) -> tuple[RunFolder, tuple[str, ...]]:
+    """The folder of a job that goes on by itself from what it has written, new or again; and what to say of it.
+
+    Raises ConfigError if what is there is something else than this job's run, unless the changes are allowed.
+    """
+    path = folder_of(job)
+    if look(job, environment) == "new":
+        return RunFolder.create(job.run, environment.yaml, manifest), ()
+    changes = [*config_changes(path, environment.config), *manifest_changes(path, manifest)]
+    if changes and not environment.allow_changes:
+        raise ConfigError(_refusal(f"{path} holds an unfinished run", changes))
+    folder = RunFolder.reopen(path, environment.yaml, manifest, environment.config, 0)
+    return folder, (f"{path}: goes on with what is there", *_allowed(changes))
 
 
 def begin(

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from ampo_core.config.jobs import EvaluateJob, Job, PoolJob, SftJob, TrainJob
 from ampo_core.config.nodes import KeyPath
+from ampo_core.config.pool_checks import pool_missing, uses_rollout
 from ampo_core.config.references import is_filled_in
 from ampo_core.config.tree import SampledModel
 
@@ -23,8 +24,12 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def unavailable(job: Job) -> Iterator[tuple[KeyPath, str]]:
-    """Components of `job` that cannot run here, with their own reason."""
+    """Components of `job` that cannot run here, with their own reason; keys and packages that endpoints lack."""
+    if isinstance(job, PoolJob):
+        yield from pool_missing(job)
     for path, spec in _components(job, ()):
+        if path == ("rollout",) and isinstance(job, PoolJob) and not uses_rollout(job):
+            continue
         try:
             reason = spec.unavailable()
         except Exception as error:  # a plugin's own code; said as the reason, not as a fault of the engine
@@ -70,8 +75,10 @@ def _models(job: Job) -> Iterator[tuple[KeyPath, SampledModel]]:
         for name, model in job.models.items():
             yield ("models", name), model
     if isinstance(job, PoolJob):
+        yield ("student",), job.student
         for i, teacher in enumerate(job.teachers):
-            yield ("teachers", i, "model"), teacher.model
+            if teacher.model is not None:
+                yield ("teachers", i, "model"), teacher.model
 
 
 def _files(job: Job) -> Iterator[tuple[KeyPath, str]]:

@@ -1,0 +1,174 @@
+"""The `pool` job: every teacher answers every question, what verifies is chosen from, and a pool is written.
+
+RUN/shards/         what was sampled and verified, shard by shard (pool_shards.py); an interrupted build goes on from it
+    out/NAME.parquet      a composition of teachers: questions with the answers that were kept (train, and sft with
+                          format: pool)
+        sft_NAME.parquet  every (question, kept answer) pair as a conversation (sft with format: messages)
+    summary.json    what became of every answer and question
+
+Without `compositions` the two files of the one composition of all teachers are train.parquet and sft.parquet.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ampo_registry.specs import build_options
+from ampo_registry.types import GradeRequest, Question
+
+from ampo_core.config.pool_job import PoolJob, PoolTeacher
+from ampo_core.data.questions import load_questions
+from ampo_core.environment import Environment
+from ampo_core.folder_lock import held
+from ampo_core.grading import Grader
+from ampo_core.manifest import build_manifest
+from ampo_core.pool_output import PoolOutput
+from ampo_core.pool_shards import ENDED, Answer, Shard, TeacherShards, Verdict, cut
+from ampo_core.pool_sources import Source, about, open_source, recipe
+from ampo_core.progress import Progress
+from ampo_core.resume import folder_of, open_again
+from ampo_core.runfolder import RunFolder
+from ampo_core.tokens import load_tokenizer
+
+if TYPE_CHECKING:
+    from ampo_core.ranks import Ranks
+
+HOW_IT_IS_GRADED = ("workers", "max_error_rate")
+"""Options of a reward that change no verdict."""
+
+
+def run(job: PoolJob, environment: Environment) -> Path:
+    """Build the pool, or go on with an interrupted build; returns the folder `out`.
+
+    Raises ConfigError and DataError before anything is written; RunError where sampling or verifying fails, after
+    which the same command goes on with the first shard that is missing.
+    """
+    from ampo_core.ranks import join_ranks
+
+    ranks = join_ranks(job.resources.threads)
+    with ExitStack() as stack:
+        grader = stack.enter_context(Grader(job.reward))
+        student = load_tokenizer(job.student, environment.trust_remote_code)
+        loaded = load_questions(
+            job.questions,
+            student,
+            max_prompt_tokens=job.data.max_prompt_tokens,
+            overlong_prompts="drop",
+            system_prompt=job.data.system_prompt,
+            check_truths=partial(ranks.map, grader.check_truths),
+            where=job.data.where,
+            distinct=True,
+            limit=job.data.limit,
+        )
+        folder = _open(job, environment, stack) if ranks.rank == 0 else None
+        shards = cut(loaded.questions, job.shard_questions)
+        if folder is not None:
+            _say(environment, *loaded.report.lines())
+        progress = stack.enter_context(Progress(environment.console, "pool", len(job.teachers) * len(shards)))
+        build = Build(job, environment, ranks, grader, progress, loaded.questions, shards)
+        files = {teacher.name: build.answered(teacher, i) for i, teacher in enumerate(job.teachers)}
+    if folder is not None:
+        output = PoolOutput(job, student, environment.trust_remote_code, loaded.questions, shards, files)
+        summary = output.write(folder.path, loaded.report)
+        _say(environment, *summary.lines())
+        summary.show(environment.console)
+        folder.finish(folder.path / "out")
+    return folder_of(job) / "out"
+
+
+def _open(job: PoolJob, environment: Environment, stack: ExitStack) -> RunFolder:
+    """The run folder, new or as an earlier build left it, locked until `stack` closes."""
+    manifest = build_manifest(
+        job="pool",
+        seed=job.run.seed,
+        plugins=environment.plugins.distributions,
+        data=dict.fromkeys(job.questions),
+        teachers=[teacher.name for teacher in job.teachers],
+        models=dict.fromkeys(teacher.model.path for teacher in job.teachers if teacher.model is not None),
+    )
+    folder, notes = open_again(job, environment, manifest)
+    stack.enter_context(held(folder.path))
+    _say(environment, *notes)
+    return folder
+
+
+def _say(environment: Environment, *lines: str) -> None:
+    for line in lines:
+        environment.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A build in progress: makes the shards of one teacher after the other."""
+
+    job: PoolJob
+    environment: Environment
+    ranks: Ranks
+    grader: Grader
+    progress: Progress
+    questions: tuple[Question, ...]
+    shards: list[Shard]
+
+    def answered(self, teacher: PoolTeacher, position: int) -> TeacherShards:
+        """Make what is missing of the shards of `teacher`, the `position`-th, and return them. A collective call."""
+        with about(teacher):
+            found = self.ranks.first(recipe(self.job, teacher) if self.ranks.rank == 0 else {})
+            files = TeacherShards.of(folder_of(self.job) / "shards", teacher.name, found, self._reward())
+            if self.ranks.rank == 0:
+                files.open(found)
+            missing = self.ranks.first(self._missing(files))
+            before = position * len(self.shards)
+            self._note(teacher, missing)
+            self.progress.step(before + len(self.shards) - len(missing), {})
+            with ExitStack() as stack:
+                source: Source | None = None
+                for done, shard in enumerate(missing, start=before + len(self.shards) - len(missing) + 1):
+                    if not self.ranks.first(files.answers_file(shard).exists()):
+                        source = source or self._source(teacher, files, stack)
+                        answers = source.answer(shard)
+                        if self.ranks.rank == 0:
+                            files.write_answers(shard, answers)
+                    else:
+                        answers = self.ranks.first(files.read_answers(shard) if self.ranks.rank == 0 else [])
+                    self._verify(shard, answers, files)
+                    self.progress.step(done, {})
+        return files
+
+    def _missing(self, files: TeacherShards) -> list[Shard]:
+        return [shard for shard in self.shards if not _complete(files, shard)]
+
+    def _note(self, teacher: PoolTeacher, missing: list[Shard]) -> None:
+        there = len(self.shards) - len(missing)
+        if there:
+            self.progress.note(f"teacher {teacher.name}: {there} of {len(self.shards)} shards are there already")
+
+    def _source(self, teacher: PoolTeacher, files: TeacherShards, stack: ExitStack) -> Source:
+        source = open_source(self.job, teacher, self.questions, self.environment, self.ranks, files)
+        stack.callback(source.close)
+        return source
+
+    def _verify(self, shard: Shard, answers: list[Answer], files: TeacherShards) -> None:
+        """Grade the answers that ended, all ranks together, and write the verdicts."""
+        asked = {question.uid: question for question in shard.questions}
+        ended = [answer for answer in answers if answer.finish_reason == ENDED]
+        requests = [GradeRequest(a.text, asked[a.uid].answer, asked[a.uid].source) for a in ended]
+        grades = self.ranks.map(self.grader.grade, requests)
+        if self.ranks.rank == 0:
+            verdicts = [
+                Verdict(answer.uid, answer.sample, grade.correct, grade.status, grade.detail)
+                for answer, grade in zip(ended, grades, strict=True)
+            ]
+            files.write_verdicts(shard, verdicts)
+        self.ranks.barrier()
+
+    def _reward(self) -> dict[str, Any]:
+        options = build_options(self.job.reward)
+        return {name: value for name, value in options.items() if name not in HOW_IT_IS_GRADED}
+
+
+def _complete(files: TeacherShards, shard: Shard) -> bool:
+    return files.answers_file(shard).exists() and files.verdicts_file(shard).exists()

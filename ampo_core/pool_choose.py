@@ -1,0 +1,173 @@
+"""From verified answers to a pool: which answer of a teacher stays, and which questions stay.
+
+Each answer has exactly one fate, so that nothing is dropped uncounted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ampo_registry.types import TeacherAnswer
+
+from ampo_core.pool_shards import ENDED, Answer, Verdict
+
+Rule = Literal["shortest", "longest", "first", "all"]
+Unify = Literal["intersection", "every_teacher"]
+Fate = Literal["kept", "not_chosen", "too_long", "incorrect", "not_graded", "cut_off", "ended_otherwise"]
+FATES: tuple[Fate, ...] = (
+    "kept",
+    "not_chosen",
+    "too_long",
+    "incorrect",
+    "not_graded",
+    "cut_off",
+    "ended_otherwise",
+)
+"""not_chosen: correct, but the rule keeps another; too_long: correct, but over `max_tokens`; cut_off: at the teacher's
+limit; ended_otherwise: an endpoint ended it for a reason of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An answer with its verdict, None if it did not end and so was not graded."""
+
+    answer: Answer
+    verdict: Verdict | None
+
+    @property
+    def correct(self) -> bool:
+        """True iff it ended and was found correct."""
+        return self.verdict is not None and self.verdict.status == "ok" and self.verdict.correct
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An answer that stays, with its length in the student's tokens, end of sequence included."""
+
+    answer: Answer
+    tokens: int
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of one teacher's answers, over all questions. Lengths are sums over the kept ones."""
+
+    questions: int = 0
+    solved: int = 0
+    answered: int = 0
+    fates: Counter[Fate] = field(default_factory=Counter)
+    kept_tokens: int = 0
+    tokens: int = 0
+    prompt_tokens: int = 0
+    tries: int = 0
+    logprobs_kept: int = 0
+    logprobs_left_out: int = 0
+
+
+def judge(answers: Sequence[Answer], verdicts: Sequence[Verdict]) -> dict[str, list[Judged]]:
+    """uid -> its answers in order, each with its verdict. Raises ValueError if an answer that ended has none."""
+    by_key = {(verdict.uid, verdict.sample): verdict for verdict in verdicts}
+    judged: dict[str, list[Judged]] = {}
+    for answer in answers:
+        verdict = by_key.pop((answer.uid, answer.sample), None)
+        if (verdict is None) is (answer.finish_reason == ENDED):
+            raise ValueError(f"answer {answer.sample} to question {answer.uid[:12]} and its verdict do not fit")
+        judged.setdefault(answer.uid, []).append(Judged(answer, verdict))
+    if by_key:
+        raise ValueError(f"{len(by_key)} verdicts belong to no answer")
+    return judged
+
+
+def choose(
+    answers: Sequence[Judged], rule: Rule, measure: Callable[[str], int], max_tokens: int | None, tally: Tally
+) -> list[Kept]:
+    """The answers of one teacher to one question that stay, in the order in which they were sampled.
+
+    `measure` gives the student's tokens of a text. Of equally long ones the first is taken; `all` keeps each text
+    once. Every answer is counted in `tally`.
+    """
+    fates: Counter[Fate] = Counter()
+    fits: list[Kept] = []
+    for judged in answers:
+        fate = _without_choice(judged)
+        if fate is None:
+            candidate = Kept(judged.answer, measure(judged.answer.text))
+            fate = "too_long" if max_tokens is not None and candidate.tokens > max_tokens else None
+            if fate is None:
+                fits.append(candidate)
+        if fate is not None:
+            fates[fate] += 1
+    kept = _apply(rule, fits)
+    fates["kept"], fates["not_chosen"] = len(kept), len(fits) - len(kept)
+    _count(tally, answers, kept, fates)
+    return kept
+
+
+def quality(answers: Sequence[Judged]) -> float:
+    """The share of a teacher's answers to a question that are correct."""
+    return sum(judged.correct for judged in answers) / len(answers)
+
+
+def _without_choice(judged: Judged) -> Fate | None:
+    """The fate of an answer that is not correct; None for one that is."""
+    if judged.verdict is None:
+        return "cut_off" if judged.answer.finish_reason == "length" else "ended_otherwise"
+    if judged.verdict.status != "ok":
+        return "not_graded"
+    return None if judged.verdict.correct else "incorrect"
+
+
+def _apply(rule: Rule, fits: Sequence[Kept]) -> list[Kept]:
+    if not fits:
+        return []
+    if rule == "all":
+        different: dict[str, Kept] = {}
+        for kept in fits:
+            different.setdefault(kept.answer.text, kept)
+        return list(different.values())
+    if rule == "first":
+        return [fits[0]]
+    return [min(fits, key=lambda kept: kept.tokens if rule == "shortest" else -kept.tokens)]
+
+
+def _count(tally: Tally, answers: Sequence[Judged], kept: Sequence[Kept], fates: Counter[Fate]) -> None:
+    tally.questions += 1
+    tally.solved += any(judged.correct for judged in answers)
+    tally.answered += bool(kept)
+    tally.fates += fates
+    tally.kept_tokens += sum(item.tokens for item in kept)
+    for judged in answers:
+        tally.tokens += judged.answer.tokens or 0
+        tally.prompt_tokens += judged.answer.prompt_tokens or 0
+        tally.tries += judged.answer.tries
+
+
+def composed(
+    kept: Mapping[str, Mapping[str, Sequence[TeacherAnswer]]], uids: Sequence[str], teachers: Iterable[str]
+) -> list[list[TeacherAnswer]]:
+    """For each question of `uids` the answers of `teachers`, in this order; `kept` is teacher -> uid -> answers."""
+    names = list(teachers)
+    return [[answer for name in names for answer in kept[name].get(uid, ())] for uid in uids]
+
+
+def united(
+    unify: Unify | None,
+    kept: Mapping[str, Mapping[str, Sequence[TeacherAnswer]]],
+    uids: Sequence[str],
+    compositions: Mapping[str, Sequence[str]],
+) -> list[str]:
+    """The questions that stay in every composition's file, in their order.
+
+    intersection: each composition has an answer to it, of whichever of its teachers. every_teacher: each teacher of
+    each composition has one. None: all questions, also those without an answer.
+    """
+    if unify is None:
+        return list(uids)
+    if unify == "every_teacher":
+        groups = [[teacher] for members in compositions.values() for teacher in members]
+    else:
+        groups = [list(members) for members in compositions.values()]
+    return [uid for uid in uids if all(any(uid in kept[name] for name in group) for group in groups)]

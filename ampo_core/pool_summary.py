@@ -1,0 +1,164 @@
+"""The summary of a pool build: what became of each teacher's answers, how teachers overlap, what unify removed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ampo_core.compare import print_table
+from ampo_core.config.pool_job import PoolJob
+from ampo_core.data.report import LoadReport
+from ampo_core.pool_choose import FATES, Tally
+
+
+@dataclass(frozen=True, slots=True)
+class CompositionCount:
+    """A composition's file. `answered` are questions with an answer of it before `unify`; then what is written:
+    `questions`, those of them with an answer, and `answers`, of each teacher too."""
+
+    teachers: tuple[str, ...]
+    answered: int
+    questions: int
+    questions_answered: int
+    answers: int
+    answers_removed: int
+    of_teacher: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSummary:
+    """All counts of a build. `answered` is teacher -> uids of the questions that it has a kept answer to."""
+
+    job: PoolJob
+    report: LoadReport
+    tallies: Mapping[str, Tally]
+    answered: Mapping[str, set[str]]
+    compositions: Mapping[str, CompositionCount]
+
+    @property
+    def questions(self) -> int:
+        """How many were asked."""
+        return self.report.questions
+
+    @property
+    def left(self) -> int:
+        """How many are written."""
+        return next(count.questions for count in self.compositions.values())
+
+    def solved_by(self) -> dict[int, int]:
+        """Number of teachers -> number of questions that so many have a kept answer to, 0 teachers included."""
+        teachers = Counter(uid for uids in self.answered.values() for uid in uids)
+        counts = Counter(teachers.values())
+        counts[0] = self.questions - len(teachers)
+        return {number: counts[number] for number in range(len(self.answered) + 1)}
+
+    def overlaps(self) -> dict[str, dict[str, int]]:
+        """teacher -> teacher -> number of questions that both have a kept answer to; with itself, its own number."""
+        return {a: {b: len(ours & theirs) for b, theirs in self.answered.items()} for a, ours in self.answered.items()}
+
+    def as_json(self) -> dict[str, Any]:
+        """What summary.json holds."""
+        return {
+            "questions": {
+                "asked": self.questions,
+                "rows": self.report.rows,
+                "rows_selected": self.report.selected,
+                "repeats_left_out": self.report.repeats_dropped,
+                "prompt_too_long": self.report.overlong_dropped,
+                "beyond_limit": self.report.beyond_limit,
+                "ground_truth_refused": len(self.report.refused),
+                "ground_truth_listed": len(self.report.listed),
+                "removed_by_unify": self.questions - self.left,
+                "written": self.left,
+            },
+            "keep": self.job.keep,
+            "unify": self.job.unify,
+            "teachers": {name: self._teacher(tally) for name, tally in self.tallies.items()},
+            "answered_by": {str(number): count for number, count in self.solved_by().items()},
+            "answered_by_both": self.overlaps(),
+            "compositions": {name: self._composition(count) for name, count in self.compositions.items()},
+        }
+
+    def _teacher(self, tally: Tally) -> dict[str, Any]:
+        kept, answers = tally.fates["kept"], sum(tally.fates.values())
+        found: dict[str, Any] = {
+            "questions": tally.questions,
+            "questions_solved": tally.solved,
+            "share_solved": round(tally.solved / tally.questions, 4) if tally.questions else None,
+            "questions_answered": tally.answered,
+            "answers": answers,
+            **{fate: tally.fates[fate] for fate in FATES},
+            "kept_tokens_mean": round(tally.kept_tokens / kept, 1) if kept else None,
+            "tokens": tally.tokens,
+            "prompt_tokens": tally.prompt_tokens,
+            "requests_repeated": tally.tries - answers,
+        }
+        if self.job.record_logprobs:
+            found |= {"with_logprobs": tally.logprobs_kept, "logprobs_of_other_tokens": tally.logprobs_left_out}
+        return found
+
+    def _composition(self, count: CompositionCount) -> dict[str, Any]:
+        return {
+            "teachers": list(count.teachers),
+            "answered_before_unify": count.answered,
+            "questions": count.questions,
+            "questions_answered": count.questions_answered,
+            "answers": count.answers,
+            "answers_removed_by_unify": count.answers_removed,
+            "answers_of": dict(count.of_teacher),
+        }
+
+    def lines(self) -> list[str]:
+        """The counts over all teachers, for a person."""
+        solved = ", ".join(f"{count} by {number}" for number, count in self.solved_by().items())
+        lines = [f"{self.questions} questions; answered, by number of teachers: {solved}"]
+        for name, count in self.compositions.items():
+            text = f"composition {name}: {count.answered} questions answered"
+            if self.job.unify is not None:
+                text += f", {count.questions} left by unify: {self.job.unify}, {count.answers_removed} answers less"
+            lines.append(f"{text}; {count.answers} answers written")
+        if self.job.record_logprobs:
+            lines += [
+                f"teacher {name}: {tally.logprobs_left_out} of {tally.fates['kept']} kept answers are without "
+                "log-probs, for the student cuts them into other tokens"
+                for name, tally in self.tallies.items()
+                if tally.logprobs_left_out
+            ]
+        return lines
+
+    def show(self, console: Console) -> None:
+        """Print the tables of teachers and overlaps."""
+        print_table(self._teachers(), console)
+        if len(self.answered) > 1:
+            print_table(self._overlaps(), console)
+
+    def _teachers(self) -> Table:
+        table = Table(
+            title="Teachers", caption="solved: questions with a correct answer; length in the student's tokens"
+        )
+        for heading in ("teacher", "solved", "answers", *(fate.replace("_", " ") for fate in FATES), "length of kept"):
+            table.add_column(heading, justify="left" if heading == "teacher" else "right")
+        for name, tally in self.tallies.items():
+            kept, share = tally.fates["kept"], tally.solved / max(tally.questions, 1)
+            table.add_row(
+                name,
+                f"{tally.solved} ({share:.0%})",
+                str(sum(tally.fates.values())),
+                *(str(tally.fates[fate]) for fate in FATES),
+                f"{tally.kept_tokens / kept:.0f}" if kept else "",
+            )
+        return table
+
+    def _overlaps(self) -> Table:
+        table = Table(title="Questions that both teachers have a kept answer to")
+        table.add_column("teacher")
+        for name in self.answered:
+            table.add_column(name, justify="right")
+        for name, row in self.overlaps().items():
+            table.add_row(name, *map(str, row.values()))
+        return table
