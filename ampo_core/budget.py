@@ -106,9 +106,10 @@ def read_budget(run_folder: Path, step: int | None = None) -> Budget:
 def total_budget(run_folder: Path, step: int | None = None) -> Budget:
     """`read_budget` of the run, and of the runs whose checkpoints it started from, each up to that checkpoint.
 
-    A start checkpoint whose run is gone or cannot be read stands in `missing`. Raises ConfigError as `read_budget`
-    does, for the run itself.
+    A pipeline's is that of its last stage that trained. A start checkpoint whose run is gone or cannot be read stands
+    in `missing`. Raises ConfigError as `read_budget` does, for the run itself.
     """
+    run_folder = _trained(run_folder)
     line = lineage(run_folder, step)
     total = read_budget(run_folder, step)
     for folder, last in line.runs[1:]:
@@ -123,6 +124,17 @@ def policy_budget(model: Path) -> Budget | None:
     """`total_budget` of the run that wrote the policy folder `model`, up to its checkpoint; None for other models."""
     origin = run_of_policy(model)
     return None if origin is None else total_budget(*origin)
+
+
+def _trained(run_folder: Path) -> Path:
+    """The run folder itself, or that of a pipeline's last stage that is a train or sft job."""
+    if read_manifest(run_folder).get("job") != "pipeline":
+        return run_folder
+    stages = [run_folder / str(stage["name"]) for stage in read_config(run_folder).get("stages") or ()]
+    trained = [stage for stage in stages if stage.is_dir() and read_manifest(stage).get("job") in TRAINED]
+    if not trained:
+        raise ConfigError(f"{run_folder}: no stage of this pipeline has trained a model, so it has no budget")
+    return trained[-1]
 
 
 def _recorded(lines: Sequence[Mapping[str, Any]], name: str) -> int | None:

@@ -106,6 +106,18 @@ def test_the_runs_before_count_up_to_the_checkpoint(tmp_path, monkeypatch):
     assert json.loads(json.dumps(total.as_json()))["teachers"] == ["chain"]
 
 
+def test_a_pipeline_has_the_budget_of_its_last_trained_stage(tmp_path):
+    stages = [{"name": name} for name in ("sft", "grpo", "evaluate", "later")]
+    pipeline = make(tmp_path / "pipeline", "pipeline", [], stages=stages)
+    with pytest.raises(ConfigError, match="no stage of this pipeline has trained"):
+        total_budget(pipeline)
+    sft = sft_run(pipeline / "sft")
+    grpo = make(pipeline / "grpo", "train", [train_line(1)], guidance=None, model=str(policy(sft, 2)))
+    make(pipeline / "evaluate", "evaluate", [])
+    assert total_budget(pipeline) == total_budget(grpo)
+    assert total_budget(pipeline).steps == 3
+
+
 def test_a_run_before_that_is_gone_is_said(tmp_path):
     sft = sft_run(tmp_path / "sft")
     start = policy(sft, 2)
