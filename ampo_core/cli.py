@@ -16,10 +16,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ampo_registry.discovery import Plugins, discover
-from ampo_registry.errors import AmpoError, ConfigError, NotYetError
+from ampo_registry.errors import AmpoError, ConfigError
 from rich.console import Console
 
-from ampo_core.config.jobs import Job, PipelineJob, PoolJob
+from ampo_core.config.jobs import Job, PipelineJob, PoolJob, SuiteJob
 from ampo_core.config.load import LoadedConfig, load_config
 from ampo_core.config.machines import rank_in
 from ampo_core.config.schema import config_schema
@@ -88,7 +88,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow-changes", action="store_true", help="go on with a run although its config, versions or data changed"
     )
-    parser.add_argument("--report", nargs="+", metavar="RUN", help="write a report of runs (later release)")
+    parser.add_argument(
+        "--report",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="write the report of a run, a pipeline or a suite (RUN/report.html), or one that compares several runs",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where --report writes")
     parser.add_argument("--trust-remote-code", action="store_true", help="let models bring their own code")
     parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
     parser.add_argument("--version", action="version", version=f"ampo {_version()}")
@@ -103,8 +110,8 @@ def _version() -> str:
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
-    if arguments.report:
-        raise NotYetError("not yet: --report comes in a later release")
+    if arguments.report or arguments.out:
+        return _report(arguments)
     plugins = discover(arguments.plugin)
     if arguments.schema:
         print(json.dumps(config_schema(plugins.catalog), indent=2, ensure_ascii=False))
@@ -119,6 +126,18 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.check:
         return _check(loaded)
     return _run(loaded, plugins, arguments)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from ampo_core.report.build import write_report
+
+    if not arguments.report:
+        raise ConfigError("--out says where --report writes; which runs? Usage: ampo-run --report RUN [RUN ...]")
+    # What stands between the runs and the option is taken for a config.
+    if arguments.config is not None:
+        raise ConfigError(f"--report takes run folders only, found {arguments.config!r} beside them")
+    print(write_report(arguments.report, arguments.out))
+    return 0
 
 
 def _list(name: str, plugins: Plugins) -> int:
@@ -157,8 +176,8 @@ def _left_behind(job: Job, folder: Path) -> str:
     """What an interrupted run leaves on disk."""
     if not folder.exists():
         return "nothing was written"
-    if isinstance(job, PipelineJob):
-        return f"what was written stands in {folder}; run the same command again, and finished stages are kept"
+    if isinstance(job, (PipelineJob, SuiteJob)):
+        return f"what was written stands in {folder}; run the same command again, and what is finished is kept"
     if isinstance(job, PoolJob):
         return f"finished shards stand in {folder / 'shards'}: run the same command again to go on with the others"
     checkpoints = sorted((folder / "checkpoints").glob("step-*"))

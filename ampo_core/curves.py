@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,15 @@ Series = list[tuple[int, float]]
 
 @dataclass(frozen=True, slots=True)
 class RunCurves:
-    """A run's metrics over its steps: name -> (step, value) pairs. What was not finite is left out."""
+    """A run's metrics over its steps: name -> (step, value) pairs. What was not finite is left out.
+
+    `left_out` counts those values by metric; `torn` says that the last line was not whole.
+    """
 
     name: str
     series: Mapping[str, Series]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    torn: bool = False
 
 
 def check_runs(folders: Mapping[str, str]) -> None:
@@ -43,10 +49,15 @@ def check_runs(folders: Mapping[str, str]) -> None:
 
 
 def read_run(name: str, folder: Path) -> RunCurves:
-    """Read `folder`/metrics.jsonl; raises ConfigError, with the line, where it is not one JSON object a line."""
+    """Read `folder`/metrics.jsonl; raises ConfigError, with the line, where it is not one JSON object a line.
+
+    A last line without its newline is left out: a run may be writing it just now.
+    """
     path = folder / "metrics.jsonl"
     series: dict[str, Series] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    left_out: Counter[str] = Counter()
+    *lines, rest = path.read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(lines, start=1):
         try:
             metrics: dict[str, Any] = json.loads(line)
             step = int(metrics.pop("step"))
@@ -55,7 +66,9 @@ def read_run(name: str, folder: Path) -> RunCurves:
         for metric, value in metrics.items():
             if isinstance(value, int | float) and math.isfinite(value):
                 series.setdefault(metric, []).append((step, float(value)))
-    return RunCurves(name, series)
+            else:
+                left_out[metric] += 1
+    return RunCurves(name, series, left_out, torn=bool(rest))
 
 
 def draw_curves(runs: Sequence[RunCurves], path: Path) -> list[str]:

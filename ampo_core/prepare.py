@@ -31,6 +31,7 @@ from ampo_core.folder_lock import held
 from ampo_core.grading import Grader
 from ampo_core.manifest import build_manifest
 from ampo_core.prepare_data import write_data
+from ampo_core.report.build import refresh_report
 from ampo_core.resume import start_over
 from ampo_core.runfolder import RunFolder, discard_unfinished
 
@@ -90,7 +91,10 @@ def run(job: PrepareJob, environment: Environment) -> Path:
         if out.exists():
             out.rmdir()
         partial.rename(out)
-        return folder.finish(out)
+        output = folder.finish(out)
+        console = environment.console
+        refresh_report(folder.path, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+        return output
 
 
 def _fill(folder: Path, task: Task, data: TaskData, grader: Grader, name: str, seed: int) -> dict[str, Any]:

@@ -1,0 +1,196 @@
+"""The sections of several runs side by side: where they ended, what they spent, and what their configs differ in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ampo_registry.errors import ConfigError
+
+from ampo_core.budget import Budget, total_budget
+from ampo_core.changes import PLACE_ONLY, differences
+from ampo_core.config.metric_names import MACRO
+from ampo_core.curves import Series
+from ampo_core.report.evaluation import Scores, read_results
+from ampo_core.report.figures import Line, Panel, last_part, shown
+from ampo_core.report.html import folded, paragraph, table
+from ampo_core.report.page import Section
+from ampo_core.report.sources import Entry, RunData
+from ampo_core.report.summary import as_text
+from ampo_core.report.training import GUIDANCE, HEALTH, STEP_TIME, duration, figures_of
+
+SEED = "run.seed"
+_COLUMNS: tuple[tuple[str, str, bool], ...] = (
+    ("reward/mean", "reward", False),
+    ("reward/accuracy", "accuracy", True),
+    ("response/length_mean", "length", False),
+    ("policy/entropy", "entropy", False),
+    ("guidance/triggered", "guided", True),
+    ("policy/loss", "loss", False),
+)
+_TIME = Panel(STEP_TIME, "Time of a step", "seconds", may_be_logarithmic=True)
+
+
+def lines_of(entries: Sequence[Entry]) -> list[Line]:
+    """The curves of each entry, in their order."""
+    return [Line(entry.name, [run.curves for run in entry.runs], order) for order, entry in enumerate(entries)]
+
+
+def guidance_figures(lines: Sequence[Line]) -> Section | None:
+    """The guidance of the runs that have any."""
+    figures = figures_of(GUIDANCE, lines)
+    return Section("guidance", "Guidance", figures=figures) if figures else None
+
+
+def health_figures(lines: Sequence[Line]) -> Section | None:
+    """Time and what should stay unremarkable, of all runs; a metric that never changed anywhere is left out."""
+    varying = [panel for panel in HEALTH if len(_values(lines, panel.metric)) > 1]
+    figures = figures_of([_TIME, *varying], lines)
+    left_out = [
+        f"{curves.name}: {name} ({count})"
+        for line in lines
+        for curves in line.curves
+        for name, count in sorted(curves.left_out.items())
+    ]
+    note = f"Not a finite number, and left out of the figures (steps): {'; '.join(left_out)}." if left_out else ""
+    return Section("health", "Time and health", paragraph(note), figures, folded=True) if figures or note else None
+
+
+def final_section(entries: Sequence[Entry], title: str = "Where they ended", id: str = "end") -> Section:
+    """One row a run: the mean of the last tenth of its steps, its last evaluation, and what it spent."""
+    series = [run.curves.series for entry in entries for run in entry.runs]
+    known = [column for column in _COLUMNS if any(column[0] in found for found in series)]
+    if any("reward/mean" in found for found in series):
+        known = [column for column in known if column[0] != "policy/loss"]
+    evaluated = _evaluations(series)
+    several = any(len(entry.runs) > 1 for entry in entries)
+    head = ["run", *(["seeds"] if several else []), "steps", *evaluated.values(), *(name for _, name, _ in known)]
+    rows = []
+    for entry in entries:
+        cells = [entry.name, *([str(len(entry.runs))] if several else [])]
+        cells.append(_spread(entry, lambda run: run.steps or None, digits=6))
+        cells += [_spread(entry, _last(name), share=True) for name in evaluated]
+        cells += [_spread(entry, _end(name), share=share) for name, _, share in known]
+        rows.append([*cells, _time(entry)])
+    caption = "Held-out: the last evaluation. Others: mean over the last tenth of the steps."
+    if several:
+        caption += " Several seeds: mean [lowest, highest]."
+    return Section(id, title, table([*head, "time in steps"], rows, caption=caption) + _budgets(entries))
+
+
+def differences_section(entries: Sequence[Entry]) -> Section:
+    """Where the resolved configs of the runs differ, key by key."""
+    first, *others = [entry.runs[0] for entry in entries]
+    values: dict[str, dict[str, object]] = {}
+    for other in others:
+        for key, before, after in _changes(first.config, other.config):
+            row = values.setdefault(key, dict.fromkeys([first.name], before))
+            row[other.name] = after
+    rows = [
+        [key, *(as_text(row[run.name] if run.name in row else row[first.name]) for run in (first, *others))]
+        for key, row in values.items()
+        if key not in (*PLACE_ONLY, SEED)
+    ]
+    head = ["key", *(entry.name for entry in entries)]
+    html = table(head, rows, caption="Keys on which they do not agree", left=len(head)) if rows else ""
+    note = "" if rows else "The resolved configs say the same, but for seed and place."
+    return Section("differences", "Differences in config", html + paragraph(note))
+
+
+def gather_scores(entries: Sequence[Entry], orders: Mapping[str, int]) -> list[Scores]:
+    """The results of evaluate jobs. Those of a suite (NAME/RUN, once a seed) become one for each NAME.
+
+    `orders` are the places of runs in the page's other figures, so that a model is drawn like its run.
+    """
+    found: list[Scores] = []
+    grouped: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for entry in entries:
+        results = [found_in for run in entry.runs if (found_in := read_results(run.path)) is not None]
+        if not results:
+            continue
+        name, slash, model = entry.name.partition("/")
+        if slash and all(len(result["models"]) == 1 for result in results):
+            sets = [next(iter(result["models"].values())) for result in results]
+            grouped.setdefault(name, {}).setdefault(model, []).extend(sets)
+        else:
+            models = {key: [result["models"][key] for result in results] for key in results[0]["models"]}
+            first = results[0]
+            found.append(Scores(entry.name, models, orders, first.get("baseline"), first.get("readings", ())))
+    return found + [Scores(name, models, orders) for name, models in grouped.items()]
+
+
+def budget_of(path: Path) -> Budget | str:
+    """What the run spent, with the runs it started from, or why that is not known."""
+    try:
+        return total_budget(path)
+    except ConfigError as error:
+        return str(error)
+
+
+def _budgets(entries: Sequence[Entry]) -> str:
+    rows, notes = [], []
+    for entry in entries:
+        for run in entry.runs:
+            found = budget_of(run.path)
+            name = run.name if len(entry.runs) == 1 else f"{run.name}, {run.path.parent.name}"
+            if isinstance(found, str):
+                notes.append(f"{name}: {found}")
+                continue
+            numbers = (found.tokens_generated, found.tokens_trained, found.teacher_answers, found.teacher_tokens)
+            cells = ["not known" if number is None else f"{number:,}" for number in numbers]
+            rows.append([name, f"{found.steps:,}", *cells, f"{len(found.runs)}"])
+            notes += [f"{name}: not counted, for it is not there: {', '.join(found.missing)}"] if found.missing else []
+    head = ["run", "steps", "tokens generated", "tokens trained", "teacher answers", "their tokens", "runs counted"]
+    caption = "What each spent, with the runs whose policies it started from"
+    html = table(head, rows, caption=caption) + "".join(map(paragraph, notes))
+    return html if len(rows) <= 8 else folded(caption, html)
+
+
+def _evaluations(series: Sequence[Mapping[str, Series]]) -> dict[str, str]:
+    """metric -> heading of the held-out accuracies, the mean over sets first."""
+    names = sorted({name for found in series for name in found if name.startswith("eval/") and "/avg@" in name})
+    headings = {name: name.removeprefix("eval/").split("/")[0] for name in names}
+    if len(names) > 1 and any(MACRO in found for found in series):
+        return {MACRO: "held-out mean", **headings}
+    return headings
+
+
+def _end(metric: str) -> Callable[[RunData], float | None]:
+    return lambda run: last_part(run.curves.series[metric]) if metric in run.curves.series else None
+
+
+def _last(metric: str) -> Callable[[RunData], float | None]:
+    return lambda run: run.curves.series[metric][-1][1] if metric in run.curves.series else None
+
+
+def _spread(entry: Entry, value: Callable[[RunData], float | None], *, share: bool = False, digits: int = 3) -> str:
+    """The value of one run, or mean [lowest, highest] of several."""
+    found = [number for run in entry.runs if (number := value(run)) is not None]
+    if not found:
+        return "–"
+    low, high = (shown(number, share=share, digits=digits) for number in (min(found), max(found)))
+    mean = shown(math.fsum(found) / len(found), share=share, digits=digits)
+    return mean if low == high else f"{mean} [{low.removesuffix(' %')}, {high.removesuffix(' %')}]"
+
+
+def _time(entry: Entry) -> str:
+    found = [math.fsum(v for _, v in run.curves.series.get(STEP_TIME, ())) for run in entry.runs]
+    return duration(math.fsum(found) / len(found)) if any(found) else "–"
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, object, object]]:
+    """Like `differences`, with a block that only one of them has key by key."""
+    found: list[tuple[str, object, object]] = []
+    for key, one, other in differences(before, after):
+        if isinstance(one, Mapping) or isinstance(other, Mapping):
+            old, new = (side if isinstance(side, Mapping) else {} for side in (one, other))
+            found += differences(old, new, key)
+        else:
+            found.append((key, one, other))
+    return found
+
+
+def _values(lines: Sequence[Line], metric: str) -> set[float]:
+    return {value for line in lines for series in line.series(metric) for _, value in series}

@@ -1,0 +1,65 @@
+"""What stands at the head of a run's report: what it ran with, how far it came, what it spent."""
+
+from __future__ import annotations
+
+from ampo_registry.errors import ConfigError
+
+from ampo_core.budget import read_budget, total_budget
+from ampo_core.report.html import facts
+from ampo_core.report.sources import WITH_CURVES, RunData
+
+
+def run_facts(run: RunData) -> str:
+    """What a run ran with and what it spent, as a list."""
+    own, total = spent(run)
+    data = run.setting("data.train") or run.setting("questions") or ""
+    devices, nodes = run.setting("resources.devices"), run.setting("resources.nodes", 1)
+    return facts([
+        ("model", str(run.setting("model.path", ""))),
+        ("data", ", ".join(map(str, data)) if isinstance(data, list) else str(data)),
+        ("teachers", ", ".join(map(str, run.manifest.get("teachers") or ())) if run.setting("guidance") else ""),
+        ("guidance", _guidance(run)),
+        ("a step", _batch(run)),
+        ("seed", str(run.manifest.get("seed", ""))),
+        ("devices", f"{devices} on {nodes} node{'s' if nodes != 1 else ''}" if isinstance(devices, int) else ""),
+        ("spent", own),
+        ("in all", total),
+        ("folder", str(run.path)),
+    ])  # fmt: skip
+
+
+def _guidance(run: RunData) -> str:
+    if run.job != "train":
+        return ""
+    if not run.setting("guidance"):
+        return "none (GRPO)"
+    selector, trigger = run.setting("guidance.selector.type"), run.setting("guidance.trigger.type")
+    return f"{selector} selector, {trigger} trigger, up to {run.setting('guidance.replacements')} answers a group"
+
+
+def _batch(run: RunData) -> str:
+    questions, size = run.setting("training.questions_per_batch"), run.setting("rollout.group_size")
+    if run.job != "train" or questions is None or size is None:
+        return ""
+    updates = max(1, questions // (run.setting("training.questions_per_minibatch") or questions))
+    return f"{questions} questions × {size} rollouts, {updates * run.setting('training.epochs_per_batch', 1)} updates"
+
+
+def subtitle_of(run: RunData) -> str:
+    """The job and how far it came."""
+    state = "finished" if run.finished else "not finished"
+    planned = run.setting("training.steps")
+    if not run.finished and run.job in WITH_CURVES:
+        state += f", after step {run.steps}" + (f" of {planned}" if isinstance(planned, int) else "")
+    return f"{run.job} run, {state}"
+
+
+def spent(run: RunData) -> tuple[str, str]:
+    """What the run spent itself, and with the runs it started from: empty where that is the same."""
+    if run.job not in WITH_CURVES:
+        return "", ""
+    try:
+        own, total = read_budget(run.path), total_budget(run.path)
+    except ConfigError as error:
+        return str(error), ""
+    return own.line(), total.line() if len(total.runs) > 1 or total.missing else ""

@@ -1,0 +1,164 @@
+"""Sections and figures as one HTML page that needs no network and allows none.
+
+Texts are escaped where they become HTML; data for the page's script lies in a block that no text can end. The page's
+policy lets its own two scripts run, by their hashes, and nothing be loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ampo_core.curves import COLOURS
+from ampo_core.report.figures import DASHES, Figure
+from ampo_core.report.library import plotting_library, script_hash
+
+ASSETS = Path(__file__).with_name("assets")
+DARK = ("#58A6E8", "#F28A45", "#34C79B", "#E3A0C8", "#9AD4F7", "#F2B84B", "#E6E9EE")
+"""The series' colours on a dark page, in the order of COLOURS: the same hues, lighter."""
+_DASH_LENGTHS = dict(zip(DASHES, ("", "7 4", "7 3 2 3", "2 3"), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page: `html` is trusted, made by the functions of html.py."""
+
+    id: str
+    title: str
+    html: str = ""
+    figures: Sequence[Figure] = ()
+    after: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What `render` needs. `legend` are the names of runs that figures draw together, by their order."""
+
+    title: str
+    subtitle: str
+    head: str
+    sections: Sequence[Section]
+    legend: Sequence[str] = ()
+    hidden: Sequence[int] = ()
+    rows: Sequence[Mapping[str, Any]] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    style, script, library = _asset("report.css"), _asset("report.js"), plotting_library()
+    figures = [figure for section in page.sections for figure in section.figures]
+    data = {
+        "figures": [figure.as_json() for figure in figures],
+        "rows": list(page.rows),
+        "hidden": list(page.hidden),
+        **page.extra,
+    }
+    policy = (
+        f"default-src 'none'; script-src '{script_hash(script.encode())}' '{library.hash}'; "
+        "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+    title = escape(page.title)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title} · AMPO</title>
+<style>
+{_palette()}
+{style}</style>
+</head>
+<body>
+<a class="skip" href="#main">Skip to the report</a>
+<header>
+<div class="bar"><p class="brand">AMPO report</p>
+<button id="theme" type="button" aria-label="Colours: automatic">◐ <span>auto</span></button></div>
+<h1>{title}</h1>
+<p class="subtitle">{escape(page.subtitle)}</p>
+{page.head}
+</header>
+<nav aria-label="Sections">{"".join(f'<a href="#{s.id}">{escape(s.title)}</a>' for s in page.sections)}</nav>
+<noscript><p class="warning">A script in this file draws figures and rollouts; it does not run here.</p></noscript>
+<p class="warning" id="trouble" role="alert" hidden></p>
+<main id="main">
+{_legend(page.legend)}
+{"".join(map(_section, page.sections))}
+</main>
+<footer>Written by AMPO. Everything is in this file; it loads nothing. Figures: plotly.js {escape(library.version)},
+MIT licence.</footer>
+<script type="application/json" id="data">{script_safe(data)}</script>
+<script type="text/plain" id="library">{library.packed}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def script_safe(value: object) -> str:
+    """JSON that can stand inside a <script> block, whatever its texts say. Raises ValueError for NaN."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+@lru_cache(maxsize=4)
+def _asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def _palette() -> str:
+    light, dark = ("".join(f"--s{i}:{value};" for i, value in enumerate(colours)) for colours in (COLOURS, DARK))
+    return (
+        f":root{{{light}}}\n@media (prefers-color-scheme:dark){{:root:not([data-theme=light]){{{dark}}}}}\n"
+        f":root[data-theme=dark]{{{dark}}}"
+    )
+
+
+def _legend(names: Sequence[str]) -> str:
+    """A switch for each run, with the line that it is drawn with."""
+    if not names:
+        return ""
+    chips = "".join(
+        f'<button type="button" class="chip" data-run="{order}" aria-pressed="true">{_swatch(order)}{escape(name)}'
+        "</button>"
+        for order, name in enumerate(names)
+        if len(names) > 1
+    )
+    kind = "legend" if len(names) > 1 else "legend still"
+    raw = '<label class="raw"><input type="checkbox" id="raw" checked> show every step</label>'
+    return f'<div class="{kind}" role="group" aria-label="Runs in the figures">{chips}{raw}</div>'
+
+
+def _swatch(order: int) -> str:
+    dash = _DASH_LENGTHS[DASHES[order % len(DASHES)]]
+    return (
+        f'<svg width="26" height="8" aria-hidden="true"><line x1="0" y1="4" x2="26" y2="4" stroke-width="3" '
+        f'stroke-dasharray="{dash}" style="stroke:var(--s{order % len(COLOURS)})"/></svg>'
+    )
+
+
+def _section(section: Section) -> str:
+    figures = "".join(
+        f"<figure{' class=wide' if figure.wide else ''}><figcaption><strong>{escape(figure.title)}</strong>"
+        f"<span>{escape(figure.caption)}</span></figcaption>"
+        f'<div class="plot" data-figure="{escape(figure.id)}" role="img" aria-label="{escape(figure.title)}: '
+        f'{escape(figure.caption)}"></div></figure>'
+        for figure in section.figures
+    )
+    inner = section.html + (f'<div class="grid">{figures}</div>' if figures else "") + section.after
+    title = escape(section.title)
+    if section.folded:
+        inner = f"<details><summary>{title}</summary>{inner}</details>"
+        return f'<section id="{section.id}" aria-label="{title}">{inner}</section>\n'
+    heading = f'<h2 id="{section.id}-title">{title}</h2>'
+    return f'<section id="{section.id}" aria-labelledby="{section.id}-title">{heading}{inner}</section>\n'

@@ -1,0 +1,137 @@
+"""What samples.jsonl and predictions.jsonl show: a few rows of texts, and every score.
+
+Files grow to gigabytes: samples.jsonl is read a line at a time, of predictions.jsonl only the rows that are shown.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ampo_registry.errors import ConfigError
+
+MOST_ROWS = 240
+LONGEST_TEXT = 6_000
+"""Characters of a text that a page holds; how many were cut is said beside it."""
+
+Row = dict[str, Any]
+"""place (step or set), step, who, teacher (bool), reward, score, question, truth, text, cut (characters left out)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """`rows` of the `total` that were written; `scores` are (step, score) of every teacher answer, by teacher."""
+
+    total: int
+    rows: tuple[Row, ...]
+    scores: Mapping[str, Sequence[tuple[int, float]]]
+
+
+def read_samples(path: Path, most: int = MOST_ROWS) -> Samples:
+    """The rows of whole steps, evenly spread from the first to the last, at most `most` of them.
+
+    Raises ConfigError for a line that is not one of samples.jsonl; a last one without its newline is left out.
+    """
+    starts: dict[int, list[int]] = {}
+    scores: dict[str, list[tuple[int, float]]] = {}
+    try:
+        with path.open("rb") as file:
+            for offset, record in _records(path, file):
+                starts.setdefault(int(record["step"]), []).append(offset)
+                score = record.get("score")
+                if record.get("teacher") and isinstance(score, int | float) and math.isfinite(score):
+                    scores.setdefault(str(record["teacher"]), []).append((int(record["step"]), float(score)))
+            chosen = [offset for step in _spread(starts, most) for offset in starts[step]][:most]
+            rows = tuple(_training_row(_record_at(file, offset)) for offset in chosen)
+    except (OSError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error!r}") from error
+    return Samples(sum(map(len, starts.values())), rows, scores)
+
+
+def read_predictions(path: Path, most: int = MOST_ROWS) -> tuple[Row, ...]:
+    """At most `most` lines of predictions.jsonl, evenly spread over the file. Raises ConfigError for a bad one."""
+    rows: dict[int, Row] = {}
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            for place in range(most):
+                file.seek(size * place // most)
+                if file.tell():
+                    file.readline()
+                offset, line = file.tell(), file.readline()
+                if line.endswith(b"\n"):
+                    rows[offset] = _prediction_row(json.loads(line))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error!r}") from error
+    return tuple(rows.values())
+
+
+def _records(path: Path, file: BinaryIO) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(byte offset, record) of each whole line."""
+    offset = 0
+    for number, line in enumerate(file, start=1):
+        if not line.endswith(b"\n"):
+            return
+        try:
+            yield offset, json.loads(line)
+        except ValueError as error:
+            raise ConfigError(f"{path}, line {number}: not JSON: {error}") from error
+        offset += len(line)
+
+
+def _record_at(file: BinaryIO, offset: int) -> dict[str, Any]:
+    file.seek(offset)
+    record: dict[str, Any] = json.loads(file.readline())
+    return record
+
+
+def _spread(starts: Mapping[int, Sequence[int]], most: int) -> list[int]:
+    """Steps, the last first, whose rows together are at most `most`; at least one."""
+    steps = sorted(starts)
+    if not steps:
+        return []
+    widest = max(len(rows) for rows in starts.values())
+    count = min(len(steps), max(1, most // widest))
+    if count == 1:
+        return steps[-1:]
+    return list(dict.fromkeys(steps[round(i * (len(steps) - 1) / (count - 1))] for i in reversed(range(count))))
+
+
+def _training_row(record: Mapping[str, Any]) -> Row:
+    teacher = record.get("teacher")
+    return {
+        "place": f"step {record['step']}",
+        "step": record["step"],
+        "who": str(teacher or "student"),
+        "teacher": bool(teacher),
+        "reward": record["reward"],
+        "score": record.get("score"),
+        **_texts(record.get("prompt"), record.get("answer"), record["text"]),
+    }
+
+
+def _prediction_row(record: Mapping[str, Any]) -> Row:
+    reward = record.get("reward")
+    return {
+        "place": str(record["set"]),
+        "step": None,
+        "who": str(record["model"]),
+        "teacher": False,
+        "reward": float(record["correct"]) if reward is None else reward,
+        "score": None,
+        **_texts(record.get("prompt"), record.get("answer"), record["text"]),
+    }
+
+
+def _texts(question: object, truth: object, text: object) -> Row:
+    whole = str(text)
+    return {
+        "question": None if question is None else str(question)[:LONGEST_TEXT],
+        "truth": None if truth is None else str(truth)[:LONGEST_TEXT],
+        "text": whole[:LONGEST_TEXT],
+        "cut": max(0, len(whole) - LONGEST_TEXT),
+    }

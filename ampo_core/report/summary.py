@@ -1,0 +1,48 @@
+"""The numbers that a prepare or pool job left in summary.json, as tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ampo_registry.errors import ConfigError
+
+from ampo_core.report.html import paragraph, table
+from ampo_core.report.sources import RunData
+
+
+def summary_html(run: RunData) -> str:
+    """summary.json of a prepare or pool job as tables; a sentence where there is none."""
+    path = run.path / "summary.json"
+    if not path.is_file():
+        return paragraph("No summary has been written yet.")
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    return _tables(summary, "")
+
+
+def _tables(value: Mapping[str, Any], title: str) -> str:
+    """A tree of numbers: plain values in one table, blocks of the same keys in another, others by themselves."""
+    plain = {key: item for key, item in value.items() if not isinstance(item, Mapping)}
+    blocks = {key: item for key, item in value.items() if isinstance(item, Mapping)}
+    html = table([title or "what", "number"], [[key, as_text(item)] for key, item in plain.items()]) if plain else ""
+    uniform = blocks and all(not isinstance(v, Mapping) for block in blocks.values() for v in block.values())
+    if uniform and len(blocks) > 1:
+        names = list(dict.fromkeys(name for block in blocks.values() for name in block))
+        rows = [
+            [key, *(as_text(block[name]) if name in block else "–" for name in names)] for key, block in blocks.items()
+        ]
+        return html + table([title or "what", *names], rows)
+    return html + "".join(_tables(block, key) for key, block in blocks.items())
+
+
+def as_text(value: object) -> str:
+    """A value of a config or a summary on one line; a dash for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)

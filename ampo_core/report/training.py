@@ -1,0 +1,248 @@
+"""The sections of one train or sft run: its numbers, curves, guidance, time, health and rollouts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from ampo_core.config.metric_names import MACRO, TEACHER
+from ampo_core.curves import RunCurves, Series, choose_panels, running_mean
+from ampo_core.progress import format_seconds
+from ampo_core.report.figures import (
+    Figure,
+    Line,
+    Panel,
+    Trace,
+    axes,
+    colour,
+    last_part,
+    look,
+    metric_figure,
+    rounded,
+    shown,
+    smoothed,
+    smoothing_width,
+    stacked,
+)
+from ampo_core.report.html import paragraph, table
+from ampo_core.report.page import Section
+from ampo_core.report.samples import Samples
+from ampo_core.report.sources import RunData
+
+LEARNING = (
+    Panel("reward/mean", "Reward", "mean reward", paper="Figure 4(a)"),
+    Panel("reward/accuracy", "Accuracy of the rollouts", share=True),
+    Panel("response/length_mean", "Response length", "tokens", paper="Figure 4(b)"),
+    Panel("policy/grad_norm", "Gradient norm", "norm before clipping", may_be_logarithmic=True, paper="Figure 4(c)"),
+    Panel("policy/entropy", "Entropy", "nats a token", paper="Figure 4(d)"),
+    Panel("policy/loss", "Loss", "loss"),
+)
+GUIDANCE = (
+    Panel("guidance/triggered", "Questions that needed guidance", share=True),
+    Panel("guidance/replaced", "Teacher answers put in, mean over all groups", "answers a group"),
+    Panel("guidance/score_mean", "Score of the chosen answers", "score"),
+)
+HEALTH = (
+    Panel("response/truncated", "Responses cut off at the length limit", share=True),
+    Panel("reward/format", "Rollouts in the asked format", share=True),
+    Panel("policy/rollout_logprob_gap", "Gap between sampler and trainer", "nats", may_be_logarithmic=True),
+    Panel("policy/clip_fraction", "Tokens where the clip binds", share=True),
+    Panel("policy/importance_weight", "Importance weight", "weight"),
+    Panel("policy/empty_updates", "Updates without a gradient", "updates"),
+    Panel("policy/skipped_updates", "Updates left out, gradient not finite", "updates"),
+    Panel("verifier/timeouts", "Verifier timeouts", "rollouts"),
+    Panel("verifier/errors", "Verifier errors", "rollouts"),
+    Panel("guidance/left_out_incorrect", "Teacher answers left out, incorrect", "answers"),
+    Panel("guidance/left_out_overlong", "Teacher answers left out, too long", "answers"),
+    Panel("guidance/left_out_ungraded", "Teacher answers left out, not graded", "answers"),
+    Panel("guidance/unscorable", "Candidates that could not be scored", "answers"),
+    Panel("groups/trained", "Groups trained on", "groups"),
+    Panel("rollout/staleness", "Versions between sampling and training", "versions"),
+    Panel("tokens/padding", "Tokens of padding", "tokens"),
+    Panel("policy/learning_rate", "Learning rate", "rate"),
+)
+HOPS = {
+    "time/rollout_s": "sampling",
+    "time/reward_s": "grading",
+    "time/guidance_s": "guidance",
+    "time/update_s": "update",
+    "time/sync_s": "weight sync",
+}
+STEP_TIME = "time/step_s"
+_TEACHER = TEACHER.removesuffix("NAME")
+
+
+def learning_section(lines: Sequence[Line]) -> Section:
+    """Held-out accuracy first, then what changes while the policy learns."""
+    held_out = choose_panels([curves for line in lines for curves in line.curves])
+    panels = [
+        Panel(name, title[0].upper() + title[1:], share=True, paper="Figure 2" if name == MACRO else "")
+        for name, title in held_out.items()
+        if name.startswith("eval/")
+    ]
+    return Section("curves", "Learning", figures=figures_of((*panels, *LEARNING), lines))
+
+
+def figures_of(panels: Sequence[Panel], lines: Sequence[Line]) -> list[Figure]:
+    """The figures of those metrics that some run has."""
+    return [figure for panel in panels if (figure := metric_figure(panel, lines)) is not None]
+
+
+def guidance_section(curves: RunCurves, samples: Samples | None) -> Section | None:
+    """When teachers were needed, whose answers came in and how well they were understood; None without guidance."""
+    if "guidance/triggered" not in curves.series:
+        return None
+    replaced = replaced_by_teacher(curves)
+    figures = figures_of(GUIDANCE, [Line(curves.name, [curves])])
+    if replaced:
+        figures.insert(1, _teachers_figure(replaced))
+    scores = samples.scores if samples is not None else {}
+    if scores:
+        figures.append(_scores_figure(scores, list(replaced)))
+    return Section("guidance", "Guidance", figures=figures, after=_teachers_table(replaced, scores))
+
+
+def replaced_by_teacher(curves: RunCurves) -> dict[str, Series]:
+    """teacher -> (step, its replacements a group): its share of the step's times the step's replacements."""
+    total = dict(curves.series.get("guidance/replaced", ()))
+    found = {}
+    for metric in sorted(curves.series):
+        if metric.startswith(_TEACHER):
+            share = dict(curves.series[metric])
+            found[metric.removeprefix(_TEACHER)] = [(step, share.get(step, 0.0) * total[step]) for step in total]
+    return found
+
+
+def _teachers_figure(replaced: Mapping[str, Series]) -> Figure:
+    traces = [
+        stacked(name, order, [(step, value) for (step, _), value in zip(series, smoothed(series), strict=True)])
+        for order, (name, series) in enumerate(replaced.items())
+    ]
+    layout = axes("answers a group")
+    layout["yaxis"]["rangemode"] = "tozero"
+    layout["showlegend"] = True
+    return Figure("guidance-teachers", "Teacher answers put in, by teacher", "running mean, stacked", traces, layout)
+
+
+def _scores_figure(scores: Mapping[str, Sequence[tuple[int, float]]], teachers: Sequence[str]) -> Figure:
+    """Every score that samples.jsonl holds as a point, and each teacher's running mean."""
+    traces: list[Trace] = []
+    for name in sorted(scores):
+        order = teachers.index(name) if name in teachers else len(teachers)
+        points = sorted(scores[name])
+        base: Trace = {"type": "scatter", "name": name, "x": [step for step, _ in points], "legendgroup": name}
+        values = [rounded(value) for _, value in points]
+        traces.append({
+            **base,
+            "y": values,
+            "mode": "markers",
+            "marker": {"size": 4, "color": colour(order, 0.3)},
+            "showlegend": False,
+            "meta": {"raw": True},
+        })  # fmt: skip
+        mean = [rounded(value) for value in running_mean(values, max(9, smoothing_width(len(values))))]
+        traces.append({**base, "y": mean, "mode": "lines", "line": look(order)})
+    count = sum(map(len, scores.values()))
+    layout = {**axes("score"), "showlegend": True}
+    caption = f"the {count:,} chosen answers in samples.jsonl, and each teacher's running mean"
+    return Figure("guidance-scores", "Comprehension score of each answer", caption, traces, layout, wide=True)
+
+
+def _teachers_table(replaced: Mapping[str, Series], scores: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    totals = {name: sum(value for _, value in series) for name, series in replaced.items()}
+    everything = sum(totals.values())
+    rows = []
+    for name, total in totals.items():
+        own = [value for _, value in sorted(scores.get(name, ()))]
+        third = max(1, len(own) // 3)
+        first, last = (fmean(own[:third]), fmean(own[-third:])) if own else (None, None)
+        share = total / everything if everything else None
+        rows.append([name, shown(share, share=True), shown(first), shown(last)])
+    head = ["teacher", "share of all answers put in", "mean score, first third", "mean score, last third"]
+    return table(head, rows)
+
+
+def time_section(curves: RunCurves) -> Section | None:
+    """Where the time of each step went; None without times."""
+    whole = curves.series.get(STEP_TIME)
+    if not whole:
+        return None
+    parts = {title: dict(curves.series[metric]) for metric, title in HOPS.items() if metric in curves.series}
+    steps = [step for step, _ in whole]
+    layers = {title: [(step, values.get(step, 0.0)) for step in steps] for title, values in parts.items()}
+    if layers:
+        known = [math.fsum(series[i][1] for series in layers.values()) for i in range(len(steps))]
+        layers["other"] = [(step, max(0.0, value - known[i])) for i, (step, value) in enumerate(whole)]
+    else:
+        layers["step"] = list(whole)
+    traces = [stacked(name, order, series) for order, (name, series) in enumerate(layers.items())]
+    layout = {**axes("seconds a step"), "showlegend": len(layers) > 1}
+    total = math.fsum(value for _, value in whole)
+    rows = []
+    for name, series in layers.items():
+        seconds = math.fsum(value for _, value in series)
+        rows.append([name, duration(seconds), shown(seconds / total if total else None, share=True)])
+    rows.append(["all steps", duration(total), "100 %"])
+    note = "Without evaluations and checkpoints. Parts that ran side by side may be more than the step together."
+    return Section(
+        "time",
+        "Time",
+        figures=[Figure("time", "Time of a step, by hop", "stacked", traces, layout, wide=True)],
+        after=table(["hop", "time", "share"], rows, caption="Over all steps") + paragraph(note),
+    )
+
+
+def health_section(curves: RunCurves) -> Section | None:
+    """What one looks at when something is odd. What never changed is a line of text."""
+    constant: dict[float, list[str]] = {}
+    panels = []
+    for panel in HEALTH:
+        values = {value for _, value in curves.series.get(panel.metric, ())}
+        if len(values) == 1:
+            constant.setdefault(values.pop(), []).append(panel.title.lower())
+        elif values:
+            panels.append(panel)
+    notes = [f"Always {shown(value)}: {', '.join(names)}." for value, names in sorted(constant.items())]
+    missing = [f"{name} ({count})" for name, count in sorted(curves.left_out.items())]
+    if missing:
+        notes.append(f"Not a finite number, and left out of the figures (steps): {', '.join(missing)}.")
+    if curves.torn:
+        notes.append("The last line of metrics.jsonl was not whole and is left out.")
+    if not notes and not panels:
+        return None
+    figures = figures_of(panels, [Line(curves.name, [curves])])
+    return Section("health", "Health", "".join(map(paragraph, notes)), figures, folded=not missing and not curves.torn)
+
+
+def run_tiles(run: RunData) -> list[tuple[str, str, str]]:
+    """The numbers that one wants to see first, each with where it came from."""
+    series = run.curves.series
+    planned = run.setting("training.steps")
+    steps = f"of {planned}" if isinstance(planned, int) and planned != run.steps else ""
+    found = [("steps", f"{run.steps:,}", steps)]
+    evaluated = MACRO if MACRO in series else next((name for name in sorted(series) if "/avg@" in name), None)
+    for name, label, share in (
+        (evaluated or "", "held-out accuracy", True),
+        ("reward/accuracy", "rollout accuracy", True),
+        ("reward/mean", "reward", False),
+        ("policy/loss", "loss", False),
+    ):
+        if name not in series or (name == "policy/loss" and run.job == "train"):
+            continue
+        values = series[name]
+        last = values[-1][1] if name == evaluated else last_part(values)
+        remark = f"from {shown(values[0][1], share=share)}" if len(values) > 1 else ""
+        found.append((label, shown(last, share=share), remark))
+    if "response/length_mean" in series:
+        values = series["response/length_mean"]
+        found.append(("response length", shown(last_part(values)), f"from {shown(values[0][1])} tokens"))
+    if STEP_TIME in series:
+        seconds = math.fsum(value for _, value in series[STEP_TIME])
+        found.append(("time in steps", duration(seconds), f"{shown(seconds / len(series[STEP_TIME]))} s a step"))
+    return found
+
+
+def duration(seconds: float) -> str:
+    """A duration to read, to the tenth of a second below a minute."""
+    return f"{seconds:.1f}s" if seconds < 60 else format_seconds(seconds)
