@@ -1,6 +1,6 @@
 """Checkpoints: all that a run needs to go on as if it had never stopped.
 
-    step-000050/policy/        the weights in Hugging Face format
+    step-000050/policy/        the weights in Hugging Face format, with their model card
                 deepspeed/     the learner: weights, optimizer, its step count; a part of each rank
                 ranks/N.pt     random number generators of rank N (Python, NumPy, PyTorch)
                 ranks/N.json   the components' memory on rank N
@@ -17,6 +17,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,12 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """Writes the checkpoints of a run. `store` is used on rank 0 only."""
+    """Writes the checkpoints of a run. `store` is used on rank 0 only, and so is `card`, which writes the model card
+    of a step into its policy folder."""
 
     store: CheckpointStore
     ranks: Ranks
+    card: Callable[[int, Path], None] | None = None
 
     def path_of(self, step: int) -> Path:
         """The folder of the checkpoint of `step`."""
@@ -79,10 +82,12 @@ class Checkpoints:
         final = self.path_of(position.step)
         memory = components.state_dict() if components is not None else {}
         with _disk_errors(final):
-            partial = by_first(self.ranks, lambda: self.store.begin(position.step))
-            by_each(self.ranks, lambda: _write_rank(partial, self.ranks.rank, memory))
-            learner.save_state(partial / "deepspeed")
-            learner.save_policy(partial / "policy", tokenizer)
+            folder = by_first(self.ranks, lambda: self.store.begin(position.step))
+            by_each(self.ranks, lambda: _write_rank(folder, self.ranks.rank, memory))
+            learner.save_state(folder / "deepspeed")
+            learner.save_policy(folder / "policy", tokenizer)
+            if self.card is not None:
+                by_first(self.ranks, partial(self.card, position.step, folder / "policy"))
             state = {**asdict(position), "world_size": self.ranks.world_size}
             by_first(self.ranks, lambda: self.store.commit(position.step, {**state, "trackers": trackers()}, metrics))
 

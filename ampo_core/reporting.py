@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +25,7 @@ from ampo_core.environment import Environment
 from ampo_core.folder_lock import held
 from ampo_core.interrupt import Interrupt, Interrupted
 from ampo_core.learner import Learner
+from ampo_core.model_card import write_card
 from ampo_core.progress import Progress
 from ampo_core.ranks import Ranks
 from ampo_core.resume import Beginning
@@ -150,9 +152,8 @@ class Reporter:
         by_first(ranks, lambda: opened.append(Output.open(job, environment, beginning, steps=steps)))
         store = CheckpointStore(beginning.path / "checkpoints", job.checkpoint)
         output = opened[0] if opened else None
-        reporter = cls(
-            ranks, output, Checkpoints(store, ranks), tokenizer, steps=steps, resume_from=beginning.checkpoint
-        )
+        checkpoints = Checkpoints(store, ranks, card=partial(write_card, beginning.path))
+        reporter = cls(ranks, output, checkpoints, tokenizer, steps=steps, resume_from=beginning.checkpoint)
         for text in beginning.notes:
             reporter.note(text)
         return reporter

@@ -78,6 +78,20 @@ def test_bfloat16_follows_float32_to_its_precision(results: dict[int, Path], cas
         assert mine == pytest.approx(other, rel=2e-2)
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("case", ["zero3", "zero3_lora", "zero3_bf16"])
+def test_a_policy_of_zero_3_opens_in_transformers(results: dict[int, Path], case: str, ranks: int) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = results[ranks] / case / "policy"
+    opened = dict(AutoModelForCausalLM.from_pretrained(folder).named_parameters(remove_duplicate=False))
+    expected = result(results, ranks, case)["weights"]
+    assert opened.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(opened[name].detach(), value, rtol=0, atol=0, msg=name)
+    assert AutoTokenizer.from_pretrained(folder).chat_template
+
+
 def test_a_loss_goes_down(results: dict[int, Path]) -> None:
     losses = [step["loss"] for step in result(results, 2, "zero3")["steps"]]
     assert losses == sorted(losses, reverse=True)

@@ -3,7 +3,7 @@
     zero_worker.py MODEL OUT_FOLDER [CASE ...]
 
 Case by case, three steps, the last after a reload: OUT_FOLDER/CASE.pt gets losses, gradient norms, log-probs and the
-exported weights, from rank 0.
+exported weights, from rank 0, and OUT_FOLDER/CASE/policy its policy.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ampo_core.learner import Learner
 from ampo_core.libraries import settle_libraries
 from ampo_core.packing import TokenPair
 from ampo_core.ranks import Ranks, join_ranks
+from ampo_core.tokens import load_tokenizer
 
 LENGTHS = (3, 9, 1, 6, 2, 30, 4, 12)
 PAIRS = [TokenPair((1, 2 + i), tuple(4 + (7 * i + t) % 50 for t in range(n))) for i, n in enumerate(LENGTHS)]
@@ -90,6 +91,8 @@ def run(name: str, model: str, out: Path, ranks: Ranks) -> None:
     mine = ranks.shard(PAIRS[:1])  # a rank without a sequence takes part all the same
     scores = ranks.gather([part.tolist() for part in again.logprobs(mine, temperature=1.0)], 1)
     weights = {key: value.clone() for key, value in again.weights()}
+    if name in HANDED_ON:
+        again.save_policy(out / name / "policy", load_tokenizer(ModelConfig(path=model)))
     again.close()
     if ranks.rank == 0:
         torch.save({"steps": steps, "scores": scores, "weights": weights}, out / f"{name}.pt")
@@ -98,6 +101,8 @@ def run(name: str, model: str, out: Path, ranks: Ranks) -> None:
 
 RESUMED = {"zero0", "zero1", "zero2", "zero3", "zero3_bf16"}
 """Cases whose third step is made by a second learner from the first one's saved state."""
+HANDED_ON = {"zero3", "zero3_lora", "zero3_bf16"}
+"""Cases that write their policy too."""
 
 if __name__ == "__main__":
     settle_libraries()

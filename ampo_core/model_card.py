@@ -1,0 +1,100 @@
+"""The model card beside a policy: README.md, from what the run's own files say and nothing else.
+
+What they do not say is called unknown. The text stands in model_card.jinja, what fills it in card_facts.py.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from ampo_registry.errors import RunError
+
+from ampo_core.budget import total_budget
+from ampo_core.card_facts import CardRun, history, identity, scores, settings, usage
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
+CARD = "README.md"
+TEMPLATE = Path(__file__).with_name("model_card.jinja")
+LICENCE = ("license", "license_name", "license_link")
+
+
+def write_card(run_folder: Path, step: int, policy: Path) -> None:
+    """Write README.md into `policy`, which holds the model of the run in `run_folder` after `step`.
+
+    Raises RunError if the card is not one that the Hub's library reads, OSError if the disk refuses.
+    """
+    try:
+        card = model_card(run_folder, step, policy)
+    except (ValueError, yaml.YAMLError) as error:
+        raise RunError(f"the model card of {policy} cannot be written: {error}") from error
+    card.save(policy / CARD)
+
+
+def model_card(run_folder: Path, step: int, policy: Path) -> ModelCard:
+    """The card of the train or sft run in `run_folder` after `step`, whose model lies in `policy`.
+
+    Raises ConfigError if a file of the run cannot be read.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+    from jinja2 import Environment, StrictUndefined
+
+    run = CardRun.read(run_folder, step)
+    licence = base_licence(run)
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, autoescape=False)
+    environment.filters |= {"cell": cell, "code": code}
+    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        **identity(run),
+        **scores(run),
+        **usage(run, policy),
+        settings=settings(run),
+        **history(run),
+        licence=licence.get("license_name") or licence.get("license"),
+        budget=total_budget(run_folder, step).line(),
+    )
+    data = ModelCardData(
+        base_model=run.base_on_hub,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["ampo", "sft"] if run.job == "sft" else ["ampo", "grpo", "rlvr"],
+        license=licence.get("license"),
+        license_name=licence.get("license_name"),
+        license_link=licence.get("license_link"),
+    )
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n{text}")
+
+
+def base_licence(run: CardRun) -> dict[str, str]:
+    """The licence of the base model by the Hub's keys, as its own card has it; empty without a card on this machine."""
+    from huggingface_hub import ModelCard, try_to_load_from_cache
+
+    name = run.base_on_hub
+    card = str(Path(run.line.base) / CARD) if name is None else try_to_load_from_cache(name, CARD)
+    if not isinstance(card, str) or not Path(card).is_file():
+        return {}
+    try:
+        data = ModelCard.load(Path(card), ignore_metadata_errors=True).data.to_dict()
+    except (OSError, ValueError, yaml.YAMLError):  # a card that cannot be read names no licence
+        return {}
+    return {key: str(data[key]) for key in LICENCE if data.get(key)}
+
+
+def cell(value: object) -> str:
+    """`value` as the cell of a Markdown table."""
+    return re.sub(r"\s+", " ", "unknown" if value is None else str(value)).replace("|", r"\|")
+
+
+def code(value: object) -> str:
+    """`value` as code in the cell of a Markdown table."""
+    text = cell(value)
+    fence = "`" * (longest_fence(text) + 1)
+    return f"{fence}{text}{fence}" if "`" not in text else f"{fence} {text} {fence}"
+
+
+def longest_fence(text: str) -> int:
+    """The length of the longest run of backticks in `text`."""
+    return max((len(run) for run in re.findall("`+", text)), default=0)

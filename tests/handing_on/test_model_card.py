@@ -1,0 +1,173 @@
+"""The model card beside a policy: what it says stands in the run's files, and the Hub's library reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from ampo_registry import RunError
+from huggingface_hub import ModelCard
+
+from ampo_core.budget import read_budget, total_budget
+from ampo_core.manifest import hash_file
+from ampo_core.model_card import cell, code, model_card, write_card
+from tests.handing_on.conftest import OPTIONS, Handed, World
+
+
+def card_of(handed: Handed) -> ModelCard:
+    return ModelCard.load(handed.policy / "README.md")
+
+
+def table(text: str, section: str) -> dict[str, str]:
+    """First and second column of the table under a heading."""
+    body = text.split(f"\n## {section}\n", 1)[1].split("\n## ", 1)[0]
+    cells = [line.strip("| ").split(" | ") for line in body.splitlines() if line.startswith("| ")]
+    return {row[0]: row[1] for row in cells[1:]}
+
+
+def test_the_front_matter_is_what_the_hub_takes(guided: Handed, sft: Handed, after_sft: Handed) -> None:
+    assert card_of(guided).data.to_dict() == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["ampo", "grpo", "rlvr"],
+    }
+    for tuned in (sft, after_sft):  # the licence of a base model in a folder, from its card there
+        found = card_of(tuned).data.to_dict()
+        assert found["license"] == "mit"
+        assert "base_model" not in found
+        assert "| licence of the base model | mit |" in card_of(tuned).text
+    assert card_of(sft).data.tags == ["ampo", "sft"]
+
+
+def test_a_guided_run_is_described(guided: Handed, handing: World) -> None:
+    text = card_of(guided).text
+    assert f"| base model | `{handing.folder / 'tied'}`, a folder |" in text
+    assert "| licence of the base model | unknown |" in text
+    assert "AMPO: GRPO with guidance by teachers (trigger `adaptive`, selector `comprehension`" in text
+    assert "k0 = 2" in text
+    assert "| step | 2 of 2 |" in text
+    assert "| seed | 3 |" in text
+    data = handing.folder / "questions.jsonl"
+    assert f"| `{data}` | training, evaluation toy | `{hash_file(data)['sha256']}` |" in text
+    teachers = {name: int(count) for name, count in table(text, "Teachers").items()}
+    assert set(teachers) == {"chain", "terse", "wrong"}
+    assert teachers["wrong"] == 0
+    assert sum(teachers.values()) == read_budget(guided.run).teacher_answers
+    assert sum(teachers.values()) > 0
+    metrics = [json.loads(line) for line in (guided.run / "metrics.jsonl").read_text().splitlines()]
+    shown = table(text, "Scores")
+    assert shown["eval/toy/avg@2"] == f"{metrics[-1]['eval/toy/avg@2']:.4g}"
+    assert shown["reward/mean"] == f"{metrics[-1]['reward/mean']:.4g}"
+    assert "evaluation after step 2 (temperature 0.6, top-p 1.0)" in text
+    assert total_budget(guided.run).line() in text
+    assert table(text, "Key settings")["training.learning_rate"] == "`0.001`"
+    assert (
+        table(text, "Versions")["python"]
+        == json.loads((guided.run / "manifest.json").read_text())["versions"]["python"]
+    )
+
+
+def test_the_resolved_config_is_inside(guided: Handed) -> None:
+    block = re.search(r"<details>.*?\n```yaml\n(.*?)\n```\n\n</details>", card_of(guided).text, re.DOTALL)
+    assert block is not None
+    assert yaml.safe_load(block[1]) == guided.config
+
+
+def test_each_checkpoint_has_a_card_of_its_step(guided: Handed) -> None:
+    first = guided.run / "checkpoints" / "step-000001" / "policy" / "README.md"
+    text = first.read_text()
+    assert "| step | 1 of 2 |" in text
+    assert total_budget(guided.run, 1).line() in text
+    assert "evaluation after step 1 " in text
+
+
+def test_fine_tuned_runs_are_described(sft: Handed, lora: Handed, after_sft: Handed) -> None:
+    text = card_of(sft).text
+    assert "supervised fine-tuning" in text
+    assert table(text, "Teachers") == {"chain": "10", "terse": "10", "wrong": "10"}
+    assert "has evaluated nothing" in text
+    assert "sampling options (temperature 0.7, top_k 20)" in text
+    assert "LoRA of rank 4, alpha 8, merged into the base model's weights" in card_of(lora).text
+    later = card_of(after_sft).text
+    assert "GRPO, without guidance" in later
+    assert "| trained before by | the sft run `sft` up to step 2, on `questions.jsonl` |" in later
+    assert "\n## Teachers\n\nNone.\n" in later
+    assert f"{total_budget(after_sft.run).steps} steps" in later
+    assert "2 runs together" in later
+
+
+def test_the_budget_stands_on_the_screen_too(guided: Handed, after_sft: Handed) -> None:
+    for handed in (guided, after_sft):
+        assert f"budget: {total_budget(handed.run).line()}\n" in handed.screen
+    assert total_budget(after_sft.run).teacher_answers == 30
+    assert total_budget(after_sft.run).teachers == ("chain", "terse", "wrong")
+
+
+@pytest.mark.parametrize("name", ["guided", "sft"])
+def test_what_it_says_of_loading_works(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handed: Handed = request.getfixturevalue(name)
+    text = card_of(handed).text
+    block = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert block is not None
+    script = tmp_path / "load.py"
+    script.write_text(block[1].replace('"FOLDER"', repr(str(handed.policy))))
+    found = runpy.run_path(str(script))
+    assert capsys.readouterr().out.endswith("\n")
+    if name == "guided":
+        assert found["tokenizer"].decode(found["prompt"]["input_ids"][0]).endswith(f"Answer{OPTIONS['mark']}")
+        assert """vllm serve FOLDER --default-chat-template-kwargs '{"mark": ":"}'""" in text
+
+
+def test_a_base_model_from_the_hub_is_named(guided: Handed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(guided.run, run, ignore=shutil.ignore_patterns("checkpoints"))
+    local = guided.config["model"]["path"]
+    for name in ("config.yaml", "manifest.json"):
+        (run / name).write_text((run / name).read_text().replace(local, "org/base"))
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**manifest, "models": {"org/base": None}}))
+    card = model_card(run, 2, guided.policy)
+    assert card.data.base_model == "org/base"
+    assert card.data.license is None
+    assert "| base model | `org/base` on the Hugging Face Hub |" in card.text
+    cached = tmp_path / "hub" / "models--org--base"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("abc")
+    (cached / "snapshots" / "abc").mkdir(parents=True)
+    readme = cached / "snapshots" / "abc" / "README.md"
+    readme.write_text("---\nlicense: other\nlicense_name: qwen\n---\n")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert model_card(run, 2, guided.policy).data.to_dict()["license_name"] == "qwen"
+    readme.write_text("---\nlicense: [\n---\n")
+    assert model_card(run, 2, guided.policy).data.license is None
+
+
+def test_a_run_that_went_on_with_other_settings_says_so(guided: Handed, tmp_path: Path) -> None:
+    run = shutil.copytree(guided.run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    (run / "history").mkdir()
+    for name in ("config.step-000001.yaml", "config.step-000001.2.yaml", "config.step-000009.yaml"):
+        (run / "history" / name).touch()
+    assert "with a changed config or other versions after step 1;" in model_card(run, 2, guided.policy).text
+
+
+def test_a_card_that_cannot_be_written_ends_the_run(guided: Handed, tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text("{")
+    with pytest.raises(RunError, match=r"model card .* cannot be written"):
+        write_card(guided.run, 2, tmp_path)
+    assert os.listdir(tmp_path) == ["generation_config.json"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [("a|b\nc", r"`a\|b c`"), ("a`b", "`` a`b ``"), (None, "`unknown`"), (3, "`3`")]
+)
+def test_cells(value: object, shown: str) -> None:
+    assert code(value) == shown
+    assert "\n" not in cell(value)
