@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 from ampo_registry.errors import ConfigError
 
 from ampo_core.changes import config_changes, listed
-from ampo_core.config.jobs import PipelineJob
+from ampo_core.config.jobs import PipelineJob, SuiteJob
 from ampo_core.config.load import LoadedConfig, load_config
 from ampo_core.config.nodes import nearest
 from ampo_core.config.references import REFERENCE, leaves, names_in
 from ampo_core.environment import Environment
+from ampo_core.files import write_atomically, write_json
+from ampo_core.manifest import build_manifest
+from ampo_core.runfolder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +111,24 @@ def check_current(what: str, member: Member, pending: frozenset[str]) -> None:
             f"{what} {member.name} in {member.folder} was made from an earlier run of {', '.join(sorted(pending))}, "
             f"which is to run again; remove {member.folder} to run it again too"
         )
+
+
+def is_folder_of(path: Path, job: str) -> bool:
+    """True iff `path` is the folder of a pipeline or suite (`job`)."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("job") == job and (path / "config.yaml").exists()
+
+
+def open_folder(job: PipelineJob | SuiteJob, environment: Environment) -> RunFolder:
+    """The folder of a pipeline or suite, made or continued; what stands in it is checked before."""
+    manifest = build_manifest(job=job.job, seed=job.run.seed, plugins=environment.plugins.distributions)
+    path = Path(job.run.dir) / job.run.name
+    if not is_folder_of(path, job.job):
+        return RunFolder.create(job.run, environment.yaml, manifest)
+    (path / "done").unlink(missing_ok=True)
+    write_atomically(path / "config.yaml", environment.yaml)
+    write_json(path / "manifest.json", manifest)
+    return RunFolder(path)

@@ -12,7 +12,6 @@ what stands in the folder is compared with the stages. Stages share this process
 from __future__ import annotations
 
 import gc
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,11 +24,17 @@ from ampo_core.config.load import LoadedConfig
 from ampo_core.config.suite_job import Stage
 from ampo_core.config.yaml_source import parse_yaml
 from ampo_core.environment import Environment
-from ampo_core.files import write_atomically, write_json
 from ampo_core.folder_lock import check_not_held, held
 from ampo_core.jobs import run_job
-from ampo_core.manifest import build_manifest
-from ampo_core.members import Finished, Member, check_current, check_unchanged, load_member
+from ampo_core.members import (
+    Finished,
+    Member,
+    check_current,
+    check_unchanged,
+    is_folder_of,
+    load_member,
+    open_folder,
+)
 from ampo_core.progress import format_seconds
 from ampo_core.runfolder import RunFolder, check_free, finished_output
 
@@ -84,7 +89,7 @@ def check_folder(job: PipelineJob, environment: Environment) -> None:
     made with another config or from an earlier run of a stage that is to run again.
     """
     root = Path(job.run.dir) / job.run.name
-    if not _is_pipeline(root):
+    if not is_folder_of(root, "pipeline"):
         check_free(root)
         return
     check_not_held(root)
@@ -133,26 +138,6 @@ def _stored_stages(root: Path) -> dict[str, str]:
         return {str(stage["name"]): str(stage["config"]) for stage in stages or ()}
     except (TypeError, KeyError):
         raise ConfigError(f"{path}: its stages cannot be read; was it edited? Choose another run.name") from None
-
-
-def open_folder(job: PipelineJob, environment: Environment) -> RunFolder:
-    """The pipeline's folder, made or continued; `check_folder` comes first."""
-    manifest = build_manifest(job="pipeline", seed=job.run.seed, plugins=environment.plugins.distributions)
-    path = Path(job.run.dir) / job.run.name
-    if not _is_pipeline(path):
-        return RunFolder.create(job.run, environment.yaml, manifest)
-    (path / "done").unlink(missing_ok=True)
-    write_atomically(path / "config.yaml", environment.yaml)
-    write_json(path / "manifest.json", manifest)
-    return RunFolder(path)
-
-
-def _is_pipeline(path: Path) -> bool:
-    try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and manifest.get("job") == "pipeline" and (path / "config.yaml").exists()
 
 
 def _member(stage: Stage, root: Path, environment: Environment) -> Member:

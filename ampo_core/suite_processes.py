@@ -1,0 +1,110 @@
+"""Jobs side by side, each an `ampo-run` of its own whose output goes into a log."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ampo_registry.errors import ConfigError
+
+from ampo_core.config.machines import visible_gpus
+
+LAST_LINES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A process that has ended: what it was started as, its exit code and where its output lies."""
+
+    key: str
+    code: int
+    log: Path
+
+    def last_words(self) -> str:
+        """The end of its output."""
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
+
+
+class Processes:
+    """At most `parallel` processes. A context manager: what still runs when it is left is told to end, and waited for.
+
+    Where there are GPUs, each of the `parallel` places has its own share of them.
+    """
+
+    def __init__(self, parallel: int, options: Sequence[str]) -> None:
+        self._options = list(options)
+        self._running: dict[int, tuple[str, subprocess.Popen[bytes], Path]] = {}
+        self._environments = environments(parallel, os.environ)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for _, process, _ in self._running.values():
+            process.send_signal(signal.SIGTERM)
+        for _, process, _ in self._running.values():
+            process.wait()
+
+    @property
+    def free(self) -> bool:
+        """True if another one may start."""
+        return len(self._running) < len(self._environments)
+
+    @property
+    def idle(self) -> bool:
+        """True if none runs."""
+        return not self._running
+
+    def start(self, key: str, arguments: Sequence[str], log: Path) -> None:
+        """Run `ampo-run ARGUMENTS`, its output at the end of `log`."""
+        place = next(i for i in range(len(self._environments)) if i not in self._running)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            # Out of reach of a terminal's Ctrl-C: it is passed on once, by this process.
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ampo_core.cli", *arguments, *self._options],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self._environments[place],
+                start_new_session=True,
+            )
+        self._running[place] = (key, process, log)
+
+    def ended(self) -> list[Ended]:
+        """Those that have ended since the last call."""
+        found = []
+        for place, (key, process, log) in list(self._running.items()):
+            code = process.poll()
+            if code is not None:
+                del self._running[place]
+                found.append(Ended(key, code, log))
+        return found
+
+
+def environments(parallel: int, environ: Mapping[str, str]) -> list[dict[str, str]]:
+    """The environment of each of `parallel` places: as many of the visible GPUs each, the first ones first.
+
+    Raises ConfigError if there are GPUs, but fewer than places.
+    """
+    count = visible_gpus(environ)
+    if not count or parallel == 1:
+        return [dict(environ) for _ in range(parallel)]
+    if count < parallel:
+        raise ConfigError(f"parallel: found {parallel}, but this machine shows {count} GPU(s); use at most as many")
+    shown = environ.get("CUDA_VISIBLE_DEVICES")
+    names = [name.strip() for name in shown.split(",")] if shown else [str(i) for i in range(count)]
+    share = count // parallel
+    return [
+        {**environ, "CUDA_VISIBLE_DEVICES": ",".join(names[place * share : (place + 1) * share])}
+        for place in range(parallel)
+    ]

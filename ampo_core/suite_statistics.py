@@ -1,0 +1,84 @@
+"""Scores over several training seeds: mean, spread, and an interval that knows of both seeds and questions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import stdev
+
+import numpy
+
+from ampo_core.data.seeds import derive_seed
+from ampo_core.statistics import CONFIDENCE, RESAMPLES, average, resampled_means
+
+Scores = Mapping[str, Mapping[str, float]]
+"""set -> uid of a question -> a number of that question, such as its avg@K."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeedEstimate:
+    """A mean over seeds of macro means, with [`low`, `high`]; `seeds` are the macro means one by one."""
+
+    seeds: tuple[float, ...]
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float:
+        """The mean over seeds."""
+        return average(self.seeds)
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation over seeds (n - 1); nan of a single one."""
+        return stdev(self.seeds) if len(self.seeds) > 1 else math.nan
+
+    @property
+    def excludes_zero(self) -> bool:
+        """True iff 0 lies outside the interval."""
+        return self.low > 0 or self.high < 0
+
+
+def macro(scores: Scores) -> float:
+    """The mean over sets of each set's mean over questions."""
+    return average([average(list(questions.values())) for questions in scores.values()])
+
+
+def over_seeds(seeds: Sequence[Scores], rng_seed: int) -> SeedEstimate:
+    """The macro mean of each of `seeds`, and a percentile bootstrap interval of their mean.
+
+    Each resample draws as many seeds with replacement, and within each set as many questions; seeds that answered the
+    same questions share the draw, since an easy draw is easy for all of them. Few seeds make a rough interval: with
+    one it knows nothing of seeds. Raises ValueError if there is no seed, no set or an empty set.
+    """
+    if not seeds or not all(scores and all(scores.values()) for scores in seeds):
+        raise ValueError("a bootstrap needs at least one seed, and in each at least one question in each set")
+    resampled = numpy.stack([_resampled_macro(scores, rng_seed) for scores in seeds])
+    generator = numpy.random.default_rng(derive_seed("seeds", rng_seed))
+    drawn = generator.integers(len(seeds), size=(len(seeds), RESAMPLES))
+    means = numpy.take_along_axis(resampled, drawn, axis=0).mean(axis=0)
+    tail = (1.0 - CONFIDENCE) / 2
+    low, high = numpy.quantile(means, [tail, 1.0 - tail])
+    return SeedEstimate(tuple(macro(scores) for scores in seeds), float(low), float(high))
+
+
+def difference(ours: Scores, theirs: Scores) -> Scores:
+    """ours - theirs, question by question, over what both answered. Sets without a common question are left out."""
+    both = {
+        name: {uid: value - theirs[name][uid] for uid, value in questions.items() if uid in theirs[name]}
+        for name, questions in ours.items()
+        if name in theirs
+    }
+    return {name: questions for name, questions in both.items() if questions}
+
+
+def _resampled_macro(scores: Scores, rng_seed: int) -> numpy.typing.NDArray[numpy.float64]:
+    """[RESAMPLES] macro means; the draws depend on the questions and on `rng_seed` alone."""
+    means = []
+    for name, questions in sorted(scores.items()):
+        uids = sorted(questions)
+        generator = numpy.random.default_rng(derive_seed("questions", rng_seed, name, *uids))
+        means.append(resampled_means([questions[uid] for uid in uids], generator))
+    averaged: numpy.typing.NDArray[numpy.float64] = numpy.mean(means, axis=0)
+    return averaged

@@ -1,0 +1,90 @@
+"""The `suite` job for real: processes, failures, interruption, and what a second call does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = (sys.executable, "-m", "ampo_core.cli", "suite.yaml")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def run(*overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *overrides], capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+
+
+def stamps() -> dict[str, int]:
+    """When each `done` marker was written."""
+    return {str(path): path.stat().st_mtime_ns for path in Path("runs/s").glob("seed-*/**/done")}
+
+
+def test_a_suite_fails_in_part_is_interrupted_goes_on_and_is_left_alone(folder: Path) -> None:
+    """One story in one folder, because every process that trains takes seconds to start."""
+    arguments = ("seeds=[0]", "only=[first]")
+
+    # a run that fails keeps only those from running that need it; the table says what is missing
+    failed = run(*arguments, "runs.one={config: sft.yaml, overrides: {data.format: pool}}")
+    assert failed.returncode == 1, failed.stderr
+    assert "seed 0, one: failed with exit code 2" in failed.stdout
+    assert "the end of runs/s/logs/seed-0/one.log:" in failed.stdout
+    assert "seed 0, two: not started, it needs what failed" in failed.stderr
+    assert "one more: 0 of 1 seeds are there." in failed.stdout
+    before = stamps()
+    assert set(before) == {f"runs/s/seed-0/{name}/done" for name in ("world", "evaluations/sampled/start")}
+
+    # told to end, it ends what it has started and exits with 3
+    process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    log = Path("runs/s/logs/seed-0/one.log")
+    size, waited = log.stat().st_size, time.monotonic()
+    while log.stat().st_size == size and time.monotonic() - waited < 120:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 3
+    assert "run the same command again, and what is finished is kept" in said
+
+    # the same command goes on and finishes; what was finished is not run again
+    done = run(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of them finished already" in done.stdout
+    after = stamps()
+    assert after.items() > before.items()
+    (row,) = [
+        row for row in json.loads(Path("runs/s/results.json").read_text())["first"]["rows"] if row["run"] == "two"
+    ]
+    assert row["seeds"] == [0]
+    assert row["budget"]["tokens_trained"] > 0
+    assert "| one more |" in Path("runs/s/tables/first.md").read_text()
+
+    # once more: nothing runs; another config of what is finished is refused, and so is another job in the folder
+    assert run(*arguments).returncode == 0
+    assert stamps() == after
+    refused = run(*arguments, "runs.one={config: sft.yaml, overrides: {training.learning_rate: 1.0e-4}}")
+    assert refused.returncode == 2
+    assert "run one is finished in runs/s/seed-0/one, and its config has changed since:" in refused.stderr
+    assert "training.learning_rate: 5e-05 -> 0.0001" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_folder_of_something_else_is_refused(folder: Path) -> None:
+    Path("runs/s").mkdir(parents=True)
+    Path("runs/s/mine.txt").touch()
+    refused = run("seeds=[0]")
+    assert refused.returncode == 2
+    assert "runs/s holds other files" in refused.stderr
+
+
+@pytest.mark.parametrize("file", ["small_world.yaml"])
+def test_shipped_suites_pass_the_check(file: str) -> None:
+    config = Path(__file__).parents[2] / "configs" / "suites" / file
+    checked = subprocess.run(
+        [sys.executable, "-m", "ampo_core.cli", str(config), "--check"], capture_output=True, text=True, timeout=60
+    )
+    assert checked.returncode == 0, checked.stderr
