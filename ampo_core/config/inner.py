@@ -10,7 +10,7 @@ from typing import Any
 
 from ampo_core.config.jobs import EvaluateJob, Job, PipelineJob, SftJob, SuiteJob, TrainJob
 from ampo_core.config.nodes import KeyPath, Node, nearest
-from ampo_core.config.references import ATTEMPT, REFERENCE, THIS, leaves
+from ampo_core.config.references import ATTEMPT, REFERENCE, THIS, leaves, names_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,21 @@ def misplaced(inner: Inner, job: Job) -> str | None:
     if place == "evaluations" and not (isinstance(job, EvaluateJob) and len(job.models) == 1):
         return "an evaluation of a suite is an evaluate job with one model, whose path is ${runs.this.out}"
     return None
+
+
+def runs_left_out(job: Job, written: Mapping[KeyPath, object]) -> set[KeyPath]:
+    """The runs of a suite that its `only` leaves out: in no table asked for, nor referred to by one that is.
+
+    `written` holds what each run says; nothing is left out of other jobs.
+    """
+    if not isinstance(job, SuiteJob):
+        return set()
+    needed = {row for table in job.shown_tables().values() for row in table.rows}
+    # a run refers to earlier ones alone, so one pass from the last to the first finds all
+    for name in reversed(job.runs):
+        if name in needed:
+            needed |= names_in(written.get(("runs", name), job.members()[name].model))
+    return {("runs", name) for name in job.runs if name not in needed}
 
 
 def bad_references(known: Sequence[str], value: object) -> Iterator[str]:

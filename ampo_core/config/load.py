@@ -15,7 +15,14 @@ from pydantic import ValidationError
 
 from ampo_core.config.checks import check_job
 from ampo_core.config.explain import explain
-from ampo_core.config.inner import bad_references, inner_configs, misplaced, with_absolute_paths
+from ampo_core.config.inner import (
+    Inner,
+    bad_references,
+    inner_configs,
+    misplaced,
+    runs_left_out,
+    with_absolute_paths,
+)
 from ampo_core.config.jobs import JOBS, Job, PipelineJob, SuiteJob
 from ampo_core.config.layers import COMMAND_LINE, complete, merge, nest, override_nodes, read_layers
 from ampo_core.config.machines import unmet_resources
@@ -138,9 +145,12 @@ def _unfilled(node: Node, path: KeyPath) -> Iterator[Problem]:
 
 
 def _with_inner(loaded: LoadedConfig, root: Node, plugins: Plugins) -> LoadedConfig:
-    """`loaded` with the findings of the configs it names. Raises ConfigError with the problems of all of them."""
+    """`loaded` with the findings of the configs it names and is to run.
+
+    Raises ConfigError with the problems of all of them.
+    """
     problems: list[str] = []
-    inner: list[LoadedConfig] = []
+    inner: list[tuple[Inner, LoadedConfig]] = []
     for item in inner_configs(loaded.job):
         place = root.place_of(item.path)
         wrong = list(bad_references(item.known, item.overrides))
@@ -152,15 +162,17 @@ def _with_inner(loaded: LoadedConfig, root: Node, plugins: Plugins) -> LoadedCon
             problems += [str(Problem(place, item.path, text)) for text in wrong]
             problems.append(f"{place}: {dotted(item.path)}: its config is wrong:\n{error}")
             continue
-        inner.append(found)
+        inner.append((item, found))
         if not isinstance(found.job, PipelineJob):  # whose references are to its own stages
             wrong += bad_references(item.known, found.data)
         unfit = misplaced(item, found.job)
         problems += [str(Problem(place, item.path, text)) for text in (*wrong, *([unfit] if unfit else []))]
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
-    warnings = [*loaded.warnings, *(text for found in inner for text in found.warnings)]
-    blockers = [*loaded.blockers, *(text for found in inner for text in found.blockers)]
+    left_out = runs_left_out(loaded.job, {item.path: {**item.overrides, "": found.data} for item, found in inner})
+    asked = [found for item, found in inner if item.path not in left_out]
+    warnings = [*loaded.warnings, *(text for found in asked for text in found.warnings)]
+    blockers = [*loaded.blockers, *(text for found in asked for text in found.blockers)]
     return replace(loaded, warnings=tuple(dict.fromkeys(warnings)), blockers=tuple(dict.fromkeys(blockers)))
 
 

@@ -40,6 +40,8 @@ ROWS = {
     },
 }
 
+PARTS = ("table1", "table3", "table4", "table5", "baselines")
+
 AMPO = "configs/paper/qwen2.5-7b.yaml"
 GRPO = "configs/baselines/grpo.yaml"
 LONG = "configs/paper/compositions/long.yaml"
@@ -232,10 +234,17 @@ def test_a_row_runs_its_config(suite):
     assert overrides == {"sft_grpo": after_sft, "sft_ampo": after_sft, "released": {"resources.devices": 4}}
 
 
-@pytest.mark.parametrize("name", ["table1", "table3", "table4", "table5", "baselines"])
+@pytest.mark.parametrize("name", PARTS)
 def test_a_suite_of_one_table_shares_the_folder_and_differs_in_nothing_else(name, resolved):
     whole, part = resolved("configs/suites/paper.yaml"), resolved(f"configs/suites/{name}.yaml")
     ((key, only),) = changes(whole, part)
     assert key == "only"
     wanted = {"table1": ["table1", "table1_1_5b", "table1_llama"]}.get(name, [name])
     assert only == wanted
+
+
+def test_a_suite_of_one_table_needs_no_files_of_the_others(plugins):
+    missing = {name: "\n".join(load_config(f"configs/suites/{name}.yaml", (), plugins).blockers) for name in PARTS}
+    assert {name for name, text in missing.items() if "runs/paper-pool" in text} == {"table5"}
+    assert {name for name, text in missing.items() if "openr1_math_46k" in text} == {"baselines"}
+    assert {name for name, text in missing.items() if "configs/baselines/sft.yaml" in text} == {"table1", "baselines"}
