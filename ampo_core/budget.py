@@ -6,7 +6,7 @@ samples of evaluations, nor what it cost to make the teachers' answers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,16 +103,20 @@ def read_budget(run_folder: Path, step: int | None = None) -> Budget:
     )
 
 
-def total_budget(run_folder: Path, step: int | None = None) -> Budget:
+def total_budget(run_folder: Path, step: int | None = None, *, without: Collection[Path] = ()) -> Budget:
     """`read_budget` of the run, and of the runs whose checkpoints it started from, each up to that checkpoint.
 
+    The runs in the folders `without` are left out: what all that are compared have in common.
     A pipeline's is that of its last stage that trained. A start checkpoint whose run is gone or cannot be read stands
     in `missing`. Raises ConfigError as `read_budget` does, for the run itself.
     """
     run_folder = _trained(run_folder)
     line = lineage(run_folder, step)
     total = read_budget(run_folder, step)
+    shared = {folder.resolve() for folder in without}
     for folder, last in line.runs[1:]:
+        if folder.resolve() in shared:
+            continue
         try:
             total += read_budget(folder, last)
         except ConfigError as error:

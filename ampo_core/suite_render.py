@@ -23,7 +23,7 @@ CAPTION = (
     "Shares in percent. Avg. is the mean over sets, as mean ± standard deviation over training seeds, with the 95 % "
     "interval of a bootstrap that draws seeds and questions anew. Few seeds make a rough interval: read it beside the "
     "single seeds. Length in tokens. Tokens and teacher answers are what training used, means over seeds, with those "
-    "of the runs that a run started from."
+    "of the runs that a run started from, but without the stages that all share."
 )
 _BUDGET = {
     "tokens_generated": "tokens generated",

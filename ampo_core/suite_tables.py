@@ -136,8 +136,11 @@ def _row(
 
 
 def _budget(plan: Plan, run: str) -> dict[str, float | None]:
-    folders = [plan.root / f"seed-{seed}" / run for seed in plan.job.seeds]
-    budgets = [total_budget(folder) for folder in folders if (folder / "done").exists()]
+    budgets = []
+    for seed in plan.job.seeds:
+        here = plan.root / f"seed-{seed}"
+        if (here / run / "done").exists():
+            budgets.append(total_budget(here / run, without=[here / stage.name for stage in plan.job.stages]))
     names = ("tokens_generated", "tokens_trained", "teacher_answers", "teacher_tokens")
     return {name: _mean(budgets, name) for name in names} if budgets else {}
 

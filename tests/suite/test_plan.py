@@ -69,7 +69,8 @@ def test_what_ran_before_is_filled_in_and_the_evaluated_model_has_the_runs_name(
     assert 'data.train.0="w/out/sft.parquet"' in two
     evaluation = command_line(made, task["evaluations/sampled/one"], environment)
     (models,) = [text for text in evaluation if text.startswith("models=")]
-    assert '"any": null' in models and '"one": {"path": "one/policy"' in models
+    assert '"any": null' in models
+    assert '"one": {"path": "one/policy"' in models
     assert 'run.dir="runs/s/seed-3/evaluations/sampled"' in evaluation
 
 
