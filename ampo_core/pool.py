@@ -122,11 +122,13 @@ class Build:
                 files.open(found)
             missing = self.ranks.first(self._missing(files))
             before = position * len(self.shards)
-            self._note(teacher, missing)
-            self.progress.step(before + len(self.shards) - len(missing), {})
+            there = len(self.shards) - len(missing)
+            if there:
+                self.progress.note(f"teacher {teacher.name}: {there} of {len(self.shards)} shards are there already")
+                self.progress.step(before + there, {})
             with ExitStack() as stack:
                 source: Source | None = None
-                for done, shard in enumerate(missing, start=before + len(self.shards) - len(missing) + 1):
+                for done, shard in enumerate(missing, start=before + there + 1):
                     if not self.ranks.first(files.answers_file(shard).exists()):
                         source = source or self._source(teacher, files, stack)
                         answers = source.answer(shard)
@@ -140,11 +142,6 @@ class Build:
 
     def _missing(self, files: TeacherShards) -> list[Shard]:
         return [shard for shard in self.shards if not _complete(files, shard)]
-
-    def _note(self, teacher: PoolTeacher, missing: list[Shard]) -> None:
-        there = len(self.shards) - len(missing)
-        if there:
-            self.progress.note(f"teacher {teacher.name}: {there} of {len(self.shards)} shards are there already")
 
     def _source(self, teacher: PoolTeacher, files: TeacherShards, stack: ExitStack) -> Source:
         source = open_source(self.job, teacher, self.questions, self.environment, self.ranks, files)

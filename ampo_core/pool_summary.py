@@ -141,7 +141,8 @@ class PoolSummary:
         table = Table(
             title="Teachers", caption="solved: questions with a correct answer; length in the student's tokens"
         )
-        for heading in ("teacher", "solved", "answers", *(fate.replace("_", " ") for fate in FATES), "length of kept"):
+        met = [fate for fate in FATES if fate == "kept" or any(tally.fates[fate] for tally in self.tallies.values())]
+        for heading in ("teacher", "solved", "answers", *(fate.replace("_", " ") for fate in met), "length of kept"):
             table.add_column(heading, justify="left" if heading == "teacher" else "right")
         for name, tally in self.tallies.items():
             kept, share = tally.fates["kept"], tally.solved / max(tally.questions, 1)
@@ -149,7 +150,7 @@ class PoolSummary:
                 name,
                 f"{tally.solved} ({share:.0%})",
                 str(sum(tally.fates.values())),
-                *(str(tally.fates[fate]) for fate in FATES),
+                *(str(tally.fates[fate]) for fate in met),
                 f"{tally.kept_tokens / kept:.0f}" if kept else "",
             )
         return table
