@@ -248,3 +248,8 @@ def test_a_suite_of_one_table_needs_no_files_of_the_others(plugins):
     assert {name for name, text in missing.items() if "runs/paper-pool" in text} == {"table5"}
     assert {name for name, text in missing.items() if "openr1_math_46k" in text} == {"baselines"}
     assert {name for name, text in missing.items() if "configs/baselines/sft.yaml" in text} == {"table1", "baselines"}
+
+
+def test_the_page_names_every_config_of_a_row():
+    page = Path("docs/experiments.md").read_text(encoding="utf-8")
+    assert [name for name in VARIATIONS if f"(../configs/{name}.yaml)" not in page] == []
