@@ -29,7 +29,7 @@ from ampo_core.config.machines import unmet_resources
 from ampo_core.config.nodes import KeyPath, Node, Problem, dotted, nearest, raise_problems
 from ampo_core.config.ready import hub_models, missing_files, unavailable
 from ampo_core.config.references import is_filled_in
-from ampo_core.config.schema import SchemaView
+from ampo_core.config.schema import SchemaView, view_of
 from ampo_core.config.yaml_source import dump_yaml
 
 
@@ -79,7 +79,7 @@ def _load_one(
     """The config at `path` without those that it names."""
     layers = read_layers(path)
     settings = override_nodes(overrides, overrides_from)
-    view = SchemaView(JOBS[_job_name(layers, settings)], plugins.catalog)
+    view = view_of(JOBS[_job_name(layers, settings)], plugins.catalog)
     root = layers[0]
     for layer in layers[1:]:
         root = merge(root, layer, view.root, view)

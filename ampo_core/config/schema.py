@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from ampo_registry.catalog import Catalog, CatalogEntry
@@ -193,6 +194,16 @@ def _component(
         entry.name for entry in entries if not any(field.is_required() for field in entry.spec.model_fields.values())
     ]
     return {"anyOf": [{"enum": names, "type": "string"}, *objects]} if names else {"anyOf": objects or [{"not": {}}]}
+
+
+def view_of(job: type[BaseModel], catalog: Catalog) -> SchemaView:
+    """The view of a job's schema, made once for what `catalog` holds: a suite asks for it dozens of times."""
+    return _view(job, catalog, tuple(entry.spec for entry in catalog.entries()))
+
+
+@lru_cache(maxsize=16)
+def _view(job: type[BaseModel], catalog: Catalog, specs: tuple[type[BaseModel], ...]) -> SchemaView:
+    return SchemaView(job, catalog)
 
 
 def _point_to_components(nodes: Iterable[Any]) -> None:
