@@ -43,7 +43,6 @@ p { max-width: 50rem; }
 
 def render(tables: Sequence[ResultTable], folder: Path, console: Console) -> None:
     """Print `tables` and write NAME.md, NAME.html and, where there are scores, NAME.png into `folder`."""
-    folder.mkdir(exist_ok=True)
     for table in tables:
         header, rows = cells(table)
         shown = Table(title=table.title, title_justify="left", caption=CAPTION, caption_justify="left")
@@ -52,9 +51,10 @@ def render(tables: Sequence[ResultTable], folder: Path, console: Console) -> Non
         for row in rows:
             shown.add_row(*row)
         print_table(shown, console)
-        picture = draw(table, folder / f"{table.name}.png")
+        draw(table, folder / f"{table.name}.png")
+        pictures = [name for name in (f"{table.name}.png", f"{table.name}.curves.png") if (folder / name).exists()]
         write_atomically(folder / f"{table.name}.md", as_markdown(table, header, rows))
-        write_atomically(folder / f"{table.name}.html", as_html(table, header, rows, picture))
+        write_atomically(folder / f"{table.name}.html", as_html(table, header, rows, pictures))
         for text in (*missing(table), *([table.note] if table.note else [])):
             console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -116,19 +116,21 @@ def as_markdown(table: ResultTable, header: Sequence[str], rows: Sequence[Sequen
     return "\n\n".join([f"## {table.title}", body, *_texts(table)]) + "\n"
 
 
-def as_html(table: ResultTable, header: Sequence[str], rows: Sequence[Sequence[str]], picture: bool) -> str:
-    """The same as a page; the picture, if there is one, lies beside it."""
+def as_html(table: ResultTable, header: Sequence[str], rows: Sequence[Sequence[str]], pictures: Sequence[str]) -> str:
+    """The same as a page; `pictures` lie beside it."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
     body = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     texts = "\n".join(f"<p>{html.escape(text)}</p>" for text in _texts(table))
     title = html.escape(table.title)
-    image = f'<p><img src="{html.escape(table.name)}.png" alt="{title}" style="max-width: 100%"></p>' if picture else ""
+    images = "\n".join(
+        f'<p><img src="{html.escape(name)}" alt="{title}" style="max-width: 100%"></p>' for name in pictures
+    )
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
         f"<title>{title}</title>\n<style>\n{_STYLE}</style>\n<h1>{title}</h1>\n"
         f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>\n'
-        f"{texts}\n{image}\n</html>\n"
+        f"{texts}\n{images}\n</html>\n"
     )
 
 

@@ -16,6 +16,7 @@ from ampo_core.budget import Budget, total_budget
 from ampo_core.config.suite_job import SuiteTable
 from ampo_core.files import write_json
 from ampo_core.statistics import average
+from ampo_core.suite_curves import draw_training
 from ampo_core.suite_plan import EVALUATIONS, Plan
 from ampo_core.suite_render import render
 from ampo_core.suite_statistics import Scores, SeedEstimate, difference, over_seeds
@@ -74,14 +75,22 @@ class ResultTable:
 
 
 def write_tables(plan: Plan, console: Console) -> list[ResultTable]:
-    """Print the tables that are asked for and write them as Markdown, HTML and pictures, with their numbers."""
+    """Print the tables that are asked for and write them as Markdown, HTML and pictures, with their numbers.
+
+    TABLE.png shows the scores with every seed, TABLE.curves.png the training curves, each the mean over its seeds.
+    """
     cache: dict[Path, Found | None] = {}
     tables = [_table(plan, name, table, cache) for name, table in plan.job.shown_tables().items()]
-    render(tables, plan.root / "tables", console)
+    folder = plan.root / "tables"
+    folder.mkdir(exist_ok=True)
+    for table in tables:
+        runs = [(row.title, [plan.root / f"seed-{seed}" / row.run for seed in plan.job.seeds]) for row in table.rows]
+        draw_training(runs, folder / f"{table.name}.curves.png")
+    render(tables, folder, console)
     path = plan.root / "results.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     write_json(path, {**known, **{table.name: table.as_json() for table in tables}})
-    console.print(f"tables: {plan.root / 'tables'}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"tables: {folder}", markup=False, highlight=False, soft_wrap=True)
     return tables
 
 

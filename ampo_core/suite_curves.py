@@ -1,0 +1,30 @@
+"""Training curves of a suite's runs: each the mean over its seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ampo_core.curves import RunCurves, draw_curves, read_run
+from ampo_core.runfolder import METRICS
+from ampo_core.statistics import average
+
+
+def draw_training(runs: Sequence[tuple[str, Sequence[Path]]], path: Path) -> bool:
+    """Draw the metrics of `runs`, (title, run folders of its seeds), into `path` (PNG); False if none has trained."""
+    found = [
+        (title, [read_run(title, folder) for folder in folders if (folder / METRICS).is_file()])
+        for title, folders in runs
+    ]
+    trained = [mean_curves(title, seeds) for title, seeds in found if seeds]
+    return bool(trained) and bool(draw_curves(trained, path))
+
+
+def mean_curves(title: str, seeds: Sequence[RunCurves]) -> RunCurves:
+    """The mean over seeds of each metric, at the steps that all of those that log it have reached."""
+    series = {}
+    for metric in dict.fromkeys(name for run in seeds for name in run.series):
+        values = [dict(run.series[metric]) for run in seeds if metric in run.series]
+        steps = sorted(set.intersection(*(set(by_step) for by_step in values)))
+        series[metric] = [(step, average([by_step[step] for by_step in values])) for step in steps]
+    return RunCurves(title, series)
