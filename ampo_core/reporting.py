@@ -5,6 +5,7 @@ Only rank 0 has an `Output`; the `Reporter` of every other rank writes nothing a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -28,12 +29,15 @@ from ampo_core.learner import Learner
 from ampo_core.model_card import write_card
 from ampo_core.progress import Progress
 from ampo_core.ranks import Ranks
+from ampo_core.report.build import refresh_report
 from ampo_core.resume import Beginning
 from ampo_core.runfolder import RunFolder, discard_unfinished
 from ampo_core.together import by_first
 from ampo_core.tokens import PromptTokenizer
 
 SAMPLES_PER_STEP = 8
+REPORT_EVERY_S = 60.0
+"""report.html of a run that goes on is written again with an evaluation or a checkpoint, at most this often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,7 @@ class Reporter:
         self._tokenizer, self._steps = tokenizer, steps
         self.checkpoint = None if resume_from is None else Checkpoint(resume_from, ranks)
         self._stack = ExitStack()
+        self._reported_at = time.monotonic()
 
     @classmethod
     def open(
@@ -167,6 +172,8 @@ class Reporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._output is not None:
+            refresh_report(self._output.folder.path, self.note)
         self._stack.close()
         if isinstance(error, ConfigError):  # which would say that nothing was started
             raise RunError(str(error)) from error
@@ -205,13 +212,22 @@ class Reporter:
             self._output.stepped(replace(report, metrics=metrics), evaluation or {})
         last = report.step >= self._steps
         stopping = not last and self._ranks.any(interrupt.requested)
-        if self._checkpoints.due(report.step, metrics, last=last) or stopping:
+        saving = self._checkpoints.due(report.step, metrics, last=last) or stopping
+        if saving:
             if self._output is not None:
                 self._output.folder.flush_lines()
             trackers = self._output.tracker_states if self._output is not None else dict
             self._checkpoints.save(position, learner, self._tokenizer, components, metrics, trackers)
+        if (saving or evaluation) and not (last or stopping):
+            self._refresh_report()
         if stopping:
             raise Interrupted.after(report.step, self._checkpoints.path_of(report.step))
+
+    def _refresh_report(self) -> None:
+        """Let a run that goes on be looked at."""
+        if self._output is not None and time.monotonic() - self._reported_at >= REPORT_EVERY_S:
+            refresh_report(self._output.folder.path, self.note, quiet=True)
+            self._reported_at = time.monotonic()
 
     def finished(self) -> Path:
         """Mark the run done; returns the policy folder of its last checkpoint."""

@@ -160,12 +160,13 @@ def _comparison(subject: Subject) -> Page:
     if by_job["train"] and by_job["sft"]:
         sections.append(final_section(by_job["sft"], "Supervised runs", "supervised"))
     for entry in others:
-        html = "".join(folded(f"{run.name}, {run.path.parent.name}", summary_html(run)) for run in entry.runs)
+        parts = {run.path.parent.name: summary_html(run) for run in entry.runs}
+        html = "".join(folded(*part) if len(parts) > 1 else part[1] for part in parts.items())
         sections.append(Section(f"of-{slug(entry.name)}", entry.name, html))
     return Page(
         title=subject.title,
         subtitle=_kinds(subject),
-        head=facts([("runs", _named(subject))]),
+        head=facts(_named(subject)),
         sections=[section for section in sections if section is not None],
         legend=[entry.name for entry in drawn],
         hidden=list(range(MOST_SHOWN, len(drawn))),
@@ -197,15 +198,16 @@ def _kinds(subject: Subject) -> str:
     return f"{what} of {len(subject.entries)} runs{several}"
 
 
-def _named(subject: Subject) -> str:
+def _named(subject: Subject) -> list[tuple[str, str]]:
     unfinished = [
         run.name + (f" ({run.path.parent.name})" if len(entry.runs) > 1 else "")
         for entry in subject.entries
         for run in entry.runs
         if not run.finished
     ]
-    names = ", ".join(f"{entry.name} ({entry.job})" for entry in subject.entries)
-    return names + (f". Not finished: {', '.join(unfinished)}" if unfinished else "")
+    jobs = dict.fromkeys(entry.job for entry in subject.entries)
+    named = [(job, ", ".join(entry.name for entry in subject.entries if entry.job == job)) for job in jobs]
+    return [*named, ("not finished", ", ".join(unfinished))]
 
 
 def _threshold(run: RunData) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from ampo_registry.errors import ConfigError
 
 from ampo_core.budget import Budget, total_budget
-from ampo_core.changes import PLACE_ONLY, differences
+from ampo_core.changes import PLACE_ONLY, Change, differences
 from ampo_core.config.metric_names import MACRO
 from ampo_core.curves import Series
 from ampo_core.report.evaluation import Scores, read_results
@@ -19,9 +19,21 @@ from ampo_core.report.html import folded, paragraph, table
 from ampo_core.report.page import Section
 from ampo_core.report.sources import Entry, RunData
 from ampo_core.report.summary import as_text
-from ampo_core.report.training import GUIDANCE, HEALTH, STEP_TIME, duration, figures_of
+from ampo_core.report.training import (
+    GUIDANCE,
+    HEALTH,
+    STEP_TIME,
+    duration,
+    figures_of,
+    replaced_by_teacher,
+    teachers_figure,
+)
 
 SEED = "run.seed"
+MOST_COLUMNS = 5
+"""Runs whose settings stand side by side; more are gathered by value."""
+MOST_BY_TEACHER = 6
+"""Runs whose teachers a comparison shows one by one."""
 _COLUMNS: tuple[tuple[str, str, bool], ...] = (
     ("reward/mean", "reward", False),
     ("reward/accuracy", "accuracy", True),
@@ -39,8 +51,12 @@ def lines_of(entries: Sequence[Entry]) -> list[Line]:
 
 
 def guidance_figures(lines: Sequence[Line]) -> Section | None:
-    """The guidance of the runs that have any."""
+    """The guidance of the runs that have any, and whose answers each got, if they are few."""
     figures = figures_of(GUIDANCE, lines)
+    alone = {line.name: replaced_by_teacher(line.curves[0]) for line in lines if len(line.curves) == 1}
+    guided = {name: replaced for name, replaced in alone.items() if replaced}
+    if len(guided) <= MOST_BY_TEACHER:
+        figures += [teachers_figure(replaced, name) for name, replaced in guided.items()]
     return Section("guidance", "Guidance", figures=figures) if figures else None
 
 
@@ -74,7 +90,7 @@ def final_section(entries: Sequence[Entry], title: str = "Where they ended", id:
         cells += [_spread(entry, _last(name), share=True) for name in evaluated]
         cells += [_spread(entry, _end(name), share=share) for name, _, share in known]
         rows.append([*cells, _time(entry)])
-    caption = "Held-out: the last evaluation. Others: mean over the last tenth of the steps."
+    caption = ("Held-out: the last evaluation. " if evaluated else "") + "Means over the last tenth of the steps."
     if several:
         caption += " Several seeds: mean [lowest, highest]."
     return Section(id, title, table([*head, "time in steps"], rows, caption=caption) + _budgets(entries))
@@ -88,15 +104,32 @@ def differences_section(entries: Sequence[Entry]) -> Section:
         for key, before, after in _changes(first.config, other.config):
             row = values.setdefault(key, dict.fromkeys([first.name], before))
             row[other.name] = after
-    rows = [
-        [key, *(as_text(row[run.name] if run.name in row else row[first.name]) for run in (first, *others))]
+    settings = {
+        key: {run.name: as_text(row.get(run.name, row[first.name])) for run in (first, *others)}
         for key, row in values.items()
         if key not in (*PLACE_ONLY, SEED)
-    ]
-    head = ["key", *(entry.name for entry in entries)]
-    html = table(head, rows, caption="Keys on which they do not agree", left=len(head)) if rows else ""
-    note = "" if rows else "The resolved configs say the same, but for seed and place."
-    return Section("differences", "Differences in config", html + paragraph(note))
+    }
+    note = "" if settings else "The resolved configs say the same, but for seed and place."
+    return Section("differences", "Differences in config", _settings_table(settings) + paragraph(note))
+
+
+def _settings_table(settings: Mapping[str, Mapping[str, str]]) -> str:
+    """A column for each of a few runs; of many a row for each value, with the runs that have it."""
+    names = next(iter(settings.values()), {})
+    caption = "Keys on which they do not agree"
+    if len(names) <= MOST_COLUMNS:
+        rows = [[key, *row.values()] for key, row in settings.items()]
+        return table(["key", *names], rows, caption=caption, left=len(names) + 1)
+    rows = []
+    for key, row in settings.items():
+        by_value: dict[str, list[str]] = {}
+        for name, value in row.items():
+            by_value.setdefault(value, []).append(name)
+        for value, having in sorted(by_value.items(), key=lambda item: -len(item[1])):
+            most = 2 * len(having) > len(row)
+            rows.append([key, value, f"the other {len(having)} runs" if most else ", ".join(having)])
+            key = ""
+    return table(["key", "value", "runs"], rows, caption=caption, left=3)
 
 
 def gather_scores(entries: Sequence[Entry], orders: Mapping[str, int]) -> list[Scores]:
@@ -180,15 +213,15 @@ def _time(entry: Entry) -> str:
     return duration(math.fsum(found) / len(found)) if any(found) else "–"
 
 
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, object, object]]:
+def _changes(before: object, after: object, key: str = "") -> list[Change]:
     """Like `differences`, with a block that only one of them has key by key."""
-    found: list[tuple[str, object, object]] = []
-    for key, one, other in differences(before, after):
+    found: list[Change] = []
+    for name, one, other in differences(before, after, key):
         if isinstance(one, Mapping) or isinstance(other, Mapping):
             old, new = (side if isinstance(side, Mapping) else {} for side in (one, other))
-            found += differences(old, new, key)
+            found += _changes(old, new, name)
         else:
-            found.append((key, one, other))
+            found.append((name, one, other))
     return found
 
 

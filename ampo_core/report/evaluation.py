@@ -11,7 +11,7 @@ from typing import Any
 
 from ampo_registry.errors import ConfigError
 
-from ampo_core.report.figures import Figure, Trace, colour, look, rounded, shown
+from ampo_core.report.figures import SHARE_AXIS, Figure, Trace, colour, look, rounded, shown
 from ampo_core.report.html import folded, paragraph, table
 from ampo_core.report.page import Section
 
@@ -124,8 +124,8 @@ def _sets_figure(scores: Scores, prefix: str, around: str) -> Figure:
         "barmode": "group",
         "showlegend": True,
         "hovermode": "closest",
-        "xaxis": {"type": "category"},
-        "yaxis": {"tickformat": ".0%", "hoverformat": ".1%", "rangemode": "tozero"},
+        "xaxis": {"type": "category", "nticks": 0},
+        "yaxis": SHARE_AXIS,
     }
     return Figure(f"{prefix}sets", "Accuracy by set", around, traces, layout, wide=True)
 
@@ -148,7 +148,7 @@ def _pass_figure(scores: Scores, name: str, prefix: str, around: str) -> Figure 
     layout = {
         "showlegend": True,
         "xaxis": {"title": {"text": "k"}, "type": "log", **marks},
-        "yaxis": {"tickformat": ".0%", "hoverformat": ".1%", "rangemode": "tozero"},
+        "yaxis": SHARE_AXIS,
     }
     return Figure(f"{prefix}pass-{name}", f"pass@k, {_set_title(name)}", around, traces, layout)
 

@@ -18,6 +18,8 @@ DASHES = ("solid", "dash", "dashdot", "dot")
 SPIKES = 20.0
 """A metric whose largest value is this many times its median is drawn on a logarithmic axis."""
 
+SHARE_AXIS = {"tickformat": ".2~%", "hoverformat": ".3~%", "rangemode": "tozero"}
+
 Trace = dict[str, Any]
 
 
@@ -94,7 +96,7 @@ def axes(unit: str = "", *, share: bool = False, logarithmic: bool = False, x: s
     """The layout of a figure over steps."""
     y: dict[str, Any] = {"title": {"text": unit}} if unit and not share else {}
     if share:
-        y |= {"tickformat": ".0%", "rangemode": "tozero", "hoverformat": ".1%"}
+        y |= SHARE_AXIS
     if logarithmic:
         y |= {"type": "log", "dtick": 1}
     return {"xaxis": {"title": {"text": x}}, "yaxis": {"hoverformat": ".4g", **y}}

@@ -43,9 +43,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = 
         + "</tr>"
         for row in rows
     )
-    said = f"<caption>{escape(caption)}</caption>" if caption else ""
+    said = f'<p class="caption">{escape(caption)}</p>' if caption else ""
     return (
-        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(caption or head[0])}"><table>{said}'
+        f'{said}<div class="scroll" tabindex="0" role="group" aria-label="{escape(caption or head[0])}"><table>'
         f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

@@ -18,6 +18,8 @@ from ampo_core.curves import COLOURS
 from ampo_core.report.figures import DASHES, Figure
 from ampo_core.report.library import plotting_library, script_hash
 
+MOST_STICKY = 6
+"""Switches that stay in sight on a phone; more would cover it."""
 ASSETS = Path(__file__).with_name("assets")
 DARK = ("#58A6E8", "#F28A45", "#34C79B", "#E3A0C8", "#9AD4F7", "#F2B84B", "#E6E9EE")
 """The series' colours on a dark page, in the order of COLOURS: the same hues, lighter."""
@@ -134,7 +136,7 @@ def _legend(names: Sequence[str]) -> str:
         for order, name in enumerate(names)
         if len(names) > 1
     )
-    kind = "legend" if len(names) > 1 else "legend still"
+    kind = "legend" + (" still" if len(names) == 1 else " many" if len(names) > MOST_STICKY else "")
     raw = '<label class="raw"><input type="checkbox" id="raw" checked> show every step</label>'
     return f'<div class="{kind}" role="group" aria-label="Runs in the figures">{chips}{raw}</div>'
 

@@ -152,12 +152,8 @@ def _run_folders(folder: Path) -> list[Path]:
 
 
 def _sorted_seeds(folder: Path) -> list[Path]:
-    found = {
-        int(match[1]): path
-        for path in folder.iterdir()
-        if path.is_dir() and (match := SEED_FOLDER.fullmatch(path.name))
-    }
-    return [found[seed] for seed in sorted(found)]
+    found = [path for path in folder.iterdir() if path.is_dir() and SEED_FOLDER.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("seed-")))
 
 
 def _names_in(folder: Path, *keys: str) -> list[str]:

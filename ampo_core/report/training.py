@@ -96,7 +96,7 @@ def guidance_section(curves: RunCurves, samples: Samples | None) -> Section | No
     replaced = replaced_by_teacher(curves)
     figures = figures_of(GUIDANCE, [Line(curves.name, [curves])])
     if replaced:
-        figures.insert(1, _teachers_figure(replaced))
+        figures.insert(1, teachers_figure(replaced))
     scores = samples.scores if samples is not None else {}
     if scores:
         figures.append(_scores_figure(scores, list(replaced)))
@@ -114,7 +114,8 @@ def replaced_by_teacher(curves: RunCurves) -> dict[str, Series]:
     return found
 
 
-def _teachers_figure(replaced: Mapping[str, Series]) -> Figure:
+def teachers_figure(replaced: Mapping[str, Series], run: str = "") -> Figure:
+    """Whose answers were put in, over the steps; `run` names the run where there are several."""
     traces = [
         stacked(name, order, [(step, value) for (step, _), value in zip(series, smoothed(series), strict=True)])
         for order, (name, series) in enumerate(replaced.items())
@@ -122,7 +123,8 @@ def _teachers_figure(replaced: Mapping[str, Series]) -> Figure:
     layout = axes("answers a group")
     layout["yaxis"]["rangemode"] = "tozero"
     layout["showlegend"] = True
-    return Figure("guidance-teachers", "Teacher answers put in, by teacher", "running mean, stacked", traces, layout)
+    title = "Teacher answers put in, by teacher" + (f": {run}" if run else "")
+    return Figure(f"guidance-teachers-{run}", title, "running mean, stacked", traces, layout)
 
 
 def _scores_figure(scores: Mapping[str, Sequence[tuple[int, float]]], teachers: Sequence[str]) -> Figure:

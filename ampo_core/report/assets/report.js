@@ -38,7 +38,7 @@
     const narrow = box.clientWidth < 480;
     const axis = (own) => ({
       gridcolor: styled("--grid"), linecolor: styled("--line"), zerolinecolor: styled("--line"), automargin: true,
-      tickfont: { size: 11 }, fixedrange: touch, nticks: narrow ? 5 : 8, ...own,
+      exponentformat: "power", tickfont: { size: 11 }, fixedrange: touch, nticks: narrow ? 5 : 8, ...own,
       title: { standoff: 6, font: { size: 12 }, ...(own.title || {}) },
     });
     const own = painted(figure.layout);
