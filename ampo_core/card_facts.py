@@ -127,7 +127,10 @@ def usage(run: CardRun, policy: Path) -> dict[str, Any]:
     inherited = _sampling_defaults(policy)
     if inherited:
         beware.append(f"That file also has the base model's sampling options ({inherited}), which many tools apply.")
-    kwargs = shlex.quote(json.dumps(options, ensure_ascii=False))
+    # of float32 weights vLLM would by itself make 16 bits
+    serve = ["--dtype float32"] if run.value("model.dtype") == "float32" else []
+    if options:
+        serve.append(f"--default-chat-template-kwargs {shlex.quote(json.dumps(options, ensure_ascii=False))}")
     if run.job == "train":
         purpose = "Trained to answer questions like those of the data, whose final answer a rule can check "
         purpose += f"(reward: {run.value('reward.type')})."
@@ -136,7 +139,7 @@ def usage(run: CardRun, policy: Path) -> dict[str, Any]:
     return {
         "messages": json.dumps(turns, ensure_ascii=False),
         "template_options": "".join(f", {name}={value!r}" for name, value in options.items()),
-        "serve_options": f" --default-chat-template-kwargs {kwargs}" if options else "",
+        "serve_options": "".join(f" {option}" for option in serve),
         "max_tokens": run.value("rollout.max_response_tokens") or run.value("data.max_tokens"),
         "generate_options": _generate_options(run),
         "beware": beware,

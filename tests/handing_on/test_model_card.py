@@ -123,7 +123,7 @@ def test_what_it_says_of_loading_works(
     assert capsys.readouterr().out.endswith("\n")
     if name == "guided":
         assert found["tokenizer"].decode(found["prompt"]["input_ids"][0]).endswith(f"Answer{OPTIONS['mark']}")
-        assert """vllm serve FOLDER --default-chat-template-kwargs '{"mark": ":"}'""" in text
+        assert """vllm serve FOLDER --dtype float32 --default-chat-template-kwargs '{"mark": ":"}'""" in text
 
 
 def test_a_base_model_from_the_hub_is_named(guided: Handed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
