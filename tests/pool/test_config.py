@@ -114,8 +114,8 @@ def test_checking_imports_no_torch(world: dict[str, Any], tmp_path: Path) -> Non
     path.write_text(yaml.safe_dump({**world, "reward": "math_verify"}))
     code = (
         "import sys; from ampo_core.cli import main; code = main([sys.argv[1], '--check']); "
-        "print([name for name in ('torch', 'transformers', 'openai', 'vllm') if name in sys.modules], file=sys.stderr); "
-        "sys.exit(code)"
+        "heavy = [name for name in ('torch', 'transformers', 'openai', 'vllm') if name in sys.modules]; "
+        "print(heavy, file=sys.stderr); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
