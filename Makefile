@@ -12,13 +12,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: quickstart quickstart-vllm vllm-cpu test check format test-slow test-gpu docs clean
+.PHONY: quickstart quickstart-vllm small-world vllm-cpu test check format test-slow test-gpu docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/ampo-run configs/quickstart.yaml
 
 quickstart-vllm: $(VENV)/.installed-vllm
 	$(BIN)/ampo-run configs/quickstart_vllm.yaml
+
+# the paper's tables in small: hours of two cores; interrupted, the same command goes on
+small-world: $(VENV)/.installed
+	$(BIN)/ampo-run configs/suites/small_world.yaml
 
 test: check $(VENV)/.installed-vllm
 	$(PYTEST) -n $(WORKERS)
