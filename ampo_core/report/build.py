@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from os.path import commonpath
 from pathlib import Path
 
-from ampo_registry.errors import ConfigError
+from ampo_registry.errors import AmpoError, ConfigError
 
 from ampo_core.files import write_atomically
 from ampo_core.report.comparing import (
@@ -75,7 +75,8 @@ def refresh_report(folder: Path, say: Callable[[str], None], *, quiet: bool = Fa
     try:
         path = write_report([folder])
     except Exception as error:
-        say(f"the report of {folder} could not be written: {error or type(error).__name__}")
+        reason = str(error) if isinstance(error, AmpoError) else repr(error)
+        say(f"the report of {folder} could not be written: {reason}")
         return None
     if not quiet:
         say(f"report: {path}")

@@ -1,0 +1,147 @@
+"""The page in a real browser that has no network: every figure drawn, no word on the console, both themes, a phone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ampo_core.report.build import write_report
+
+from .conftest import EVIL, TEACHERS, until
+
+pytestmark = pytest.mark.usefixtures("browser")
+FIT = "return [document.scrollingElement.scrollWidth, innerWidth]"
+OPEN = "document.querySelectorAll('details').forEach((item) => { item.open = true; })"
+DRAWN = """return [...document.querySelectorAll('.plot')].map((box) => [
+  box.dataset.figure, box.dataset.drawn === 'yes', box.querySelectorAll('.trace, .bars .point').length])"""
+OUTSIDE = """return [...document.querySelectorAll('figure, .tile, .rollout, .legend, .filters, h1, nav')]
+  .filter((item) => item.getBoundingClientRect().right > innerWidth + 0.5).map((item) => item.className)"""
+
+
+def said(browser) -> list[str]:
+    return [entry["message"] for entry in browser.get_log("browser")]
+
+
+def requests(browser) -> list[str]:
+    """What the page asked for, itself left out."""
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    return [url for url in urls if not url.startswith(("data:", "blob:")) and not url.endswith(".html")]
+
+
+def figures(browser) -> dict[str, int]:
+    """figure -> traces, of all figures; each must have been drawn."""
+    browser.execute_script(OPEN)
+    until(lambda: all(drawn for _, drawn, _ in browser.execute_script(DRAWN)))
+    return {name: traces for name, _, traces in browser.execute_script(DRAWN)}
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (360, True)])
+def test_a_run_is_drawn_whole_and_fits(run, browser, show, width, dark):
+    show(write_report([run]), width=width, dark=dark)
+    drawn = figures(browser)
+    assert len(drawn) > 12
+    assert all(drawn.values()), drawn
+    assert {"reward/mean", "eval/macro/avg", "policy/grad_norm", "guidance-scores", "time"} <= set(drawn)
+    fits(browser, width)
+    assert is_quiet(browser)
+    line = "return document.querySelector('[data-figure=\"reward/accuracy\"] .js-line').style.stroke"
+    assert ("88, 166, 232" in browser.execute_script(line)) == dark
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, True), (360, False)])
+def test_a_pipeline_is_drawn_whole_and_fits(pipeline, browser, show, width, dark):
+    show(write_report([pipeline]), width=width, dark=dark)
+    drawn = figures(browser)
+    assert all(drawn.values()), drawn
+    assert {"reward/mean", "sets", "pass-hard", "pass-macro", "guidance-teachers-ampo"} <= set(drawn)
+    fits(browser, width)
+    assert is_quiet(browser)
+
+
+def test_switches_of_a_suite(suite, browser, show):
+    show(write_report([suite]))
+    figures(browser)
+    count = "return document.querySelectorAll('[data-figure=\"reward/mean\"] .scatterlayer .trace').length"
+    before = browser.execute_script(count)
+    chip = browser.find_element("css selector", ".chip[data-run='1']")
+    chip.click()
+    assert chip.get_attribute("aria-pressed") == "false"
+    until(lambda: browser.execute_script(count) == before / 2)
+    chip.send_keys("\ue007")  # Enter: what a click does, keys do too
+    until(lambda: browser.execute_script(count) == before)
+    assert is_quiet(browser)
+
+
+def test_theme_and_single_steps(run, browser, show):
+    show(write_report([run]))
+    button = browser.find_element("id", "theme")
+    background = "return getComputedStyle(document.body).backgroundColor"
+    light = browser.execute_script(background)
+    button.click()
+    assert browser.execute_script(background) == light
+    button.click()
+    assert "dark" in button.text
+    assert browser.execute_script(background) != light
+    button.click()
+    assert "auto" in button.text
+    count = "return document.querySelectorAll('[data-figure=\"reward/mean\"] .scatterlayer .trace').length"
+    assert browser.execute_script(count) == 2
+    browser.find_element("id", "raw").click()
+    until(lambda: browser.execute_script(count) == 1)
+
+
+def test_rollouts_are_filtered_and_stay_text(run, browser, show):
+    show(write_report([run]), width=360)
+    rollouts = "return [...document.querySelectorAll('.rollout')].map((item) => item.innerText)"
+    assert any(EVIL in text for text in browser.execute_script(rollouts))
+    assert browser.title == "ampo · AMPO"
+
+    def choose(label: str, value: str) -> list[str]:
+        script = """const box = [...document.querySelectorAll('.filters label')].find((item) =>
+          item.firstChild.textContent === arguments[0]).querySelector('select, input');
+          box.value = arguments[1]; box.dispatchEvent(new Event(box.tagName === 'INPUT' ? 'input' : 'change'))"""
+        browser.execute_script(script, label, value)
+        return browser.execute_script(rollouts)
+
+    teachers = choose("source", "*teacher")
+    assert teachers
+    assert all("★ teacher" in browser.execute_script(
+        "return getComputedStyle(arguments[0], '::before').content", item
+    ) for item in browser.find_elements("css selector", ".who"))  # fmt: skip
+    assert {text.split("\n")[0] for text in teachers} == set(TEACHERS)
+    assert all("score 0.5" in text for text in teachers)
+    assert choose("reward", "wrong") == []
+    assert len(choose("source", "student")) == 24
+    one_step = choose("where", "step 40")
+    assert len(one_step) == 5
+    assert [text for text in choose("text", "onerror") if EVIL in text] == choose("text", "onerror")
+    assert "1 of 1 shown" in browser.find_element("css selector", ".filters output").text
+
+
+def test_nothing_else_runs_or_is_loaded(run, browser, show):
+    """What would be there to protect, if a text ever came through as HTML."""
+    show(write_report([run]))
+    blocked = browser.execute_async_script("""const done = arguments[0], found = [];
+      document.addEventListener('securitypolicyviolation', (event) => found.push(event.effectiveDirective));
+      const script = document.createElement('script'); script.textContent = 'window.owned = true';
+      const image = document.createElement('img'); image.src = 'http://example.invalid/x.png';
+      document.body.append(script, image);
+      fetch('http://example.invalid/').catch(() => setTimeout(() => done(found), 100));""")
+    assert sorted(blocked) == ["connect-src", "img-src", "script-src-elem"]
+    assert browser.execute_script("return window.owned") is None
+
+
+def fits(browser, width: int) -> None:
+    """No scrolling sideways, but inside the boxes of tables."""
+    wide, inner = browser.execute_script(FIT)
+    assert wide <= inner == width
+    assert browser.execute_script(OUTSIDE) == []
+
+
+def is_quiet(browser) -> bool:
+    """Nothing on the console, nothing asked of a network."""
+    assert said(browser) == []
+    assert requests(browser) == []
+    return True

@@ -1,0 +1,173 @@
+"""The page as text: what it says, that no text becomes HTML, and that a failure stops no run."""
+
+import base64
+import gzip
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from ampo_registry import ConfigError
+
+from ampo_core import cli
+from ampo_core.report import build
+from ampo_core.report.build import refresh_report, write_report
+from ampo_core.report.library import plotting_library, script_hash
+from ampo_core.report.page import script_safe
+
+from .conftest import EVIL, describe, write_evaluation, write_run
+
+
+def words(path):
+    """What a reader sees of the page's HTML, and its data."""
+    html = path.read_text()
+    body = html[html.index("<body>") : html.index('<script type="application/json"')]
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)[1]
+    return re.sub(r"<[^>]*>", " ", body), json.loads(data), html
+
+
+def test_a_run(run):
+    text, data, html = words(write_report([run]))
+    for said in ("train run, finished", "comprehension selector", "8 questions × 4 rollouts, 2 updates"):
+        assert said in text
+    assert "40 steps, 4,000 tokens generated, 12,000 tokens trained, 320 teacher answers" in text
+    assert "Shown: 240 of 320 that were written" in text
+    assert len(data["rows"]) == 240
+    assert data["teachers"] == ["<b>terse</b>", "chain"]
+    assert "replacements: 2" in html
+
+
+def test_texts_stay_texts(run):
+    _, data, html = words(write_report([run]))
+    assert EVIL in {row["text"] for row in data["rows"]}
+    assert html.count("</script>") == html.count("<script") == 3
+    assert "<b>terse</b>" not in html
+    assert "&lt;b&gt;terse&lt;/b&gt;" in html
+
+
+def test_script_safe_json_cannot_end_its_block():
+    text = script_safe({"a": "</script><!--\u2028"})
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == {"a": "</script><!--\u2028"}
+    with pytest.raises(ValueError, match="JSON"):
+        script_safe(float("nan"))
+
+
+def test_the_policy_allows_the_pages_two_scripts_and_no_network(run):
+    _, _, html = words(write_report([run]))
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)[1]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy.split(";")[1]
+    script = re.search(r"<script>(.*?)</script>", html, re.S)[1]
+    library = gzip.decompress(base64.b64decode(re.search(r'id="library">([^<]*)<', html)[1]))
+    assert script_hash(script.encode()) in policy
+    assert script_hash(library) == plotting_library().hash
+    assert b"Plotly" in library
+    assert not re.search(r'(src|href)="(?!#)', html)
+
+
+def test_a_pipeline_compares_its_runs(pipeline):
+    text, data, _ = words(write_report([pipeline]))
+    for said in ("pipeline of 4 runs", "Where they ended", "Differences in config", "guidance.replacements"):
+        assert said in text
+    assert "easy: ampo is ahead of start by 10.0 points." in text
+    assert "held-out mean" in text
+    assert re.search(r"chain\s+3\s+9.5", text)
+    bars = next(figure for figure in data["figures"] if figure["id"] == "sets")["data"]
+    colours = {trace["name"]: trace["marker"]["color"] for trace in bars}
+    assert colours == {"start": "$2/0.85", "grpo": "$0/0.85", "ampo": "$1/0.85"}  # as the runs in the curves
+    curve = next(figure for figure in data["figures"] if figure["id"] == "pass-hard")["data"][2]
+    assert (curve["x"], curve["y"]) == ([1, 4, 8], [0.1, 0.2, 0.3])
+
+
+def test_a_suite_gathers_seeds(suite):
+    text, data, _ = words(write_report([suite]))
+    assert "suite of 4 runs, up to 2 seeds each" in text
+    assert re.search(r"not finished\s+grpo \(seed-1\)", text)
+    assert "32.5 [25, 40]" in text
+    assert re.search(r"lowest and highest seed", text)
+    bars = next(figure for figure in data["figures"] if figure["id"] == "sets")["data"]
+    assert bars[0]["y"][0] == 0.35
+
+
+def test_many_runs_wait_for_a_click_and_settings_are_gathered_by_value(tmp_path):
+    folders = [write_run(tmp_path / f"run{i}", steps=3, guided=i > 0, evaluated=False) for i in range(8)]
+    text, data, _ = words(write_report(folders))
+    assert data["hidden"] == [6, 7]
+    assert re.search(r"guidance.replacements\s+2\s+the other 7 runs\s+–\s+run0", text)
+
+
+def test_an_evaluation(tmp_path):
+    text, data, _ = words(write_report([write_evaluation(tmp_path / "e", {"start": 0.2, "ampo": 0.5})]))
+    assert "50.0 [45.0, 55.0]" in text
+    assert "+10.0 [+5.0, +20.0]" in text
+    assert [figure["id"] for figure in data["figures"]] == ["sets", "pass-easy", "pass-hard", "pass-macro"]
+
+
+def test_a_run_that_has_just_begun(run):
+    (run / "done").unlink()
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        (run / name).unlink()
+    text, data, _ = words(write_report([run]))
+    assert "train run, not finished, after step 0 of 40" in text
+    assert "No step is done yet." in text
+    assert data["figures"] == []
+
+
+def test_numbers_that_are_not_finite_are_left_out_and_said(run):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    broken = [line.replace('"policy/grad_norm": 90.0', '"policy/grad_norm": null') for line in lines]
+    (run / "metrics.jsonl").write_text("\n".join(broken) + "\n")
+    text, _, _ = words(write_report([run]))
+    assert "Not a finite number, and left out of the figures (steps): policy/grad_norm (1)." in text
+
+
+def test_an_empty_evaluation_or_pipeline(tmp_path):
+    describe(tmp_path / "e", {"job": "evaluate"})
+    assert "No results have been written yet." in words(write_report([tmp_path / "e"]))[0]
+    describe(tmp_path / "p", {"job": "pipeline", "stages": []})
+    with pytest.raises(ConfigError, match="p holds no runs yet"):
+        write_report([tmp_path / "p"])
+
+
+def test_a_failure_is_said_and_stops_nothing(run, monkeypatch):
+    said = []
+    assert refresh_report(run, said.append) == run / "report.html"
+    assert refresh_report(run, said.append, quiet=True)
+    assert said == [f"report: {run}/report.html"]
+
+    def fails(_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(build, "build_page", fails)
+    assert refresh_report(run, said.append) is None
+    assert said[1:] == [f"the report of {run} could not be written: ZeroDivisionError()"]
+
+
+def test_the_command_line(pipeline, tmp_path, capsys):
+    assert cli.main(["--report", str(pipeline)]) == 0
+    assert capsys.readouterr().out == f"{pipeline}/report.html\n"
+    assert cli.main(["--report", str(pipeline / "grpo"), str(pipeline / "ampo")]) == 0
+    assert capsys.readouterr().out == f"{pipeline}/comparison.html\n"
+    assert cli.main(["--report", str(pipeline / "ampo"), "--out", str(tmp_path / "x.html")]) == 0
+    assert (tmp_path / "x.html").stat().st_size < 2_500_000
+    capsys.readouterr()
+    for arguments, said in (
+        (["--report", str(pipeline / "amp")], f"did you mean {pipeline}/ampo?"),
+        (["--report", str(pipeline), "--out", str(tmp_path / "no/x.html")], f"there is no folder {tmp_path}/no"),
+        (["--report", str(pipeline), str(pipeline)], "one folder is named twice"),
+        (["c.yaml", "--report", str(pipeline)], "takes run folders only, found 'c.yaml'"),
+    ):
+        assert cli.main(arguments) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_nothing_heavy_is_imported(run):
+    code = (
+        "import sys\nfrom ampo_core.cli import main\n"
+        f"assert main(['--report', {str(run)!r}]) == 0\n"
+        "print([n for n in ('torch', 'transformers', 'vllm', 'matplotlib', 'plotly', 'numpy') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]"
