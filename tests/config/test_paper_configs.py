@@ -198,6 +198,21 @@ def test_every_row_of_a_table_is_a_run(table, suite):
         assert (runs[name].title or "").partition(", ")[0] == same
 
 
+def test_the_evaluations_of_the_suite_are_the_nine_benchmarks_in_two_halves(resolved, suite):
+    whole = resolved("configs/paper/evaluate.yaml")
+    for name, sets in whole["evaluation"]["groups"].items():
+        half = resolved(f"configs/paper/evaluate_{name}.yaml")
+        assert Path(suite.evaluations[name]).name == f"evaluate_{name}.yaml"
+        assert half["evaluation"]["sets"] == {key: whole["evaluation"]["sets"][key] for key in sets}
+        options = resolved("configs/paper/llama3.2-8b.yaml")["model"]["chat_template_options"]
+        found = dict(changes(whole, half))
+        assert {key: say for key, say in found.items() if not key.startswith("evaluation.")} == {
+            "run.name": f"paper-evaluate-{name.replace('_', '-')}",
+            "models.model.chat_template_options": options,
+        }
+    assert list(suite.evaluations) == ["in_distribution", "out_of_distribution"]
+
+
 def test_every_run_is_in_a_table(suite):
     assert {row for table in suite.tables.values() for row in table.rows} == set(suite.runs)
 
