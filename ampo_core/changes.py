@@ -48,7 +48,9 @@ def differences(before: object, after: object, key: str = "") -> list[Change]:
 def _by_name(value: object) -> dict[str, object]:
     """The entries of a list by their `name`, such as stages or teachers; empty for anything else."""
     entries = value if isinstance(value, list) else []
-    named = {entry["name"]: entry for entry in entries if isinstance(entry, Mapping) and "name" in entry}
+    named: dict[str, object] = {
+        entry["name"]: entry for entry in entries if isinstance(entry, Mapping) and "name" in entry
+    }
     return named if len(named) == len(entries) else {}
 
 
