@@ -1,8 +1,8 @@
-"""Several models on the same held-out questions: the table, the differences and what they say in a sentence."""
+"""Several models on the same held-out questions: the numbers, the differences and what they say in a sentence."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
@@ -22,15 +22,11 @@ from ampo_core.statistics import (
 
 MACRO = "macro"
 LOG_WIDTH = 160
-CAPTION = (
-    "Shares in percent, 95 % intervals in brackets, length in tokens, entropy in nats a token. Intervals resample "
-    "questions; they do not tell how another training seed would end."
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A model on a set, or on all of them (`set` is "macro": the mean over sets).
+    """A model on a set, or on several (`members`): a group of the evaluation, or "macro", all sets.
 
     `difference` is that of avg@K to the baseline over the questions both answered, None for the baseline itself;
     `unpaired` counts questions that only one of the two had. `samples` is None where sets differ in it.
@@ -45,6 +41,7 @@ class Row:
     measured: Mapping[str, float]
     difference: Estimate | None
     unpaired: int = 0
+    members: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +52,18 @@ class Comparison:
     rows: tuple[Row, ...]
     others: tuple[Comparison, ...] = ()
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Their names, in order."""
+        return tuple(dict.fromkeys(row.model for row in self.rows))
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """group -> its sets, "macro" left out."""
+        return {row.set: row.members for row in self.rows if row.members is not None and row.set != MACRO}
+
     def as_json(self) -> dict[str, Any]:
-        """What results.json holds: models -> sets -> numbers, and the readings."""
+        """What results.json holds: models -> sets, groups and "macro" -> numbers, and the readings."""
         models: dict[str, dict[str, Any]] = {}
         for row in self.rows:
             models.setdefault(row.model, {})[row.set] = {
@@ -64,45 +71,30 @@ class Comparison:
                 "samples": row.samples,
                 "avg": asdict(row.average),
                 "pass_at": {str(k): asdict(estimate) for k, estimate in row.pass_at.items()},
+                "entropy": None,
                 **row.measured,
                 "difference": asdict(row.difference) if row.difference else None,
                 "unpaired_questions": row.unpaired,
             }
-        return {"baseline": self.baseline, "models": models, "readings": self.readings()}
+        groups = {name: list(members) for name, members in self.groups.items()}
+        return {"baseline": self.baseline, "models": models, "groups": groups, "readings": self.readings()}
 
     def readings(self) -> list[str]:
         """One sentence for each set and pair of models, computed from the numbers alone."""
-        own = [_reading(row, self.baseline) for row in self.rows if row.difference is not None]
-        return [*own, *(reading for other in self.others for reading in other.readings())]
+        own = [reading(row, self.baseline) for row in self.rows if row.difference is not None]
+        return [*own, *(sentence for other in self.others for sentence in other.readings())]
 
     def unverified(self) -> list[str]:
         """One sentence for each model with responses that got no verdict: they count as wrong."""
-        rows = [row for row in self.rows if row.set != MACRO]
+        rows = [row for row in self.rows if row.members is None]
         lines = []
-        for model in dict.fromkeys(row.model for row in rows):
+        for model in self.models:
             timeouts, errors = (
                 int(sum(row.measured[name] for row in rows if row.model == model)) for name in ("timeouts", "errors")
             )
             if timeouts or errors:
                 lines.append(f"{model}: {timeouts} verifier timeouts and {errors} errors count as wrong.")
         return lines
-
-    def table(self) -> Table:
-        """One block a model, one row a set."""
-        tries = sorted({k for row in self.rows for k in row.pass_at})
-        table = Table(title="Held-out questions", caption=CAPTION, caption_justify="left", title_justify="left")
-        table.add_column("model", no_wrap=True)
-        table.add_column("set", no_wrap=True)
-        names = ["questions", _average_name(self.rows), *(f"pass@{k}" for k in tries), "length", "cut off", "entropy"]
-        versus = [f"against {self.baseline}"] if any(row.difference for row in self.rows) else []
-        for name in (*names, *versus):
-            table.add_column(name, justify="right")
-        for i, row in enumerate(self.rows):
-            first = i == 0 or self.rows[i - 1].model != row.model
-            last = i + 1 == len(self.rows) or self.rows[i + 1].model != row.model
-            cells = [row.model if first else "", row.set, *_cells(row, tries, bool(versus))]
-            table.add_row(*cells, end_section=last)
-        return table
 
 
 def print_table(table: Table, console: Console) -> None:
@@ -117,17 +109,29 @@ def print_table(table: Table, console: Console) -> None:
 def compare(evaluations: Mapping[str, Evaluation], baseline: str, seed: int) -> Comparison:
     """Compare `evaluations` (by model name; the same sets in the same order) with that of `baseline`."""
     reference = evaluations[baseline]
-    rows: list[Row] = []
-    for model, evaluation in evaluations.items():
-        other = None if model == baseline else reference
-        paired = [_paired(ours, other.sets[i] if other else None) for i, ours in enumerate(evaluation.sets)]
-        for result, pairs in zip(evaluation.sets, paired, strict=True):
-            rows.append(_set_row(model, result, pairs, derive_seed("bootstrap", seed, result.name)))
-        if len(evaluation.sets) > 1:
-            rows.append(_macro_row(model, evaluation, paired, derive_seed("bootstrap", seed, MACRO)))
+    rows = [
+        row
+        for model, evaluation in evaluations.items()
+        for row in _rows(model, evaluation, None if model == baseline else reference, seed)
+    ]
     rivals = combinations([model for model in evaluations if model != baseline], 2)
-    others = [compare({a: evaluations[a], b: evaluations[b]}, a, seed) for a, b in rivals]
+    others = [Comparison(a, tuple(_rows(b, evaluations[b], evaluations[a], seed, whole=False))) for a, b in rivals]
     return Comparison(baseline, tuple(rows), tuple(others))
+
+
+def _rows(
+    model: str, evaluation: Evaluation, reference: Evaluation | None, seed: int, *, whole: bool = True
+) -> Iterator[Row]:
+    """A row for each set, group and the macro mean; without `whole` only the differences have intervals."""
+    paired = {}
+    for i, result in enumerate(evaluation.sets):
+        paired[result.name] = (result, _paired(result, reference.sets[i] if reference else None))
+    for name, (result, pairs) in paired.items():
+        yield _set_row(model, result, pairs, derive_seed("bootstrap", seed, name), whole=whole)
+    means = {**evaluation.groups, **({MACRO: tuple(paired)} if len(paired) > 1 else {})}
+    for name, members in means.items():
+        sets = [paired[member] for member in members]
+        yield _mean_row(model, name, sets, derive_seed("bootstrap", seed, name), whole=whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,45 +153,56 @@ def _paired(ours: SetResult, theirs: SetResult | None) -> _Pairs | None:
     return _Pairs([mine[uid] for uid in both], [other[uid] for uid in both], unpaired)
 
 
-def _set_row(model: str, result: SetResult, pairs: _Pairs | None, seed: int) -> Row:
+def _set_row(model: str, result: SetResult, pairs: _Pairs | None, seed: int, *, whole: bool) -> Row:
     metrics = result.metrics()
     return Row(
         model=model,
         set=result.name,
         questions=len(result.questions),
         samples=result.samples,
-        average=bootstrap_mean(result.averages(), seed),
-        pass_at={k: bootstrap_mean(result.passes(k), seed) for k in result.pass_at},
+        average=_estimate([result.averages()], seed, whole),
+        pass_at={k: bootstrap_mean(result.passes(k), seed) for k in (result.pass_at if whole else ())},
         measured={name: value for name, value in metrics.items() if "@" not in name},
         difference=paired_difference(pairs.ours, pairs.theirs, seed) if pairs and pairs.ours else None,
         unpaired=pairs.unpaired if pairs else 0,
     )
 
 
-def _macro_row(model: str, evaluation: Evaluation, paired: Sequence[_Pairs | None], seed: int) -> Row:
-    samples = {result.samples for result in evaluation.sets}
-    common = set.intersection(*(set(result.pass_at) for result in evaluation.sets))
-    metrics = [result.metrics() for result in evaluation.sets]
-    differences = [[a - b for a, b in zip(p.ours, p.theirs, strict=True)] for p in paired if p and p.ours]
+def _mean_row(model: str, name: str, sets: Sequence[tuple[SetResult, _Pairs | None]], seed: int, *, whole: bool) -> Row:
+    """The mean over `sets`, each with its pairs."""
+    results = [result for result, _ in sets]
+    samples = {result.samples for result in results}
+    common = set.intersection(*(set(result.pass_at) for result in results)) if whole else set()
+    metrics = [result.metrics() for result in results]
+    paired = [pairs for _, pairs in sets if pairs is not None]
+    differences = [[a - b for a, b in zip(p.ours, p.theirs, strict=True)] for p in paired if p.ours]
+    shared = [name for name in ("length_mean", "truncated", "entropy") if all(name in m for m in metrics)]
     return Row(
         model=model,
-        set=MACRO,
-        questions=sum(len(result.questions) for result in evaluation.sets),
+        set=name,
+        questions=sum(len(result.questions) for result in results),
         samples=samples.pop() if len(samples) == 1 else None,
-        average=bootstrap_macro_mean([result.averages() for result in evaluation.sets], seed),
-        pass_at={
-            k: bootstrap_macro_mean([result.passes(k) for result in evaluation.sets], seed) for k in sorted(common)
-        },
+        average=_estimate([result.averages() for result in results], seed, whole),
+        pass_at={k: bootstrap_macro_mean([result.passes(k) for result in results], seed) for k in sorted(common)},
         measured={
-            **{name: average([m[name] for m in metrics]) for name in ("length_mean", "truncated", "entropy")},
+            **{name: average([m[name] for m in metrics]) for name in shared},
             **{name: sum(m[name] for m in metrics) for name in ("timeouts", "errors")},
         },
-        difference=bootstrap_macro_mean(differences, seed) if len(differences) == len(evaluation.sets) else None,
-        unpaired=sum(p.unpaired for p in paired if p),
+        difference=bootstrap_macro_mean(differences, seed) if len(differences) == len(results) else None,
+        unpaired=sum(p.unpaired for p in paired),
+        members=tuple(result.name for result in results),
     )
 
 
-def _reading(row: Row, baseline: str) -> str:
+def _estimate(sets: Sequence[Sequence[float]], seed: int, whole: bool) -> Estimate:
+    if whole:
+        return bootstrap_macro_mean(sets, seed)
+    value = average([average(values) for values in sets])
+    return Estimate(value, value, value)
+
+
+def reading(row: Row, baseline: str) -> str:
+    """What the difference to the baseline says, in a sentence. The row must have one."""
     difference = row.difference
     assert difference is not None
     what = "avg" if row.samples is None else f"avg@{row.samples}"
@@ -202,25 +217,5 @@ def _reading(row: Row, baseline: str) -> str:
     return f"{row.set}: {leader} is ahead of {other} by {lead}{missing})."
 
 
-def _cells(row: Row, tries: Sequence[int], versus: bool) -> list[str]:
-    cells = [str(row.questions), f"{100 * row.average.value:.1f} [{100 * row.average.low:.1f}, {_high(row.average)}]"]
-    cells += [f"{100 * row.pass_at[k].value:.1f}" if k in row.pass_at else "-" for k in tries]
-    cells += [f"{row.measured['length_mean']:.1f}", f"{100 * row.measured['truncated']:.1f}"]
-    cells.append(f"{row.measured['entropy']:.3f}")
-    if versus:
-        d = row.difference
-        cells.append(f"{_points(d.value)} [{_points(d.low)}, {_points(d.high)}]" if d else "")
-    return cells
-
-
-def _high(estimate: Estimate) -> str:
-    return f"{100 * estimate.high:.1f}"
-
-
 def _points(share: float) -> str:
     return f"{100 * share:+.1f}"
-
-
-def _average_name(rows: Sequence[Row]) -> str:
-    samples = {row.samples for row in rows}
-    return f"avg@{samples.pop()}" if len(samples) == 1 else "avg@k"

@@ -1,4 +1,4 @@
-"""Evaluation on held-out sets: inside training, and as a job that compares models.
+"""Evaluation on held-out sets, inside training and in a job of its own.
 
 Every set is read as distinct questions; each question gets its own samples, whose seeds depend on (run seed, step,
 set, question, sample) and on nothing else, so that all models of a job answer with the same random numbers.
@@ -7,31 +7,30 @@ set, question, sample) and on nothing else, so that all models of a job answer w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ampo_registry.protocols import RolloutEngine
 from ampo_registry.specs import RolloutSpec
 from ampo_registry.types import Grade, GradeRequest, Question, Rollout, RolloutRequest, SamplingOptions
 
-from ampo_core.compare import compare
-from ampo_core.config.jobs import EvaluateDataConfig, EvaluateJob
-from ampo_core.config.tree import DataConfig, EvaluationSet, HeldOutConfig, SampledModel
-from ampo_core.curves import check_runs
+from ampo_core.config.held_out import EvaluationSet, HeldOutConfig
+from ampo_core.config.jobs import EvaluateDataConfig
+from ampo_core.config.tree import DataConfig
 from ampo_core.data.questions import load_questions
 from ampo_core.data.report import LoadReport
 from ampo_core.data.seeds import derive_seed
-from ampo_core.environment import Environment
-from ampo_core.evaluate_output import EvaluationOutput
 from ampo_core.grading import Grader
-from ampo_core.results import Evaluation, SetResult
-from ampo_core.tokens import PromptTokenizer, load_tokenizer
+from ampo_core.results import Answer, Evaluation, SetResult
+from ampo_core.tokens import PromptTokenizer
 
 if TYPE_CHECKING:
     from ampo_core.ranks import Ranks
+
+SAMPLES_AT_ONCE = 16_384
+"""Responses that are asked for in one call: 256 samples of a benchmark with their log-probs would fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,36 +106,51 @@ def evaluate_sets(
     run_seed: int,
     step: int,
     ranks: Ranks,
+    groups: Mapping[str, Sequence[str]] | None = None,
     done: Callable[[SetResult], None] | None = None,
 ) -> Evaluation:
     """Sample and grade every set; a collective call, in which each rank does its share and all get the whole.
 
-    The engine is woken before and put to sleep after. Counts of timeouts and errors are the evaluation's own: they
-    are taken out of the graders afterwards. `done` is told each set as soon as it is graded.
+    The engine is woken before and put to sleep after. Timeouts and errors are counted for each set on its own, and
+    not among those of the graders. `done` is told each set with all texts as soon as it is graded; what is returned
+    has none. `groups` are those of the evaluation.
     """
     results = []
     engine.wake()
     for item in sets:
-        mine = ranks.shard(item.questions)
-        requests = [
-            RolloutRequest(question.prompt_token_ids, _seeds(run_seed, step, item, question)) for question in mine
-        ]
-        groups = engine.generate(requests, options)
-        grades = _grade(graders[item.name], mine, groups)
-        whole = ranks.gather(list(zip(groups, grades, strict=True)), len(item.questions))
-        results.append(
-            SetResult(
-                name=item.name,
-                questions=item.questions,
-                rollouts=tuple(tuple(rollouts) for rollouts, _ in whole),
-                grades=tuple(tuple(verdicts) for _, verdicts in whole),
-                pass_at=tuple(item.config.pass_at),
-            )
-        )
+        grader = graders[item.name].beside()
+        answers: list[tuple[Answer, ...]] = []
+        for part in _parts(item):
+            mine = ranks.shard(part)
+            requests = [
+                RolloutRequest(question.prompt_token_ids, _seeds(run_seed, step, item, question)) for question in mine
+            ]
+            answered = _graded(grader, mine, engine.generate(requests, options), greedy=options.temperature == 0.0)
+            answers += ranks.gather(answered, len(part))
+        result = SetResult(item.name, item.questions, tuple(answers), item.config.tries())
         if done is not None:
-            done(results[-1])
+            done(result)
+        results.append(result.without_texts())
     engine.sleep()
-    return Evaluation(tuple(results))
+    return Evaluation(tuple(results), {name: tuple(members) for name, members in (groups or {}).items()})
+
+
+def grade_texts(grader: Grader, questions: Sequence[Question], texts: Sequence[Sequence[str]]) -> list[list[Grade]]:
+    """The grades of `texts` [questions][samples]."""
+    requests = [
+        GradeRequest(text, question.answer, question.source)
+        for question, group in zip(questions, texts, strict=True)
+        for text in group
+    ]
+    grades = iter(grader.grade(requests))
+    return [[next(grades) for _ in group] for group in texts]
+
+
+def _parts(item: HeldOutSet) -> Iterator[tuple[Question, ...]]:
+    # The same parts on every rank: sampling may be a collective call of ranks that share an engine.
+    size = max(1, SAMPLES_AT_ONCE // item.config.samples)
+    for start in range(0, len(item.questions), size):
+        yield item.questions[start : start + size]
 
 
 def _seeds(run_seed: int, step: int, item: HeldOutSet, question: Question) -> tuple[int, ...]:
@@ -147,96 +161,11 @@ def _seeds(run_seed: int, step: int, item: HeldOutSet, question: Question) -> tu
     )
 
 
-def _grade(
-    grader: Grader, questions: Sequence[Question], groups: Sequence[Sequence[Rollout]]
-) -> list[tuple[Grade, ...]]:
-    requests = [
-        GradeRequest(rollout.text, question.answer, question.source)
-        for question, group in zip(questions, groups, strict=True)
-        for rollout in group
+def _graded(
+    grader: Grader, questions: Sequence[Question], groups: Sequence[Sequence[Rollout]], *, greedy: bool
+) -> list[tuple[Answer, ...]]:
+    grades = grade_texts(grader, questions, [[rollout.text for rollout in group] for group in groups])
+    return [
+        tuple(Answer.of(rollout, grade, greedy=greedy) for rollout, grade in zip(group, found, strict=True))
+        for group, found in zip(groups, grades, strict=True)
     ]
-    grades = iter(grader.grade(requests))
-    grader.take_counts()
-    return [tuple(next(grades) for _ in group) for group in groups]
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A model of an evaluate job, with the sets in its own tokens."""
-
-    name: str
-    model: SampledModel
-    tokenizer: PromptTokenizer
-    sets: list[HeldOutSet]
-
-
-def what_was_read(candidates: Sequence[Candidate]) -> list[str]:
-    """A line for each set, for a person; models that read a set differently are named."""
-    readers: dict[str, list[str]] = {}
-    for candidate in candidates:
-        for item in candidate.sets:
-            for line in item.report.lines():
-                readers.setdefault(f"{item.name}: {line}", []).append(candidate.name)
-    return [line if len(names) == len(candidates) else f"{', '.join(names)}, {line}" for line, names in readers.items()]
-
-
-def run(job: EvaluateJob, environment: Environment) -> Path:
-    """Evaluate every model on every set and compare them; returns the run folder.
-
-    It gets predictions.jsonl (a line a sample), metrics.jsonl (a line a model, named MODEL/eval/...), results.json,
-    and curves.png if `comparison.curves` names runs. Raises ConfigError and DataError before anything is written.
-    """
-    from ampo_core.ranks import join_ranks
-
-    check_runs(job.comparison.curves)
-    ranks = join_ranks(job.resources.threads)
-    with ExitStack() as stack:
-        grader = stack.enter_context(Grader(job.reward))
-        graders = stack.enter_context(set_graders(job.evaluation, grader))
-        candidates = [_candidate(name, model, job, graders, environment, ranks) for name, model in job.models.items()]
-        output = EvaluationOutput.open(job, environment, stack) if ranks.rank == 0 else None
-        if output is not None:
-            output.say(*what_was_read(candidates))
-        evaluations = {}
-        for candidate in candidates:
-            done = None if output is None else output.progress_of(candidate.name)
-            evaluations[candidate.name] = _evaluate(candidate, job, environment, graders, ranks, done)
-            if output is not None:
-                output.record(candidate.name, evaluations[candidate.name])
-    if output is not None:
-        output.conclude(compare(evaluations, job.comparison.baseline or candidates[0].name, job.run.seed))
-    return Path(job.run.dir) / job.run.name
-
-
-def _candidate(
-    name: str,
-    model: SampledModel,
-    job: EvaluateJob,
-    graders: Mapping[str, Grader],
-    environment: Environment,
-    ranks: Ranks,
-) -> Candidate:
-    tokenizer = load_tokenizer(model, environment.trust_remote_code)
-    return Candidate(name, model, tokenizer, load_sets(job.evaluation, job.data, tokenizer, graders, ranks))
-
-
-def _evaluate(
-    candidate: Candidate,
-    job: EvaluateJob,
-    environment: Environment,
-    graders: Mapping[str, Grader],
-    ranks: Ranks,
-    done: Callable[[SetResult], None] | None,
-) -> Evaluation:
-    context = environment.build_context(
-        model_path=candidate.model.path,
-        dtype=candidate.model.dtype,
-        tokenizer=candidate.tokenizer.tokenizer,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-    )
-    options = sampling_options(job.evaluation, job.rollout, candidate.tokenizer)
-    with closing(job.rollout.build(context)) as engine:
-        return evaluate_sets(
-            candidate.sets, engine, graders, options, run_seed=job.run.seed, step=0, ranks=ranks, done=done
-        )

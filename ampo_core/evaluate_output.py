@@ -1,100 +1,148 @@
-"""What an evaluate job leaves behind and says: its run folder, trackers, observers, progress and the table."""
+"""What an evaluate job leaves behind and says: its run folder, trackers, observers, progress and the tables."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from ampo_registry.errors import ConfigError
 from ampo_registry.protocols import RunContext, Tracker
+from ampo_registry.types import Question
 
-from ampo_core.compare import Comparison, print_table
+from ampo_core.budget import Budget, policy_budget
+from ampo_core.compare import Comparison, compare, print_table
 from ampo_core.config.jobs import EvaluateJob
 from ampo_core.curves import draw_curves, read_run
 from ampo_core.environment import Environment
-from ampo_core.files import write_json
+from ampo_core.evaluate_resume import EvaluationStart, kept_results
+from ampo_core.evaluate_table import markdown, screen_readings, screen_table
+from ampo_core.files import write_atomically, write_json
 from ampo_core.folder_lock import held
-from ampo_core.manifest import build_manifest
+from ampo_core.predictions import FILE, Pair, keep_only, write
 from ampo_core.progress import Progress
-from ampo_core.report.build import refresh_report
 from ampo_core.results import MACRO_METRIC, Evaluation, SetResult
-from ampo_core.resume import start_over
 from ampo_core.runfolder import RunFolder
 from ampo_core.statistics import average
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationOutput:
-    """Rank 0 of an evaluate job has one."""
+    """Rank 0 of an evaluate job has one. `results` are the pairs that are done, without their texts; `paths` the
+    folders of the models, as far as they are known; `names` the models in order."""
 
     job: EvaluateJob
     environment: Environment
+    names: Sequence[str]
+    paths: Mapping[str, str]
     folder: RunFolder
     context: RunContext
-    trackers: list[Tracker]
+    trackers: Sequence[Tracker]
     progress: Progress
+    results: dict[Pair, SetResult] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, job: EvaluateJob, environment: Environment, stack: ExitStack) -> EvaluationOutput:
-        """Make the run folder and tell observers; trackers and the progress bar are closed with `stack`."""
-        manifest = build_manifest(
-            job="evaluate",
-            seed=job.run.seed,
-            plugins=environment.plugins.distributions,
-            data=dict.fromkeys(item.path for item in job.evaluation.sets.values()),
-            models=[model.path for model in job.models.values()],
-        )
-        start_over(Path(job.run.dir) / job.run.name, environment)
-        folder = RunFolder.create(job.run, environment.yaml, manifest)
-        stack.enter_context(held(folder.path))
-        context = RunContext(job.run.name, folder.path, "evaluate", job.run.seed, environment.config)
-        built = environment.build_context(run_dir=folder.path)
+    def open(
+        cls,
+        job: EvaluateJob,
+        environment: Environment,
+        start: EvaluationStart,
+        stack: ExitStack,
+        *,
+        questions: Mapping[Pair, Sequence[Question]],
+        paths: Mapping[str, str],
+    ) -> EvaluationOutput:
+        """Make the run folder, or put it in order for a job that goes on, and tell observers.
+
+        `questions` are those of every pair, model by model. Trackers and the progress bar are closed with `stack`.
+        """
+        step = None if start.keeps is None else 0
+        if start.keeps is None:
+            folder = RunFolder.create(job.run, environment.yaml, start.manifest)
+            stack.enter_context(held(start.path))
+        else:
+            stack.enter_context(held(start.path))
+            folder = RunFolder.reopen(start.path, environment.yaml, start.manifest, environment.config, 0)
+        wanted = {pair: asked for pair, asked in questions.items() if pair in (start.keeps or ())}
+        predictions, kept = kept_results(start.path, job, wanted)
+        if predictions is not None:
+            keep_only(predictions, kept)
+        context = RunContext(job.run.name, folder.path, "evaluate", job.run.seed, environment.config, resume_step=step)
+        built = environment.build_context(run_dir=folder.path, resume_step=step)
         trackers = [stack.enter_context(closing(spec.build(built))) for spec in job.tracking]
-        progress = Progress(environment.console, "evaluate", len(job.models) * len(job.evaluation.sets))
+        progress = stack.enter_context(Progress(environment.console, "evaluate", len(questions)))
         environment.plugins.notify("ampo_run_started", context=context)
-        return cls(job, environment, folder, context, trackers, stack.enter_context(progress))
+        names = list(dict.fromkeys(model for model, _ in questions))
+        output = cls(job, environment, names, paths, folder, context, trackers, progress, kept)
+        output.say(*start.notes)
+        if start.keeps is not None:
+            output.say(f"{start.path}: goes on with {len(kept)} of {len(questions)} pairs of model and set")
+        return output
 
-    def progress_of(self, model: str) -> Callable[[SetResult], None]:
-        """What is told each finished set of `model`: it says the set's avg@K and moves the bar."""
-        names = list(self.job.evaluation.sets)
-        before = list(self.job.models).index(model) * len(names)
+    def done(self, model: str, result: SetResult) -> None:
+        """Write the samples of a set down, say its avg@K and move the bar."""
+        write(self.folder.path / FILE, model, result)
+        self.results[model, result.name] = result.without_texts()
+        self.say(f"{model}, {result.name}: avg@{result.samples} {average(result.averages()):.3f}")
+        self.progress.step(len(self.results), {})
 
-        def done(result: SetResult) -> None:
-            self.say(f"{model}, {result.name}: avg@{result.samples} {average(result.averages()):.3f}")
-            self.progress.step(before + names.index(result.name) + 1, {})
-
-        return done
-
-    def record(self, model: str, evaluation: Evaluation) -> None:
-        """Write a model's samples and numbers."""
+    def complete(self, model: str) -> None:
+        """Write the numbers of a model, all of whose sets are done."""
+        evaluation = self._evaluation(model)
         metrics = {f"{model}/{name}": value for name, value in evaluation.metrics().items()}
         self.folder.log_metrics(0, metrics)
         for tracker in self.trackers:
             tracker.log(metrics, 0)
-        with (self.folder.path / "predictions.jsonl").open("a", encoding="utf-8") as file:
-            for prediction in evaluation.predictions():
-                file.write(json.dumps({"model": model, **prediction}, ensure_ascii=False) + "\n")
         self.say(f"{model}: {MACRO_METRIC} {evaluation.macro:.3f}")
 
-    def conclude(self, comparison: Comparison) -> None:
-        """Write results.json, draw the curves, and print the table with what it says."""
-        write_json(self.folder.path / "results.json", comparison.as_json())
-        print_table(comparison.table(), self.environment.console)
-        self.say(*comparison.readings(), *comparison.unverified())
-        if self.job.comparison.curves:
-            runs = [read_run(name, Path(folder)) for name, folder in self.job.comparison.curves.items()]
-            picture = self.folder.path / "curves.png"
-            draw_curves(runs, picture)
-            self.say(f"training curves: {picture}")
+    def conclude(self) -> None:
+        """Write results.json and results.md, draw the curves, and print the table with what it says."""
+        evaluations = {model: self._evaluation(model) for model in self.names}
+        comparison = compare(evaluations, self.job.comparison.baseline or self.names[0], self.job.run.seed)
+        budgets = {model: budget for model in self.names if (budget := self._budget(model)) is not None}
+        lines = {model: budget.line() for model, budget in budgets.items()}
+        spent = {model: budget.as_json() for model, budget in budgets.items()}
+        write_json(self.folder.path / "results.json", {**comparison.as_json(), "budgets": spent})
+        write_atomically(self.folder.path / "results.md", markdown(comparison, lines, self.job.comparison.note))
+        print_table(screen_table(comparison), self.environment.console)
+        self.say(*screen_readings(comparison), *comparison.unverified())
+        self.say(*(f"{model}: {line}" for model, line in lines.items()))
+        self._draw(comparison)
         if self.job.comparison.note:
             self.environment.console.print(f"\n{self.job.comparison.note.strip()}", markup=False, highlight=False)
         self.folder.finish()
-        refresh_report(self.folder.path, self.say)
         self.environment.plugins.notify("ampo_run_finished", context=self.context)
 
     def say(self, *lines: str) -> None:
         """Print lines as they are, unwrapped where the output is a log."""
         for line in lines:
             self.environment.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _evaluation(self, model: str) -> Evaluation:
+        evaluation = self.job.evaluation
+        groups = {name: tuple(members) for name, members in evaluation.groups.items()}
+        return Evaluation(tuple(self.results[model, name] for name in evaluation.sets), groups)
+
+    def _budget(self, model: str) -> Budget | None:
+        """What the training of `model` took, with the runs that it started from; None for one that no run made."""
+        if model not in self.paths:
+            return None
+        try:
+            return policy_budget(Path(self.paths[model]))
+        except ConfigError as error:
+            self.say(f"{model}: what its training took is not known: {error}")
+            return None
+
+    def _draw(self, comparison: Comparison) -> None:
+        if self.job.comparison.curves:
+            runs = [read_run(name, Path(folder)) for name, folder in self.job.comparison.curves.items()]
+            picture = self.folder.path / "curves.png"
+            draw_curves(runs, picture)
+            self.say(f"training curves: {picture}")
+        if any(len(row.pass_at) > 1 for row in comparison.rows):
+            from ampo_core.pass_curves import draw_pass_curves
+
+            picture = self.folder.path / "pass_at_k.png"
+            draw_pass_curves(comparison, picture)
+            self.say(f"pass@k: {picture}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -63,6 +64,15 @@ class Grader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def beside(self) -> Grader:
+        """A grader with the same workers and known verdicts, and counts and a `max_error_rate` of its own.
+
+        It lives as long as this one, which ends the workers.
+        """
+        other = copy(self)
+        other._counts, other._window = GradeCounts(), deque()
+        return other
 
     def close(self) -> None:
         """End the workers, whatever they are doing. May be called twice."""

@@ -15,7 +15,7 @@ from ampo_core.runfolder import finished_output
 MODULES = {
     "train": "ampo_core.train",
     "sft": "ampo_core.sft",
-    "evaluate": "ampo_core.evaluate",
+    "evaluate": "ampo_core.evaluate_job",
     "prepare": "ampo_core.prepare",
     "pool": "ampo_core.pool",
     "pipeline": "ampo_core.pipeline",

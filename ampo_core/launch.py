@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ampo_registry.errors import ConfigError, RunError
 
-from ampo_core.config.jobs import Job
+from ampo_core.config.jobs import Job, resources_of
 from ampo_core.config.machines import read_hostfile, under_launcher, unmet_resources
 from ampo_core.config.nodes import dotted
 from ampo_core.config.tree import ResourcesConfig
@@ -53,7 +53,7 @@ def plan_launch(job: Job, environ: Mapping[str, str]) -> Launch | None:
     Raises ConfigError if a launcher has started another number of ranks than the config says, or if the ranks cannot
     start here.
     """
-    resources = getattr(job, "resources", None)
+    resources = resources_of(job)
     if under_launcher(environ):
         _check_world(job, resources, int(environ["WORLD_SIZE"]))
         return None

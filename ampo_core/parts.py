@@ -61,7 +61,14 @@ class Evaluator:
     def _evaluate(self, step: int) -> dict[str, float]:
         assert self.options is not None
         result = evaluate_sets(
-            self.sets, self.engine, self.graders, self.options, run_seed=self.job.run.seed, step=step, ranks=self.ranks
+            self.sets,
+            self.engine,
+            self.graders,
+            self.options,
+            run_seed=self.job.run.seed,
+            step=step,
+            ranks=self.ranks,
+            groups=self.job.evaluation.groups if self.job.evaluation is not None else None,
         )
         return result.metrics()
 

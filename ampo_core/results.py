@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ampo_registry.types import Grade, Question, Rollout
+from ampo_registry.types import FinishReason, Grade, Question, Rollout
 
 from ampo_core.statistics import average, pass_at_k
 
@@ -14,82 +14,121 @@ MACRO_METRIC = "eval/macro/avg"
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """One sampled response and its grade.
+
+    `tokens` are counted with the stop token; `logprob` is the sum of their log-probs in nats under the distribution
+    that was sampled from, None where there was none (temperature 0) or where it is not known. `text` is "" once it
+    has been written down.
+    """
+
+    text: str
+    tokens: int
+    finish_reason: FinishReason
+    logprob: float | None
+    grade: Grade
+
+    @classmethod
+    def of(cls, rollout: Rollout, grade: Grade, *, greedy: bool) -> Answer:
+        """The answer that `rollout` is; a greedy one has no log-prob."""
+        logprob = None if greedy else sum(rollout.logprobs)
+        return cls(rollout.text, len(rollout.token_ids), rollout.finish_reason, logprob, grade)
+
+
+@dataclass(frozen=True, slots=True)
 class SetResult:
-    """What a model did on a set: `rollouts` and `grades` are [questions][samples]."""
+    """What a model did on a set: `answers` are [questions][samples]; `pass_at` are the k of its pass@k."""
 
     name: str
     questions: tuple[Question, ...]
-    rollouts: tuple[tuple[Rollout, ...], ...]
-    grades: tuple[tuple[Grade, ...], ...]
+    answers: tuple[tuple[Answer, ...], ...]
     pass_at: tuple[int, ...]
 
     @property
     def samples(self) -> int:
         """Samples of each question: the K of avg@K."""
-        return len(self.grades[0])
+        return len(self.answers[0])
 
     def averages(self) -> list[float]:
         """[questions] share of correct samples; penalties and format play no part."""
-        return [average([float(grade.correct) for grade in group]) for group in self.grades]
+        return [average([float(answer.grade.correct) for answer in group]) for group in self.answers]
 
     def passes(self, k: int) -> list[float]:
         """[questions] the unbiased pass@k."""
-        return [pass_at_k(len(group), sum(grade.correct for grade in group), k) for group in self.grades]
+        return [pass_at_k(len(group), sum(answer.grade.correct for answer in group), k) for group in self.answers]
 
     def metrics(self) -> dict[str, float]:
         """The set's numbers by short name. Length is in tokens; `entropy` is the mean of -log p over all sampled
-        tokens, an estimate of the sampling distribution's entropy in nats (at the evaluation's temperature)."""
-        rollouts = [rollout for group in self.rollouts for rollout in group]
-        statuses = [grade.status for group in self.grades for grade in group]
+        tokens, an estimate of the sampling distribution's entropy in nats (at the evaluation's temperature). It is
+        left out where the log-probs are not known, and of greedy answers, which are no samples."""
+        answers = [answer for group in self.answers for answer in group]
+        statuses = [answer.grade.status for answer in answers]
+        logprobs = [answer.logprob for answer in answers if answer.logprob is not None]
+        tokens = sum(answer.tokens for answer in answers)
+        entropy = {"entropy": -sum(logprobs) / tokens} if len(logprobs) == len(answers) and tokens else {}
         return {
             f"avg@{self.samples}": average(self.averages()),
             **{f"pass@{k}": average(self.passes(k)) for k in self.pass_at},
-            "length_mean": average([len(rollout.token_ids) for rollout in rollouts]),
-            "truncated": average([float(rollout.finish_reason == "length") for rollout in rollouts]),
-            "entropy": -average([value for rollout in rollouts for value in rollout.logprobs]),
+            "length_mean": average([answer.tokens for answer in answers]),
+            "truncated": average([float(answer.finish_reason == "length") for answer in answers]),
+            **entropy,
             "timeouts": float(statuses.count("timeout")),
             "errors": float(statuses.count("error")),
         }
 
     def predictions(self) -> Iterator[dict[str, Any]]:
-        """One JSON object a sample."""
-        for question, rollouts, grades in zip(self.questions, self.rollouts, self.grades, strict=True):
-            for sample, (rollout, grade) in enumerate(zip(rollouts, grades, strict=True)):
+        """One JSON object a sample, as predictions.jsonl holds it after the model's name."""
+        for question, answers in zip(self.questions, self.answers, strict=True):
+            for sample, answer in enumerate(answers):
                 yield {
                     "set": self.name,
                     "uid": question.uid,
                     "source": question.source,
                     "answer": question.answer,
                     "sample": sample,
-                    "text": rollout.text,
-                    "correct": grade.correct,
-                    "formatted": grade.formatted,
-                    "status": grade.status,
-                    "detail": grade.detail,
-                    "tokens": len(rollout.token_ids),
-                    "finish_reason": rollout.finish_reason,
+                    "text": answer.text,
+                    "reward": answer.grade.reward,
+                    "correct": answer.grade.correct,
+                    "formatted": answer.grade.formatted,
+                    "status": answer.grade.status,
+                    "detail": answer.grade.detail,
+                    "tokens": answer.tokens,
+                    "finish_reason": answer.finish_reason,
+                    "logprob": answer.logprob,
                 }
+
+    def without_texts(self) -> SetResult:
+        """The same numbers without the texts, of which many models on many sets have gigabytes."""
+        answers = (tuple(replace(answer, text="") for answer in group) for group in self.answers)
+        return replace(self, answers=tuple(answers))
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One model on all sets."""
+    """One model on all sets; `groups` name some of them each."""
 
     sets: tuple[SetResult, ...]
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def macro(self) -> float:
         """The mean over sets of each set's avg@K: every benchmark counts once, whatever its size."""
-        return average([average(result.averages()) for result in self.sets])
+        return self.mean(self.sets)
+
+    def members(self, group: str) -> tuple[SetResult, ...]:
+        """The sets of a group, in its own order."""
+        found = {result.name: result for result in self.sets}
+        return tuple(found[name] for name in self.groups[group])
+
+    @staticmethod
+    def mean(sets: tuple[SetResult, ...]) -> float:
+        """The mean over `sets` of each one's avg@K."""
+        return average([average(result.averages()) for result in sets])
 
     def metrics(self) -> dict[str, float]:
-        """`eval/SET/NAME` for every set, and `eval/macro/avg`."""
+        """`eval/SET/NAME` for every set, `eval/GROUP/avg` for every group, and `eval/macro/avg`."""
         named = {
             f"eval/{result.name}/{name}": value for result in self.sets for name, value in result.metrics().items()
         }
-        return {**named, MACRO_METRIC: self.macro}
-
-    def predictions(self) -> Iterator[dict[str, Any]]:
-        """One JSON object a sample, set after set."""
-        for result in self.sets:
-            yield from result.predictions()
+        means = {f"eval/{group}/avg": self.mean(self.members(group)) for group in self.groups}
+        return {**named, **means, MACRO_METRIC: self.macro}

@@ -15,7 +15,7 @@ from ampo_registry.errors import ConfigError
 
 from ampo_core.changes import Change, config_changes, listed, manifest_changes, read_manifest
 from ampo_core.checkpoint_store import CheckpointStore, read_state, step_of
-from ampo_core.config.jobs import Job, PoolJob, SftJob, TrainJob
+from ampo_core.config.jobs import EvaluateJob, Job, PoolJob, SftJob, TrainJob
 from ampo_core.environment import Environment
 from ampo_core.folder_lock import check_not_held
 from ampo_core.runfolder import RunFolder, check_free, discard_unfinished, finished_output
@@ -69,8 +69,8 @@ def look(job: Job, environment: Environment) -> State:
         )
     changes = config_changes(path, environment.config)
     if changes and not environment.allow_changes:
-        raise ConfigError(_refusal(f"{path} holds {found}", changes))
-    if changes and finished and not isinstance(job, (TrainJob, SftJob, PoolJob)):
+        raise ConfigError(refusal(f"{path} holds {found}", changes))
+    if changes and finished and not isinstance(job, (TrainJob, SftJob, EvaluateJob, PoolJob)):
         raise ConfigError(
             f"{path} holds {found}, and a finished {kind} job cannot go on; choose another run.name, or remove the "
             f"folder to run it again. Its config has changed since:\n{listed(changes)}"
@@ -96,9 +96,9 @@ def open_again(
         return RunFolder.create(job.run, environment.yaml, manifest), ()
     changes = [*config_changes(path, environment.config), *manifest_changes(path, manifest)]
     if changes and not environment.allow_changes:
-        raise ConfigError(_refusal(f"{path} holds an unfinished run", changes))
+        raise ConfigError(refusal(f"{path} holds an unfinished run", changes))
     folder = RunFolder.reopen(path, environment.yaml, manifest, environment.config, 0)
-    return folder, (f"{path}: goes on with what is there", *_allowed(changes))
+    return folder, (f"{path}: goes on with what is there", *allowed(changes))
 
 
 def begin(
@@ -120,14 +120,14 @@ def begin(
     checkpoint = CheckpointStore(path / "checkpoints", job.checkpoint).newest()
     changes = config_changes(path, environment.config)
     if checkpoint is None:
-        notes = [f"{path} has no checkpoint yet: the run starts over", *_allowed(changes)]
+        notes = [f"{path} has no checkpoint yet: the run starts over", *allowed(changes)]
         return Beginning(path, now, 0, None, tuple(notes))
     changes += manifest_changes(path, now)
     if changes and not environment.allow_changes:
-        raise ConfigError(_refusal(f"{path} holds an unfinished run", changes))
+        raise ConfigError(refusal(f"{path} holds an unfinished run", changes))
     _check_fits(path, checkpoint, changes, steps, world_size)
     step = step_of(checkpoint)
-    return Beginning(path, now, step, checkpoint, (f"goes on after step {step} of {steps}", *_allowed(changes)))
+    return Beginning(path, now, step, checkpoint, (f"goes on after step {step} of {steps}", *allowed(changes)))
 
 
 def _check_fits(path: Path, checkpoint: Path, changes: Sequence[Change], steps: int, world_size: int) -> None:
@@ -150,12 +150,14 @@ def _check_fits(path: Path, checkpoint: Path, changes: Sequence[Change], steps: 
         )
 
 
-def _refusal(what: str, changes: Sequence[Change]) -> str:
+def refusal(what: str, changes: Sequence[Change]) -> str:
+    """Why `what` stands in the folder is not gone on with, and what to do."""
     return (
         f"{what}, and these have changed since it began:\n{listed(changes)}\n"
         "Undo the changes, choose another run.name, or allow them with --allow-changes"
     )
 
 
-def _allowed(changes: Sequence[Change]) -> list[str]:
+def allowed(changes: Sequence[Change]) -> list[str]:
+    """What is said of changes that were allowed."""
     return [f"changed, as allowed:\n{listed(changes)}"] if changes else []

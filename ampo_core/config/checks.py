@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from ampo_core.config.held_out import HeldOutConfig
 from ampo_core.config.jobs import EvaluateJob, Job, PipelineJob, PoolJob, SftJob, SuiteJob, TrainJob
 from ampo_core.config.metric_names import GUIDANCE, MACRO, SFT, TEACHER, TRAIN, evaluation_metrics
 from ampo_core.config.nodes import Finding, KeyPath, nearest
 from ampo_core.config.pool_checks import pool_findings
 from ampo_core.config.suite_checks import check_suite
-from ampo_core.config.tree import CheckpointConfig, DeepSpeedConfig, HeldOutConfig
+from ampo_core.config.tree import CheckpointConfig, DeepSpeedConfig
 from ampo_core.config.unread import unread
 
 _ROUNDING = 1e-9
@@ -29,7 +30,7 @@ def _rules(job: Job) -> list[Finding]:
     if isinstance(job, SftJob):
         return [*_sft(job), *_best(job.checkpoint, SFT), *_deepspeed(job.deepspeed, job.model.dtype)]
     if isinstance(job, EvaluateJob):
-        return [*_evaluation(job.evaluation), *_names(job.models, ("models",)), *_baseline(job), *_unfit(job)]
+        return [*_evaluation(job.evaluation), *_models(job), *([] if job.predictions else _unfit(job))]
     if isinstance(job, PoolJob):
         return list(pool_findings(job))
     if isinstance(job, PipelineJob):
@@ -151,10 +152,30 @@ def _evaluation(evaluation: HeldOutConfig) -> Iterator[Finding]:
     if "macro" in evaluation.sets:
         yield Finding(("evaluation", "sets", "macro"), "macro is the name of the mean over all sets; choose another")
     for name, item in evaluation.sets.items():
-        for k in item.pass_at:
+        for k in item.tries():
             if k > item.samples:
                 text = f"pass@{k} needs at least {k} samples, found samples = {item.samples}"
                 yield Finding(("evaluation", "sets", name, "pass_at"), text)
+        if item.samples > 1 and evaluation.temperature == 0.0:
+            text = f"found {item.samples}; at temperature 0 all samples of a question are the same"
+            yield Finding(("evaluation", "sets", name, "samples"), text, "warning")
+    yield from _groups(evaluation)
+
+
+def _groups(evaluation: HeldOutConfig) -> Iterator[Finding]:
+    yield from _names(evaluation.groups, ("evaluation", "groups"))
+    for name, members in evaluation.groups.items():
+        path = ("evaluation", "groups", name)
+        if name == "macro" or name in evaluation.sets:
+            taken = "the name of the mean over all sets" if name == "macro" else "the name of a set"
+            yield Finding(path, f"{name} is {taken}; choose another")
+        if not members:
+            yield Finding(path, "names no set")
+        for i, member in enumerate(members):
+            if member not in evaluation.sets:
+                yield Finding((*path, i), f"no set is named {member!r}{nearest(member, evaluation.sets)}")
+            elif member in members[:i]:
+                yield Finding((*path, i), f"{member} stands twice")
 
 
 def _names(names: Iterable[str], path: KeyPath) -> Iterator[Finding]:
@@ -199,9 +220,12 @@ def _warmup(warmup: int, updates: int, path: KeyPath) -> Iterator[Finding]:
         yield Finding(path, f"the whole run of {updates} optimizer steps is warm-up", "warning")
 
 
-def _baseline(job: EvaluateJob) -> Iterator[Finding]:
+def _models(job: EvaluateJob) -> Iterator[Finding]:
+    yield from _names(job.models, ("models",))
+    if not job.models and not job.predictions:
+        yield Finding(("models",), "names no model, and there are no predictions to grade anew; expected one of them")
     baseline = job.comparison.baseline
-    if baseline is not None and baseline not in job.models:
+    if baseline is not None and baseline not in job.models and job.models:
         yield Finding(("comparison", "baseline"), f"no model is named {baseline!r}{nearest(baseline, job.models)}")
 
 

@@ -8,6 +8,7 @@ from ampo_registry.specs import TaskSpec
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from ampo_core.config.component import ComponentField
+from ampo_core.config.held_out import EvaluationConfig, HeldOutConfig
 from ampo_core.config.pool_job import PoolJob
 from ampo_core.config.suite_job import Stage, SuiteJob
 from ampo_core.config.tree import (
@@ -15,9 +16,7 @@ from ampo_core.config.tree import (
     CheckpointConfig,
     DataConfig,
     DeepSpeedConfig,
-    EvaluationConfig,
     GuidanceConfig,
-    HeldOutConfig,
     ModelConfig,
     ObjectiveConfig,
     OptimizerConfig,
@@ -46,6 +45,7 @@ __all__ = [
     "Stage",
     "SuiteJob",
     "TrainJob",
+    "resources_of",
 ]
 
 TaskField = Annotated[TaskSpec, ComponentField("task")]
@@ -142,12 +142,28 @@ class EvaluateDataConfig(Block):
     system_prompt: str = Field(default="keep", description="keep, or a text that replaces every row's system prompt")
 
 
+class EvaluatedModel(SampledModel):
+    """A model in Hugging Face format, or the run that trained it."""
+
+    path: str = Field(
+        description="Hugging Face folder or Hub name; a run folder: its final policy, with @best, @latest or @50 "
+        "behind it that of another checkpoint; or a folder of a checkpoint"
+    )
+
+
 class EvaluateJob(Block):
     """avg@k, pass@k and mean length of one or more models."""
 
     job: Literal["evaluate"] = "evaluate"
     run: RunConfig = RunConfig()
-    models: dict[str, SampledModel] = Field(min_length=1, description="name -> model")
+    models: dict[str, EvaluatedModel] = Field(
+        default={}, description="name -> model; may be left out with `predictions`, and then selects some of theirs"
+    )
+    predictions: list[str] = Field(
+        default=[],
+        description="folders of earlier evaluate jobs, or their predictions.jsonl: these responses are graded anew, "
+        "and no model is loaded",
+    )
     data: EvaluateDataConfig = EvaluateDataConfig()
     rollout: RolloutField = Field(default="vllm", description="what samples responses")  # type: ignore[assignment]
     reward: Reward = Field(default="math_verify", description="what verifies them")  # type: ignore[assignment]
@@ -185,3 +201,11 @@ JOBS: dict[str, type[Job]] = {
     "pipeline": PipelineJob,
     "suite": SuiteJob,
 }
+
+
+def resources_of(job: Job) -> ResourcesConfig | None:
+    """The machines of a job that runs as ranks; None for one that runs as a single process."""
+    if isinstance(job, EvaluateJob) and job.predictions:
+        return None
+    resources: ResourcesConfig | None = getattr(job, "resources", None)
+    return resources

@@ -23,7 +23,7 @@ from ampo_core.config.inner import (
     runs_left_out,
     with_absolute_paths,
 )
-from ampo_core.config.jobs import JOBS, Job, PipelineJob, SuiteJob
+from ampo_core.config.jobs import JOBS, Job, PipelineJob, SuiteJob, resources_of
 from ampo_core.config.layers import COMMAND_LINE, complete, merge, nest, override_nodes, read_layers
 from ampo_core.config.machines import unmet_resources
 from ampo_core.config.nodes import KeyPath, Node, Problem, dotted, nearest, raise_problems
@@ -126,7 +126,7 @@ def _findings(job: Job, root: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
     warnings = [say(finding.path, finding.text) for finding in check_job(job)]
     warnings += [say(path, text) for path, text in hub_models(job)]
     blockers = [*unavailable(job), *missing_files(job)]
-    resources = getattr(job, "resources", None)
+    resources = resources_of(job)
     if resources is not None:
         blockers += unmet_resources(resources, os.environ)
     return tuple(warnings), tuple(say(path, text) for path, text in blockers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ampo_core.config.tree import HeldOutConfig
+from ampo_core.config.held_out import HeldOutConfig
 
 TEACHER = "guidance/teacher/NAME"
 """Any teacher's name may stand for NAME."""
@@ -16,7 +16,7 @@ _UPDATES = (
     "tokens/padding",
     "time/step_s",
 )
-SFT = (*_UPDATES, "tokens/teacher")
+SFT = (*_UPDATES, "tokens/answers")
 TRAIN = (
     *_UPDATES,
     "reward/mean",
@@ -54,15 +54,16 @@ GUIDANCE = (
     "tokens/teacher",
     TEACHER,
 )
-_OF_A_SET = ("length_mean", "truncated", "entropy", "timeouts", "errors")
+_OF_A_SET = ("length_mean", "truncated", "timeouts", "errors")
 
 
 def evaluation_metrics(evaluation: HeldOutConfig | None) -> list[str]:
     """The names of an evaluation's metrics, `eval/macro/avg` first; none without an evaluation."""
     if evaluation is None:
         return []
-    names = [MACRO]
+    names = [MACRO, *(f"eval/{name}/avg" for name in evaluation.groups)]
+    entropy = ["entropy"] if evaluation.temperature > 0 else []
     for name, item in evaluation.sets.items():
-        own = [f"avg@{item.samples}", *(f"pass@{k}" for k in item.pass_at), *_OF_A_SET]
+        own = [f"avg@{item.samples}", *(f"pass@{k}" for k in item.tries()), *_OF_A_SET, *entropy]
         names += [f"eval/{name}/{short}" for short in own]
     return names

@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ampo_registry.errors import ConfigError
 from ampo_registry.specs import ComponentSpec
 from pydantic import BaseModel
 
-from ampo_core.config.jobs import EvaluateJob, Job, PoolJob, SftJob, TrainJob
+from ampo_core.config.jobs import EvaluateJob, Job, PoolJob, SftJob, TrainJob, resources_of
 from ampo_core.config.nodes import KeyPath
 from ampo_core.config.pool_checks import pool_missing, uses_rollout
 from ampo_core.config.references import is_filled_in
 from ampo_core.config.tree import SampledModel
+from ampo_core.models import model_folder
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -28,7 +30,7 @@ def unavailable(job: Job) -> Iterator[tuple[KeyPath, str]]:
     if isinstance(job, PoolJob):
         yield from pool_missing(job)
     for path, spec in _components(job, ()):
-        if path == ("rollout",) and isinstance(job, PoolJob) and not uses_rollout(job):
+        if path == ("rollout",) and not _samples(job):
             continue
         try:
             reason = spec.unavailable()
@@ -41,7 +43,7 @@ def unavailable(job: Job) -> Iterator[tuple[KeyPath, str]]:
 def missing_files(job: Job) -> Iterator[tuple[KeyPath, str]]:
     """Models, data and other files of `job` that are not there."""
     for path, model in _models(job):
-        yield from _missing_model(path, model)
+        yield from _missing_model(path, model, may_be_run=isinstance(job, EvaluateJob))
     for path, text in _files(job):
         if not is_filled_in(text) and not Path(text).exists():
             yield path, f"there is no {text} (from {Path.cwd()})"
@@ -68,10 +70,17 @@ def _components(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, ComponentS
             yield from _components(item, (*path, i))
 
 
+def _samples(job: Job) -> bool:
+    """False for a job whose rollout would only be built to sit there."""
+    if isinstance(job, EvaluateJob):
+        return not job.predictions
+    return not isinstance(job, PoolJob) or uses_rollout(job)
+
+
 def _models(job: Job) -> Iterator[tuple[KeyPath, SampledModel]]:
     if isinstance(job, (TrainJob, SftJob)):
         yield ("model",), job.model
-    if isinstance(job, EvaluateJob):
+    if isinstance(job, EvaluateJob) and not job.predictions:
         for name, model in job.models.items():
             yield ("models", name), model
     if isinstance(job, PoolJob):
@@ -86,24 +95,31 @@ def _files(job: Job) -> Iterator[tuple[KeyPath, str]]:
         yield from ((("data", "train", i), text) for i, text in enumerate(job.data.train))
     if isinstance(job, PoolJob):
         yield from ((("questions", i), text) for i, text in enumerate(job.questions))
-    if isinstance(job, (TrainJob, EvaluateJob)) and job.evaluation is not None:
+    if isinstance(job, (TrainJob, EvaluateJob)) and job.evaluation is not None and _samples(job):
         yield from ((("evaluation", "sets", name, "path"), item.path) for name, item in job.evaluation.sets.items())
     if isinstance(job, EvaluateJob):
+        yield from ((("predictions", i), text) for i, text in enumerate(job.predictions))
         yield from ((("comparison", "curves", name), text) for name, text in job.comparison.curves.items())
-    resources = getattr(job, "resources", None)
+    resources = resources_of(job)
     if resources is not None and resources.hostfile is not None:
         yield ("resources", "hostfile"), resources.hostfile
 
 
-def _missing_model(path: KeyPath, model: SampledModel) -> Iterator[tuple[KeyPath, str]]:
+def _missing_model(path: KeyPath, model: SampledModel, *, may_be_run: bool) -> Iterator[tuple[KeyPath, str]]:
     template = model.chat_template
     if template is not None and not is_filled_in(template) and not Path(template).is_file():
         yield (*path, "chat_template"), f"there is no file {template}"
     if is_filled_in(model.path) or _cached(model.path):
         return
-    folder = Path(model.path)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
+    try:
+        found = model_folder(model.path)
+    except ConfigError as error:
+        yield (*path, "path"), str(error)
+        return
+    if found != model.path and not may_be_run:
+        yield (*path, "path"), f"{model.path} is a run or a checkpoint; name the folder of its model: {found}"
+    elif Path(found).is_dir():
+        if not (Path(found) / "config.json").is_file():
             yield (*path, "path"), f"{model.path} is no Hugging Face model: it has no config.json"
     elif _offline() and _on_hub(model.path):
         yield (

@@ -236,37 +236,6 @@ class DeepSpeedConfig(Block):
     offload_parameters: Literal["none", "cpu"] = Field(default="none", description="keep weights in main memory")
 
 
-class EvaluationSet(Block):
-    """One evaluation set: distinct questions of a file."""
-
-    path: str = Field(description="file of questions in the data contract")
-    where: dict[str, str | int | float | bool] = Field(default={}, description="column (dots reach inside) = value")
-    samples: PositiveInt = Field(default=1, description="K: responses to each question, for avg@K")
-    pass_at: list[PositiveInt] = Field(default=[], description="each k gives pass@k, at most samples")
-    reward: Reward | None = Field(default=None, description="null = the job's reward")
-    limit: PositiveInt | None = Field(default=None, description="first so many distinct questions")
-
-
-class HeldOutConfig(Block):
-    """Held-out questions and how they are sampled; shared by train and evaluate."""
-
-    temperature: NonNegativeFloat = Field(
-        default=0.6, description="of sampling; 0 = greedy: the most probable token, whatever the seed and top_p"
-    )
-    top_p: float = Field(default=1.0, gt=0.0, le=1.0, description="nucleus of sampling")
-    max_response_tokens: PositiveInt | None = Field(default=None, description="null = the rollout's")
-    sets: dict[str, EvaluationSet] = Field(
-        min_length=1, description="name -> set; null removes one that a parent config brought"
-    )
-
-
-class EvaluationConfig(HeldOutConfig):
-    """Evaluation inside a train job."""
-
-    every: PositiveInt | None = Field(default=10, description="steps between evaluations; null = only at start and end")
-    at_start: bool = Field(default=True, description="evaluate before the first step too")
-
-
 class CheckpointConfig(Block):
     """What is kept."""
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from ampo_registry.specs import ComponentSpec, RewardSpec
 
+from ampo_core.config.held_out import HeldOutConfig
 from ampo_core.config.jobs import EvaluateJob, Job, PrepareJob, TrainJob
 from ampo_core.config.nodes import Finding, KeyPath
-from ampo_core.config.tree import HeldOutConfig
 
 _REWARD = ("format_weight", "repetition_penalty", "overlong_penalty")
 
@@ -18,7 +18,7 @@ def unread(job: Job) -> Iterator[Finding]:
     resources = getattr(job, "resources", None)
     if resources is not None and resources.hostfile is not None and resources.nodes == 1:
         yield Finding(("resources", "hostfile"), "with resources.nodes = 1 nothing reads this", "warning")
-    if isinstance(job, EvaluateJob):
+    if isinstance(job, EvaluateJob) and not job.predictions:
         text = "an evaluate job takes its number of responses from evaluation.sets.NAME.samples"
         yield from _set(job.rollout, ("group_size",), ("rollout",), text)
         yield from _set(job.rollout, ("temperature",), ("rollout",), "an evaluate job reads evaluation.temperature")

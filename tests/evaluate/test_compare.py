@@ -3,19 +3,21 @@
 import json
 
 import pytest
-from ampo_registry import Grade, Question, Rollout
+from ampo_registry import Grade, Question
 from rich.console import Console
 
 from ampo_core.compare import MACRO, compare, print_table
-from ampo_core.results import Evaluation, SetResult
+from ampo_core.evaluate_table import markdown, screen_readings, screen_table
+from ampo_core.results import Answer, Evaluation, SetResult
 
 
 def result(name, correct, pass_at=(1,), first=0, status="ok"):
     """A set on which question i has `correct[i]` right answers of 4."""
     questions = tuple(Question(f"{name}-{first + i}", (), (), "1", name) for i in range(len(correct)))
-    rollouts = tuple((Rollout((1, 2), (-0.5, -0.7), "x", "stop", 0),) * 4 for _ in correct)
-    grades = tuple(tuple(Grade(float(i < c), i < c, True, status) for i in range(4)) for c in correct)
-    return SetResult(name, questions, rollouts, grades, pass_at)
+    answers = tuple(
+        tuple(Answer("x", 2, "stop", -1.2, Grade(float(i < c), i < c, True, status)) for i in range(4)) for c in correct
+    )
+    return SetResult(name, questions, answers, pass_at)
 
 
 STRONG = Evaluation((result("easy", [4, 4, 3, 4] * 10), result("hard", [0, 1, 0, 0] * 10)))
@@ -83,7 +85,7 @@ def test_json_holds_what_the_table_shows():
 def test_table_has_a_block_a_model_and_does_not_wrap_in_a_log(tmp_path):
     path = tmp_path / "log"
     with path.open("w") as file:
-        print_table(compare({"weak": WEAK, "strong": STRONG}, "weak", 0).table(), Console(file=file, width=80))
+        print_table(screen_table(compare({"weak": WEAK, "strong": STRONG}, "weak", 0)), Console(file=file, width=80))
     lines = path.read_text().splitlines()
     easy = [line for line in lines if "easy" in line]
     assert len(easy) == 2
@@ -97,7 +99,7 @@ def test_one_model_has_no_difference_and_one_set_no_macro():
     comparison = compare({"only": Evaluation((result("easy", [4, 0]),))}, "only", 0)
     assert [row.set for row in comparison.rows] == ["easy"]
     assert comparison.readings() == []
-    assert len(comparison.table().columns) == 8
+    assert len(screen_table(comparison).columns) == 8
 
 
 def test_responses_without_a_verdict_are_said():

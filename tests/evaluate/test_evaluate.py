@@ -1,9 +1,11 @@
 """evaluate_sets: samples, seeds, metrics, predictions. The verifier is the real one."""
 
 import math
+from collections import OrderedDict, deque
+from dataclasses import replace
 
 import pytest
-from ampo_registry import DataError
+from ampo_registry import DataError, Grade
 
 from ampo_core.config.jobs import EvaluateDataConfig
 from ampo_core.evaluate import evaluate_sets, load_sets, sampling_options, set_graders
@@ -32,14 +34,24 @@ def sums(write_rows, make_row):
 
 @pytest.fixture
 def evaluate(evaluation_config, grader, prompt_tokenizer, table_engine, one_rank):
-    def run(sets, *, run_seed=0, step=0, ranks=one_rank, **options):
+    def run(sets, *, run_seed=0, step=0, ranks=one_rank, done=None, **options):
         config = evaluation_config(sets, **options)
         engine = table_engine(ANSWERS)
         with set_graders(config, grader) as graders:
             loaded = load_sets(config, EvaluateDataConfig(), prompt_tokenizer, graders, one_rank)
             rollout = type("Spec", (), {"max_response_tokens": 64})
             sampling = sampling_options(config, rollout, prompt_tokenizer)
-            found = evaluate_sets(loaded, engine, graders, sampling, run_seed=run_seed, step=step, ranks=ranks)
+            found = evaluate_sets(
+                loaded,
+                engine,
+                graders,
+                sampling,
+                run_seed=run_seed,
+                step=step,
+                ranks=ranks,
+                groups=config.groups,
+                done=done,
+            )
         return found, engine
 
     return run
@@ -98,14 +110,55 @@ def test_sampling_follows_the_evaluation_block(evaluate, sums, prompt_tokenizer)
     assert engine.options[0].max_response_tokens == 7
 
 
+def test_groups_are_means_over_some_of_the_sets(evaluate, sums, write_rows, make_row):
+    easy = write_rows([make_row("3 + 3", "6")], "easy.jsonl")
+    sets = {"easy": {"path": easy}, "sums": {"path": sums, "samples": 4}}
+    metrics = evaluate(sets, groups={"both": ["sums", "easy"], "one": ["easy"]})[0].metrics()
+    assert metrics["eval/both/avg"] == metrics["eval/macro/avg"] == pytest.approx((1.0 + 1.75 / 3) / 2)
+    assert metrics["eval/one/avg"] == 1.0
+
+
+def test_greedy_answers_have_no_entropy(evaluate, sums):
+    found = []
+    evaluation, engine = evaluate({"a": {"path": sums}}, temperature=0.0, done=found.append)
+    assert engine.options[0].temperature == 0.0
+    assert "eval/a/entropy" not in evaluation.metrics()
+    assert {prediction["logprob"] for prediction in found[0].predictions()} == {None}
+
+
+def test_large_sets_are_sampled_in_parts_with_the_same_result(evaluate, sums, monkeypatch):
+    whole, _ = evaluate({"a": {"path": sums, "samples": 4}})
+    monkeypatch.setattr("ampo_core.evaluate.SAMPLES_AT_ONCE", 9)
+    parts, engine = evaluate({"a": {"path": sums, "samples": 4}})
+    assert len(engine.options) == 2
+    assert parts == whole
+
+
+def test_the_error_rate_of_an_evaluation_is_its_own(evaluate, sums, grader, monkeypatch):
+    before = grader.state_dict()
+    evaluate({"a": {"path": sums, "samples": 4}})
+    assert grader.state_dict() == before
+    monkeypatch.setattr(grader, "_window", deque([(1000, 10)]))  # one more would end training
+    broken = [Grade(0.0, False, False, "timeout")] * 10
+    monkeypatch.setattr(Grader, "_grade", lambda self, request, outcome: broken[0])
+    monkeypatch.setattr(grader, "_cache", OrderedDict())
+    evaluation, _ = evaluate({"a": {"path": sums, "samples": 2}})  # 5 different answers without a verdict
+    assert evaluation.metrics()["eval/a/timeouts"] > 0
+    assert grader.state_dict() == {"window": [[1000, 10]]}
+
+
 def test_predictions_keep_every_sample(evaluate, sums):
-    evaluation, _ = evaluate({"sums": {"path": sums, "samples": 4}})
-    predictions = list(evaluation.predictions())
+    found = []
+    evaluation, _ = evaluate({"sums": {"path": sums, "samples": 4}}, done=found.append)
+    assert all(answer.text == "" for group in evaluation.sets[0].answers for answer in group)
+    predictions = list(found[0].predictions())
     assert len(predictions) == 12
     first = predictions[1]
     assert first["text"] == "<answer> 3 </answer>"
     assert (first["set"], first["sample"], first["answer"]) == ("sums", 1, "2")
     assert (first["correct"], first["formatted"], first["status"]) == (False, True, "ok")
+    assert first["reward"] == pytest.approx(0.1)
+    assert first["logprob"] == -0.5 * first["tokens"]
     assert predictions[2]["finish_reason"] == "length"
     assert len({prediction["uid"] for prediction in predictions}) == 3
 
@@ -145,5 +198,4 @@ def test_ranks_do_their_share_of_the_questions(evaluate, sums, one_rank, monkeyp
     for rank in (0, 1):
         evaluate({"a": {"path": sums, "samples": 4}}, ranks=Ranks(rank, 2, one_rank.device))
     merged = [shards[0][0], shards[1][0], shards[0][1]]
-    assert tuple(tuple(rollouts) for rollouts, _ in merged) == whole.sets[0].rollouts
-    assert tuple(grades for _, grades in merged) == whole.sets[0].grades
+    assert tuple(tuple(replace(answer, text="") for answer in group) for group in merged) == whole.sets[0].answers

@@ -1,0 +1,150 @@
+"""The `evaluate` job: several models on the same held-out questions, sampled here or graded anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ampo_core.config.jobs import EvaluateJob
+from ampo_core.config.tree import SampledModel
+from ampo_core.curves import check_runs
+from ampo_core.environment import Environment
+from ampo_core.evaluate import HeldOutSet, evaluate_sets, load_sets, sampling_options, set_graders
+from ampo_core.evaluate_output import EvaluationOutput
+from ampo_core.evaluate_resume import begin_evaluation
+from ampo_core.grading import Grader
+from ampo_core.manifest import build_manifest
+from ampo_core.models import with_model_folder
+from ampo_core.predictions import Pair
+from ampo_core.rescore import grade_anew
+from ampo_core.tokens import PromptTokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from ampo_core.ranks import Ranks
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model of an evaluate job, with the sets in its own tokens."""
+
+    name: str
+    model: SampledModel
+    tokenizer: PromptTokenizer
+    sets: list[HeldOutSet]
+
+
+def run(job: EvaluateJob, environment: Environment) -> Path:
+    """Evaluate every model on every set and compare them; returns the run folder.
+
+    It gets predictions.jsonl (a line a sample), metrics.jsonl (a line a model, named MODEL/eval/...), results.json,
+    results.md and pictures. A job that was interrupted goes on: a model's set whose samples are all there is not
+    sampled again. Raises ConfigError and DataError before anything is written.
+    """
+    check_runs(job.comparison.curves)
+    if job.predictions:
+        return grade_anew(job, environment)
+    from ampo_core.ranks import join_ranks
+
+    ranks = join_ranks(job.resources.threads)
+    job = job.model_copy(update={"models": {name: with_model_folder(model) for name, model in job.models.items()}})
+    with ExitStack() as stack:
+        graders = stack.enter_context(set_graders(job.evaluation, stack.enter_context(Grader(job.reward))))
+        candidates = [_candidate(name, model, job, graders, environment, ranks) for name, model in job.models.items()]
+        output, done = _open(job, environment, candidates, ranks, stack)
+        for candidate in candidates:
+            pending = [item for item in candidate.sets if (candidate.name, item.name) not in done]
+            if pending:
+                _evaluate(candidate, pending, job, environment, graders, ranks, output)
+            if output is not None:
+                output.complete(candidate.name)
+        if output is not None:
+            output.conclude()
+    return Path(job.run.dir) / job.run.name
+
+
+def what_was_read(candidates: Sequence[Candidate]) -> list[str]:
+    """A line for each set, for a person; models that read a set differently are named."""
+    readers: dict[str, list[str]] = {}
+    for candidate in candidates:
+        for item in candidate.sets:
+            for line in item.report.lines():
+                readers.setdefault(f"{item.name}: {line}", []).append(candidate.name)
+    return [line if len(names) == len(candidates) else f"{', '.join(names)}, {line}" for line, names in readers.items()]
+
+
+def _candidate(
+    name: str,
+    model: SampledModel,
+    job: EvaluateJob,
+    graders: Mapping[str, Grader],
+    environment: Environment,
+    ranks: Ranks,
+) -> Candidate:
+    tokenizer = load_tokenizer(model, environment.trust_remote_code)
+    return Candidate(name, model, tokenizer, load_sets(job.evaluation, job.data, tokenizer, graders, ranks))
+
+
+def _open(
+    job: EvaluateJob, environment: Environment, candidates: Sequence[Candidate], ranks: Ranks, stack: ExitStack
+) -> tuple[EvaluationOutput | None, frozenset[Pair]]:
+    """The output, on rank 0, and the pairs that need not be sampled, on every rank."""
+    from ampo_core.together import by_first
+
+    opened: list[EvaluationOutput] = []
+    questions = {(candidate.name, item.name): item.questions for candidate in candidates for item in candidate.sets}
+    paths = {name: model.path for name, model in job.models.items()}
+
+    def open_output() -> frozenset[Pair]:
+        start = begin_evaluation(
+            job,
+            environment,
+            lambda: build_manifest(
+                job="evaluate",
+                seed=job.run.seed,
+                plugins=environment.plugins.distributions,
+                data=dict.fromkeys(item.path for item in job.evaluation.sets.values()),
+                models=list(dict.fromkeys(paths.values())),
+            ),
+        )
+        output = EvaluationOutput.open(job, environment, start, stack, questions=questions, paths=paths)
+        output.say(*what_was_read(candidates))
+        opened.append(output)
+        return frozenset(output.results)
+
+    done = by_first(ranks, open_output)
+    return (opened[0] if opened else None), done
+
+
+def _evaluate(
+    candidate: Candidate,
+    pending: Sequence[HeldOutSet],
+    job: EvaluateJob,
+    environment: Environment,
+    graders: Mapping[str, Grader],
+    ranks: Ranks,
+    output: EvaluationOutput | None,
+) -> None:
+    """Sample the sets of a model that are left."""
+    context = environment.build_context(
+        model_path=candidate.model.path,
+        dtype=candidate.model.dtype,
+        tokenizer=candidate.tokenizer.tokenizer,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
+    options = sampling_options(job.evaluation, job.rollout, candidate.tokenizer)
+    with closing(job.rollout.build(context)) as engine:
+        evaluate_sets(
+            pending,
+            engine,
+            graders,
+            options,
+            run_seed=job.run.seed,
+            step=0,
+            ranks=ranks,
+            done=None if output is None else partial(output.done, candidate.name),
+        )

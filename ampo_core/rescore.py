@@ -1,0 +1,177 @@
+"""An evaluate job that grades the samples of earlier ones anew. It loads no model and reads no questions.
+
+Questions, ground truths and texts are those of the earlier jobs' predictions.jsonl; rewards, sets, samples and pass@k
+are this job's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from ampo_registry.errors import ConfigError, DataError
+from ampo_registry.types import Question
+
+from ampo_core.config.held_out import EvaluationSet
+from ampo_core.config.jobs import EvaluateJob
+from ampo_core.config.nodes import nearest
+from ampo_core.environment import Environment
+from ampo_core.evaluate import grade_texts, set_graders
+from ampo_core.evaluate_output import EvaluationOutput
+from ampo_core.evaluate_resume import begin_evaluation
+from ampo_core.grading import Grader
+from ampo_core.manifest import build_manifest
+from ampo_core.models import model_folder
+from ampo_core.predictions import FILE, Pair, Predictions, answer_of
+from ampo_core.results import SetResult
+
+Records = Mapping[str, Sequence[Mapping[str, Any]]]
+"""uid -> its samples."""
+
+
+def grade_anew(job: EvaluateJob, environment: Environment) -> Path:
+    """Grade the texts of `job.predictions` with the job's rewards; returns the run folder.
+
+    Raises DataError where a model, set, question or sample that the job asks for is missing, ConfigError for a run
+    that is not finished, before anything is written.
+    """
+    files = [_file(Path(path)) for path in job.predictions]
+    sources = _sources(job, [Predictions.scan(file) for file in files])
+    names = list(dict.fromkeys(model for model, _ in sources))
+    if job.comparison.baseline is not None and job.comparison.baseline not in names:
+        raise ConfigError(
+            f"comparison.baseline: no model is named {job.comparison.baseline!r}; found {', '.join(names)}"
+        )
+    questions = {pair: _questions(pair, job, source) for pair, source in sources.items()}
+    with ExitStack() as stack:
+        graders = stack.enter_context(set_graders(job.evaluation, stack.enter_context(Grader(job.reward))))
+        _check_truths(job, graders, questions)
+        manifest = build_manifest(
+            job="evaluate", seed=job.run.seed, plugins=environment.plugins.distributions, data=dict.fromkeys(files)
+        )
+        start = begin_evaluation(job, environment, lambda: manifest)
+        output = EvaluationOutput.open(job, environment, start, stack, questions=questions, paths=_paths(job))
+        for model in names:
+            for name, item in job.evaluation.sets.items():
+                asked, records = questions[model, name], sources[model, name].grouped((model, name))
+                output.done(model, _graded(item, name, asked, records, graders[name].beside()))
+            output.complete(model)
+        output.conclude()
+    return Path(job.run.dir) / job.run.name
+
+
+def _file(path: Path) -> Path:
+    """predictions.jsonl of a finished evaluate job, or the file itself."""
+    if path.is_dir():
+        if not (path / "done").exists():
+            raise ConfigError(f"predictions: {path} holds no finished evaluate job; let it finish, or name its {FILE}")
+        path = path / FILE
+    if not path.is_file():
+        raise ConfigError(f"predictions: there is no {path}")
+    return path
+
+
+def _sources(job: EvaluateJob, files: Sequence[Predictions]) -> dict[Pair, Predictions]:
+    """Which file holds each pair that the job asks for: its models, or all there are, on its sets."""
+    found: dict[Pair, Predictions] = {}
+    for predictions in files:
+        for pair in predictions.lines:
+            if pair in found:
+                raise DataError(
+                    f"predictions: {pair[0]}, {pair[1]} stands in {found[pair].path} and in {predictions.path}; a "
+                    "model can come from one of them only"
+                )
+            found[pair] = predictions
+    models = list(job.models) or list(dict.fromkeys(model for model, _ in found))
+    where = ", ".join(str(predictions.path) for predictions in files)
+    chosen = {}
+    for model in models:
+        sets = [name for other, name in found if other == model]
+        if not sets:
+            known = list(dict.fromkeys(other for other, _ in found))
+            raise DataError(f"models: {where} has no samples of {model!r}{nearest(model, known)}")
+        for name in job.evaluation.sets:
+            if name not in sets:
+                raise DataError(f"evaluation.sets: {where} has no samples of {model} on {name!r}{nearest(name, sets)}")
+            chosen[model, name] = found[model, name]
+    return chosen
+
+
+def _questions(pair: Pair, job: EvaluateJob, predictions: Predictions) -> tuple[Question, ...]:
+    """The questions of a pair in the order of the file, the first `limit` of them. Raises DataError if one is short of
+    samples, or if there are fewer questions than the results beside the file count."""
+    item, (model, name) = job.evaluation.sets[pair[1]], pair
+    groups = predictions.grouped(pair)
+    expected = _counted(predictions.path, pair)
+    if expected is not None and len(groups) != expected:
+        raise DataError(
+            f"{predictions.path}: {model} has samples of {len(groups)} questions of {name}, and results.json beside it "
+            f"counts {expected}"
+        )
+    short = {uid: len(records) for uid, records in groups.items() if len(records) < item.samples}
+    if short:
+        uid, count = next(iter(short.items()))
+        raise DataError(
+            f"{predictions.path}: {model}, {name}: {len(short)} of {len(groups)} questions have fewer samples than "
+            f"evaluation.sets.{name}.samples = {item.samples}, e.g. {uid[:12]}… has {count}; lower it, or sample anew"
+        )
+    found = [
+        Question(uid, (), (), str(records[0]["answer"]), str(records[0].get("source", "")))
+        for uid, records in groups.items()
+    ]
+    return tuple(found[: item.limit])
+
+
+def _counted(file: Path, pair: Pair) -> int | None:
+    """How many questions results.json beside the file counts for a pair, None where nothing says so."""
+    path = file.parent / "results.json"
+    if not path.is_file():
+        return None
+    try:
+        questions = json.loads(path.read_text(encoding="utf-8"))["models"][pair[0]][pair[1]]["questions"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: does not say how many questions {pair[0]} has on {pair[1]}") from error
+    return int(questions)
+
+
+def _check_truths(
+    job: EvaluateJob, graders: Mapping[str, Grader], questions: Mapping[Pair, Sequence[Question]]
+) -> None:
+    """Raise DataError for ground truths that a set's reward refuses: another reward may not know their kind."""
+    for name in job.evaluation.sets:
+        asked = [question for (_, other), found in questions.items() if other == name for question in found]
+        truths = list(dict.fromkeys(question.answer for question in asked))
+        checks = graders[name].check_truths(truths)
+        refused = [(truth, check.refused) for truth, check in zip(truths, checks, strict=True) if check.refused]
+        if refused:
+            truth, reason = refused[0]
+            raise DataError(
+                f"evaluation.sets.{name}: its reward refuses {len(refused)} of {len(truths)} ground truths, e.g. "
+                f"{truth!r}: {reason}"
+            )
+
+
+def _graded(
+    item: EvaluationSet, name: str, questions: Sequence[Question], records: Records, grader: Grader
+) -> SetResult:
+    chosen = [records[question.uid][: item.samples] for question in questions]
+    grades = grade_texts(grader, questions, [[str(record["text"]) for record in group] for group in chosen])
+    answers = tuple(
+        tuple(answer_of(record, grade) for record, grade in zip(group, found, strict=True))
+        for group, found in zip(chosen, grades, strict=True)
+    )
+    return SetResult(name, tuple(questions), answers, item.tries())
+
+
+def _paths(job: EvaluateJob) -> dict[str, str]:
+    """The folders of the models that are still there, for what their training took."""
+    found = {}
+    for name, model in job.models.items():
+        try:
+            found[name] = model_folder(model.path)
+        except ConfigError:
+            continue  # a run that has gone on or away since: only its budget is not shown
+    return found
