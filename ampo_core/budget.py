@@ -27,10 +27,10 @@ class Budget:
     """What one run spent, or several that started from each other.
 
     `tokens_generated` were sampled in training; `tokens_trained` went forward in updates, prompts included.
-    `teacher_answers`: in train the replacements, each time one is put in; in sft the examples, once each. Those took
-    `teacher_tokens` in all passes. `teachers` are those whose answers were used, as far as their names are known.
-    None is what the run's release did not record. `runs` are the folders counted, and `missing` those that should
-    have been.
+    `teacher_answers`: in train the replacements, each time one is put in; in sft the examples of a pool, once each.
+    Those took `teacher_tokens` in all passes. `teachers` are those whose answers were used. `conversations` are the
+    examples of an sft run that do not say who wrote them. None is what the run's release did not record. `runs` are
+    the folders counted, and `missing` those that should have been.
     """
 
     tokens_generated: int = 0
@@ -39,6 +39,7 @@ class Budget:
     teacher_answers: int | None = 0
     teachers: tuple[str, ...] = ()
     teacher_tokens: int | None = 0
+    conversations: int | None = 0
     runs: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
 
@@ -51,6 +52,7 @@ class Budget:
             _sum(self.teacher_answers, other.teacher_answers),
             tuple(sorted({*self.teachers, *other.teachers})),
             _sum(self.teacher_tokens, other.teacher_tokens),
+            _sum(self.conversations, other.conversations),
             (*self.runs, *other.runs),
             (*self.missing, *other.missing),
         )
@@ -71,7 +73,9 @@ class Budget:
             f"{_shown(self.tokens_trained, 'token')} trained",
             answers + named,
         ]
-        others = f"; {len(self.runs)} runs together" if len(self.runs) > 1 else ""
+        unnamed = f"; {_shown(self.conversations, 'conversation', 'conversations')} of unknown authors"
+        others = "" if self.conversations == 0 else unnamed
+        others += f"; {len(self.runs)} runs together" if len(self.runs) > 1 else ""
         missing = f"; not counted, for it is not there: {', '.join(self.missing)}" if self.missing else ""
         return ", ".join(parts) + others + missing
 
@@ -88,8 +92,12 @@ def read_budget(run_folder: Path, step: int | None = None) -> Budget:
     lines = [line for line in read_metrics(run_folder) if line["step"] > 0 and (step is None or line["step"] <= step)]
     used = {name.removeprefix(_TEACHER_SHARE) for line in lines for name in line if name.startswith(_TEACHER_SHARE)}
     answers, tokens = _replacements(lines), _recorded(lines, "tokens/teacher")
+    conversations: int | None = 0
     if job == "sft":
-        answers, used = (manifest.get("examples") or {}).get("count"), set(manifest.get("teachers") or ())
+        examples, used = (manifest.get("examples") or {}).get("count"), set(manifest.get("teachers") or ())
+        pool = config["data"]["format"] == "pool"
+        answers, conversations = (examples, 0) if pool else (0, examples)
+        tokens = _recorded(lines, "tokens/answers") if pool else 0
     elif config.get("guidance") is None:
         answers, tokens = 0, 0
     return Budget(
@@ -99,6 +107,7 @@ def read_budget(run_folder: Path, step: int | None = None) -> Budget:
         teacher_answers=answers,
         teachers=tuple(sorted(used)),
         teacher_tokens=tokens,
+        conversations=conversations,
         runs=(str(run_folder),),
     )
 

@@ -123,6 +123,6 @@ def _metrics(loss: float, report: UpdateReport, answer_tokens: int, seconds: flo
         "policy/skipped_updates": float(report.skipped),
         "tokens/trained": float(report.tokens),
         "tokens/padding": float(report.padding),
-        "tokens/teacher": float(answer_tokens),
+        "tokens/answers": float(answer_tokens),
         "time/step_s": seconds,
     }

@@ -40,12 +40,13 @@ def train_line(step: int, **more: float) -> dict[str, Any]:
 
 
 def sft_line(step: int) -> dict[str, Any]:
-    return {"step": step, "tokens/trained": 40.0, "tokens/teacher": 30.0}
+    return {"step": step, "tokens/trained": 40.0, "tokens/answers": 30.0}
 
 
 def sft_run(folder: Path, steps: int = 2) -> Path:
     manifest = {"teachers": ["chain"], "examples": {"count": 7, "teachers": {"chain": 7}}}
-    return make(folder, "sft", [sft_line(step) for step in range(1, steps + 1)], manifest=manifest)
+    lines = [sft_line(step) for step in range(1, steps + 1)]
+    return make(folder, "sft", lines, manifest=manifest, data={"format": "pool"})
 
 
 def test_a_guided_run(tmp_path):
@@ -55,7 +56,7 @@ def test_a_guided_run(tmp_path):
         train_line(2, **{**GUIDED, "guidance/replaced": 0.0, "tokens/teacher": 0.0}),
     ]
     run = make(tmp_path / "ampo", "train", lines, guidance={}, manifest={"teachers": ["chain", "idle", "terse"]})
-    assert read_budget(run) == Budget(200, 120, 2, 21, ("chain", "terse"), 500, (str(run),))
+    assert read_budget(run) == Budget(200, 120, 2, 21, ("chain", "terse"), 500, runs=(str(run),))
     assert read_budget(run, step=1).teacher_answers == 21
     assert read_budget(run, step=1).steps == 1
     assert total_budget(run) == read_budget(run)
@@ -63,21 +64,32 @@ def test_a_guided_run(tmp_path):
 
 def test_a_run_without_guidance_has_no_teacher(tmp_path):
     run = make(tmp_path / "grpo", "train", [train_line(1)], guidance=None)
-    assert read_budget(run) == Budget(100, 60, 1, 0, (), 0, (str(run),))
+    assert read_budget(run) == Budget(100, 60, 1, 0, (), 0, runs=(str(run),))
     assert read_budget(run).line() == "1 step, 100 tokens generated, 60 tokens trained, 0 teacher answers"
 
 
 def test_an_sft_run(tmp_path):
     run = sft_run(tmp_path / "sft")
-    assert read_budget(run) == Budget(0, 80, 2, 7, ("chain",), 60, (str(run),))
+    assert read_budget(run) == Budget(0, 80, 2, 7, ("chain",), 60, runs=(str(run),))
     assert read_budget(run).line() == (
         "2 steps, 0 tokens generated, 80 tokens trained, 7 teacher answers (60 tokens) of chain"
     )
 
 
+def test_conversations_are_not_counted_as_answers_of_teachers(tmp_path):
+    manifest = {"examples": {"count": 7, "teachers": {}}}
+    run = make(tmp_path / "warmup", "sft", [sft_line(1)], manifest=manifest, data={"format": "messages"})
+    found = read_budget(run)
+    assert (found.teacher_answers, found.teacher_tokens, found.conversations) == (0, 0, 7)
+    assert found.line().endswith("0 teacher answers; 7 conversations of unknown authors")
+    old = make(tmp_path / "old", "sft", [{"step": 1, "tokens/trained": 1.0}], data={"format": "messages"})
+    assert read_budget(old).line().endswith("0 teacher answers; conversations of unknown authors")
+
+
 def test_what_was_not_recorded_is_unknown(tmp_path):
     old = {"tokens/trained": 40.0}
-    run = make(tmp_path / "sft", "sft", [{"step": 1, **old}, {"step": 2, **old, "tokens/teacher": 3.0}])
+    lines = [{"step": 1, **old}, {"step": 2, **old, "tokens/answers": 3.0}]
+    run = make(tmp_path / "sft", "sft", lines, data={"format": "pool"})
     found = read_budget(run)
     assert (found.teacher_answers, found.teacher_tokens) == (None, None)
     assert "an unknown number of teacher answers (tokens not recorded)" in found.line()
@@ -158,7 +170,7 @@ def test_what_cannot_be_read_is_refused(tmp_path):
     prepared = make(tmp_path / "prepare", "prepare", [])
     with pytest.raises(ConfigError, match="only train and sft"):
         read_budget(prepared)
-    run = make(tmp_path / "sft", "sft", [{"step": 1}])
+    run = make(tmp_path / "sft", "sft", [{"step": 1}], data={"format": "pool"})
     with pytest.raises(ConfigError, match="tokens/trained"):
         read_budget(run)
     (run / "metrics.jsonl").write_text("[]\n")
