@@ -11,6 +11,7 @@ Without `compositions` the two files of the one composition of all teachers are 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +29,7 @@ from ampo_core.grading import Grader
 from ampo_core.manifest import build_manifest
 from ampo_core.pool_output import PoolOutput
 from ampo_core.pool_shards import ENDED, Answer, Shard, TeacherShards, Verdict, cut
-from ampo_core.pool_sources import Source, about, open_source, recipe
+from ampo_core.pool_sources import Reader, Source, about, open_source, recipe
 from ampo_core.progress import Progress
 from ampo_core.resume import folder_of, open_again
 from ampo_core.runfolder import RunFolder
@@ -42,7 +43,7 @@ HOW_IT_IS_GRADED = ("workers", "max_error_rate")
 
 
 def run(job: PoolJob, environment: Environment) -> Path:
-    """Build the pool, or go on with an interrupted build; returns the folder `out`.
+    """Build the pool, or go on with an interrupted build; returns the folder `out`. Every rank calls it.
 
     Raises ConfigError and DataError before anything is written; RunError where sampling or verifying fails, after
     which the same command goes on with the first shard that is missing.
@@ -64,12 +65,13 @@ def run(job: PoolJob, environment: Environment) -> Path:
             distinct=True,
             limit=job.data.limit,
         )
+        readers = _readers(job, loaded.questions, environment.trust_remote_code)
         folder = _open(job, environment, stack) if ranks.rank == 0 else None
         shards = cut(loaded.questions, job.shard_questions)
         if folder is not None:
             _say(environment, *loaded.report.lines())
         progress = stack.enter_context(Progress(environment.console, "pool", len(job.teachers) * len(shards)))
-        build = Build(job, environment, ranks, grader, progress, loaded.questions, shards)
+        build = Build(job, environment, ranks, grader, progress, readers, shards)
         files = {teacher.name: build.answered(teacher, i) for i, teacher in enumerate(job.teachers)}
     if folder is not None:
         output = PoolOutput(job, student, environment.trust_remote_code, loaded.questions, shards, files)
@@ -78,6 +80,16 @@ def run(job: PoolJob, environment: Environment) -> Path:
         summary.show(environment.console)
         folder.finish(folder.path / "out")
     return folder_of(job) / "out"
+
+
+def _readers(job: PoolJob, questions: Sequence[Question], trust_remote_code: bool) -> dict[str, Reader]:
+    """Those of all teachers that are models: what one of them cannot read is found before another has answered."""
+    readers = {}
+    for teacher in job.teachers:
+        if teacher.model is not None:
+            with about(teacher):
+                readers[teacher.name] = Reader.of(job, teacher, questions, trust_remote_code)
+    return readers
 
 
 def _open(job: PoolJob, environment: Environment, stack: ExitStack) -> RunFolder:
@@ -110,7 +122,7 @@ class Build:
     ranks: Ranks
     grader: Grader
     progress: Progress
-    questions: tuple[Question, ...]
+    readers: Mapping[str, Reader]
     shards: list[Shard]
 
     def answered(self, teacher: PoolTeacher, position: int) -> TeacherShards:
@@ -144,7 +156,7 @@ class Build:
         return [shard for shard in self.shards if not _complete(files, shard)]
 
     def _source(self, teacher: PoolTeacher, files: TeacherShards, stack: ExitStack) -> Source:
-        source = open_source(self.job, teacher, self.questions, self.environment, self.ranks, files)
+        source = open_source(self.job, teacher, self.readers.get(teacher.name), self.environment, self.ranks, files)
         stack.callback(source.close)
         return source
 

@@ -46,19 +46,20 @@ class Source(Protocol):
 def open_source(
     job: PoolJob,
     teacher: PoolTeacher,
-    questions: Sequence[Question],
+    reader: Reader | None,
     environment: Environment,
     ranks: Ranks,
     files: TeacherShards,
 ) -> Source:
-    """The source of `teacher`, which will be asked `questions`. A collective call."""
+    """The source of `teacher`; `reader` is that of a model. A collective call."""
     if teacher.recorded is not None:
         return Recorded(teacher.recorded)
     if teacher.endpoint is not None:
         from ampo_core.pool_endpoint import Endpoint
 
         return Endpoint(teacher.endpoint, teacher, Asking.of(job, teacher), ranks, files)
-    return SampledTeacher.start(job, teacher, questions, environment, ranks)
+    assert reader is not None
+    return SampledTeacher.start(job, teacher, reader, environment, ranks)
 
 
 def recipe(job: PoolJob, teacher: PoolTeacher) -> dict[str, Any]:
@@ -117,6 +118,35 @@ class Asking:
 
 
 @dataclass(frozen=True, slots=True)
+class Reader:
+    """A model teacher's tokenizer, and the longest prompt, in its tokens, that it will be asked."""
+
+    tokenizer: PromptTokenizer
+    longest: int
+
+    @classmethod
+    def of(cls, job: PoolJob, teacher: PoolTeacher, questions: Sequence[Question], trust_remote_code: bool) -> Reader:
+        """Read all of `questions` as `teacher` will, before anything is sampled.
+
+        Raises ConfigError if there is no such tokenizer, if its chat template refuses the messages, or if the model
+        has fewer positions than prompt and answer may need.
+        """
+        from transformers import AutoConfig
+
+        assert teacher.model is not None
+        tokenizer, asking = load_tokenizer(teacher.model, trust_remote_code), Asking.of(job, teacher)
+        longest = max(len(tokenizer.prompt_ids(asking.messages(question))) for question in questions)
+        config = AutoConfig.from_pretrained(teacher.model.path, trust_remote_code=trust_remote_code)
+        positions = getattr(config, "max_position_embeddings", None)
+        if positions is not None and longest + teacher.max_response_tokens > positions:
+            raise ConfigError(
+                f"teachers.{teacher.name}.max_response_tokens: found {teacher.max_response_tokens}; the longest prompt "
+                f"has {longest} tokens and the model {positions} positions: at most {positions - longest}"
+            )
+        return cls(tokenizer, longest)
+
+
+@dataclass(frozen=True, slots=True)
 class Recorded:
     """Answers that the rows of the questions bring themselves, under the name `teacher`."""
 
@@ -151,14 +181,13 @@ class SampledTeacher:
         cls,
         job: PoolJob,
         teacher: PoolTeacher,
-        questions: Sequence[Question],
+        reader: Reader,
         environment: Environment,
         ranks: Ranks,
     ) -> SampledTeacher:
-        """Load the teacher into an engine that holds the longest of `questions`."""
+        """Load the teacher into an engine that holds its longest prompt."""
         assert teacher.model is not None
-        tokenizer, asking = load_tokenizer(teacher.model, environment.trust_remote_code), Asking.of(job, teacher)
-        longest = max(len(tokenizer.prompt_ids(asking.messages(question))) for question in questions)
+        tokenizer = reader.tokenizer
         context = environment.build_context(
             model_path=teacher.model.path,
             dtype=teacher.model.dtype,
@@ -166,7 +195,7 @@ class SampledTeacher:
             rank=ranks.rank,
             world_size=ranks.world_size,
         )
-        engine = job.rollout.build(_sized(context, longest, teacher.max_response_tokens))
+        engine = job.rollout.build(_sized(context, reader.longest, teacher.max_response_tokens))
         engine.wake()
         options = SamplingOptions(
             temperature=teacher.temperature,
@@ -174,7 +203,9 @@ class SampledTeacher:
             max_response_tokens=teacher.max_response_tokens,
             stop_token_ids=tokenizer.stop_token_ids,
         )
-        return cls(engine, tokenizer, asking, options, teacher.complete_thinking, job.record_logprobs, ranks)
+        return cls(
+            engine, tokenizer, Asking.of(job, teacher), options, teacher.complete_thinking, job.record_logprobs, ranks
+        )
 
     def answer(self, shard: Shard) -> list[Answer]:
         """See Source."""

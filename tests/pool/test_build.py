@@ -98,6 +98,19 @@ def test_shards_decide_nothing(built: Any, build: Callable[..., Any]) -> None:
     assert other.summary == built.summary
 
 
+def test_a_teacher_that_cannot_read_its_questions_is_found_before_another_answers(
+    build: Callable[..., Any], tmp_path: Path
+) -> None:
+    short = build()
+    with pytest.raises(ConfigError, match=r"teachers\.untied\.max_response_tokens: found 600; .* 512 positions"):
+        short("teachers.2.max_response_tokens=600")
+    template = tmp_path / "template.jinja"
+    template.write_text("{{ raise_exception('no system') }}")
+    with pytest.raises(ConfigError, match="teacher untied: the chat template refuses"):
+        short(f"teachers.2.model.chat_template={template}")
+    assert not short.run.exists()
+
+
 class Crash(BaseException):
     """As final as SIGKILL for a build, which cleans nothing up."""
 
