@@ -87,8 +87,8 @@ def about(teacher: PoolTeacher) -> Iterator[None]:
     try:
         yield
     except (ConfigError, DataError, RunError) as error:
-        text = str(error)
-        raise type(error)(text if teacher.name in text else f"teacher {teacher.name}: {text}") from error
+        text, names = str(error), (f"teacher {teacher.name}:", f"teachers.{teacher.name}.")
+        raise type(error)(text if text.startswith(names) else f"{names[0]} {text}") from error
 
 
 @dataclass(frozen=True, slots=True)

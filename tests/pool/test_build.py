@@ -250,3 +250,20 @@ def test_logprobs_are_recorded_where_the_tokens_are_the_students(build: Callable
         assert found["logprobs_of_other_tokens"] > 0
     assert "kept answers are without log-probs" in recorded.said
     assert teachers["book"]["with_logprobs"] == counts["book"] == 0
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_the_line_that_a_template_has_opened_is_part_of_the_answer(
+    complete: bool, build: Callable[..., Any], golden_tokenizer: Any, tmp_path: Path
+) -> None:
+    template = tmp_path / "thinking.jinja"
+    template.write_text(golden_tokenizer.chat_template.replace("assistant\n", "assistant\n<think>\n"))
+    thinking = build()
+    one = f"teachers.0.model.chat_template={template}"
+    thinking(one, "data.limit=4", "reward.one_in=1", f"teachers.0.complete_thinking={str(complete).lower()}")
+    texts = {
+        teacher: [row["text"] for path in thinking.shards(teacher) if "answers" in path.name for row in read(path)]
+        for teacher in ("tied", "untied")
+    }
+    assert all(text.startswith("<think>\n") is complete for text in texts["tied"])
+    assert not any(text.startswith("<think>") for text in texts["untied"])
