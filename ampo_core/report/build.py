@@ -149,17 +149,17 @@ def _comparison(subject: Subject) -> Page:
     by_job = {job: [entry for entry in subject.entries if entry.job == job] for job in (*WITH_CURVES, "evaluate")}
     others = [entry for entry in subject.entries if entry.job not in by_job]
     drawn = by_job["train"] or by_job["sft"]
+    scores = gather_scores(by_job["evaluate"], {entry.name: order for order, entry in enumerate(drawn)})
     sections: list[Section | None] = []
     if drawn:
         lines = lines_of(drawn)
-        sections += [final_section(drawn), learning_section(lines), guidance_figures(lines)]
-    scores = gather_scores(by_job["evaluate"], {entry.name: order for order, entry in enumerate(drawn)})
+        sections += [final_section(drawn, scores), learning_section(lines), guidance_figures(lines)]
     for number, item in enumerate(scores):
         sections += evaluation_sections(item, f"e{number}-" if len(scores) > 1 else "")
     if drawn:
         sections += [health_figures(lines), differences_section(drawn) if len(drawn) > 1 else None]
     if by_job["train"] and by_job["sft"]:
-        sections.append(final_section(by_job["sft"], "Supervised runs", "supervised"))
+        sections.append(final_section(by_job["sft"], scores, title="Supervised runs", id="supervised"))
     for entry in others:
         parts = {run.path.parent.name: summary_html(run) for run in entry.runs}
         html = "".join(folded(*part) if len(parts) > 1 else part[1] for part in parts.items())

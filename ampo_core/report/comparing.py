@@ -74,26 +74,35 @@ def health_figures(lines: Sequence[Line]) -> Section | None:
     return Section("health", "Time and health", paragraph(note), figures, folded=True) if figures or note else None
 
 
-def final_section(entries: Sequence[Entry], title: str = "Where they ended", id: str = "end") -> Section:
-    """One row a run: the mean of the last tenth of its steps, its last evaluation, and what it spent."""
+def final_section(
+    entries: Sequence[Entry], scores: Sequence[Scores] = (), *, title: str = "Where they ended", id: str = "end"
+) -> Section:
+    """One row a run: how it was evaluated, the mean of the last tenth of its steps, and what it spent."""
     series = [run.curves.series for entry in entries for run in entry.runs]
     known = [column for column in _COLUMNS if any(column[0] in found for found in series)]
     if any("reward/mean" in found for found in series):
         known = [column for column in known if column[0] != "policy/loss"]
     evaluated = _evaluations(series)
     several = any(len(entry.runs) > 1 for entry in entries)
-    head = ["run", *(["seeds"] if several else []), "steps", *evaluated.values(), *(name for _, name, _ in known)]
+    judged = [item for item in scores if any(entry.name in item.models for entry in entries)]
+    head = ["run", *(["seeds"] if several else []), "steps", *(item.title for item in judged)]
+    head += [*evaluated.values(), *(name for _, name, _ in known), "time in steps"]
     rows = []
     for entry in entries:
         cells = [entry.name, *([str(len(entry.runs))] if several else [])]
         cells.append(_spread(entry, lambda run: run.steps or None, digits=6))
+        cells += [item.headline(entry.name) for item in judged]
         cells += [_spread(entry, _last(name), share=True) for name in evaluated]
         cells += [_spread(entry, _end(name), share=share) for name, _, share in known]
         rows.append([*cells, _time(entry)])
-    caption = ("Held-out: the last evaluation. " if evaluated else "") + "Means over the last tenth of the steps."
+    caption = "Means over the last tenth of the steps."
+    if evaluated:
+        caption += " Held-out: the last evaluation in training."
+    if judged:
+        caption += f" {', '.join(item.title for item in judged)}: accuracy in percent, mean over sets, with interval."
     if several:
         caption += " Several seeds: mean [lowest, highest]."
-    return Section(id, title, table([*head, "time in steps"], rows, caption=caption) + _budgets(entries))
+    return Section(id, title, table(head, rows, caption=caption) + _budgets(entries))
 
 
 def differences_section(entries: Sequence[Entry]) -> Section:

@@ -56,6 +56,10 @@ class Scores:
         values = [item["value"] for item in known]
         return {"value": fmean(values), "low": min(values), "high": max(values)} if values else None
 
+    def headline(self, model: str) -> str:
+        """The model's mean over sets, or what it has on the only set; a dash for a model that was not evaluated."""
+        return interval(self.estimate(model, self.sets[-1])) if model in self.models and self.sets else "–"
+
     def order(self, model: str) -> int:
         """The model's place among those drawn: that of its run, or one after all of these."""
         others = [name for name in self.models if name not in self.orders]
@@ -186,20 +190,21 @@ def _table(scores: Scores, around: str) -> str:
                 continue
             cells = [model, _set_title(name)]
             cells += [shown(scores.mean(model, name, key), digits=6) for key in ("questions", "samples")]
-            cells.append(_interval(scores.estimate(model, name)))
-            cells += [_interval(scores.estimate(model, name, k)) for k in tries]
+            cells.append(interval(scores.estimate(model, name)))
+            cells += [interval(scores.estimate(model, name, k)) for k in tries]
             cells.append(shown(scores.mean(model, name, "length_mean")))
             cells.append(shown(scores.mean(model, name, "truncated"), share=True))
             if versus:
                 difference = scores.models[model][0][name].get("difference")
-                cells.append(_interval(difference, signed=True) if difference else "")
+                cells.append(interval(difference, signed=True) if difference else "")
             rows.append(cells)
     if versus:
         head.append(f"against {scores.baseline}")
     return table(head, rows, caption=f"Shares in percent; brackets: {around}", left=2)
 
 
-def _interval(estimate: Estimate | None, *, signed: bool = False) -> str:
+def interval(estimate: Estimate | None, *, signed: bool = False) -> str:
+    """An estimate of a share in percent: value [low, high]."""
     if estimate is None:
         return "–"
     value, low, high = (f"{100 * estimate[key]:{'+' if signed else ''}.1f}" for key in ("value", "low", "high"))

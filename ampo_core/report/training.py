@@ -146,7 +146,7 @@ def _scores_figure(scores: Mapping[str, Sequence[tuple[int, float]]], teachers: 
         mean = [rounded(value) for value in running_mean(values, max(9, smoothing_width(len(values))))]
         traces.append({**base, "y": mean, "mode": "lines", "line": look(order)})
     count = sum(map(len, scores.values()))
-    layout = {**axes("score"), "showlegend": True}
+    layout = {**axes("score"), "showlegend": True, "hovermode": "closest"}
     caption = f"the {count:,} chosen answers in samples.jsonl, and each teacher's running mean"
     return Figure("guidance-scores", "Comprehension score of each answer", caption, traces, layout, wide=True)
 

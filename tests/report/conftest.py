@@ -222,7 +222,7 @@ def show(browser: Any) -> Callable[..., None]:
     return opened
 
 
-def until(true: Callable[[], Any], seconds: float = 30.0) -> None:
+def until(true: Callable[[], Any], seconds: float = 120.0) -> None:
     """Wait until something is true."""
     deadline = time.monotonic() + seconds
     while not true():

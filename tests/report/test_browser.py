@@ -46,6 +46,9 @@ def test_a_run_is_drawn_whole_and_fits(run, browser, show, width, dark):
     assert {"reward/mean", "eval/macro/avg", "policy/grad_norm", "guidance-scores", "time"} <= set(drawn)
     fits(browser, width)
     assert is_quiet(browser)
+    buttons = "return [...document.querySelectorAll('.modebar-btn')].map((item) => item.dataset.title)"
+    offered = {"Download plot as a PNG", "Zoom", "Reset axes"}
+    assert set(browser.execute_script(buttons)) <= offered  # and none that sends a chart away
     line = "return document.querySelector('[data-figure=\"reward/accuracy\"] .js-line').style.stroke"
     assert ("88, 166, 232" in browser.execute_script(line)) == dark
 

@@ -73,6 +73,7 @@ def test_a_pipeline_compares_its_runs(pipeline):
         assert said in text
     assert "easy: ampo is ahead of start by 10.0 points." in text
     assert "held-out mean" in text
+    assert re.search(r"ampo\s+40\s+52.5 \[47.5, 57.5\]\s+70.0 %", text)
     assert re.search(r"chain\s+3\s+9.5", text)
     bars = next(figure for figure in data["figures"] if figure["id"] == "sets")["data"]
     colours = {trace["name"]: trace["marker"]["color"] for trace in bars}

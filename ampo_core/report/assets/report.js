@@ -38,7 +38,8 @@
     const narrow = box.clientWidth < 480;
     const axis = (own) => ({
       gridcolor: styled("--grid"), linecolor: styled("--line"), zerolinecolor: styled("--line"), automargin: true,
-      exponentformat: "power", tickfont: { size: 11 }, fixedrange: touch, nticks: narrow ? 5 : 8, ...own,
+      exponentformat: "power", tickfont: { size: 11 }, fixedrange: touch, nticks: narrow ? 5 : 8,
+      spikecolor: styled("--muted"), spikethickness: 1, ...own,
       title: { standoff: 6, font: { size: 12 }, ...(own.title || {}) },
     });
     const own = painted(figure.layout);
@@ -47,12 +48,14 @@
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", dragmode: touch ? false : "zoom",
       font: { family: "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", size: 12, color: styled("--muted") },
       hoverlabel: { bgcolor: styled("--card"), bordercolor: styled("--line"), font: { color: styled("--text"), size: 12 } },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: styled("--muted"), activecolor: styled("--text") },
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12, color: styled("--text") } },
       ...own, xaxis: axis(own.xaxis || {}), yaxis: axis(own.yaxis || {}),
     };
   }
   const settings = {
-    displaylogo: false, responsive: true, displayModeBar: !touch,
+    // By default the library offers to send a chart to its maker's server.
+    showSendToCloud: false, plotlyServerURL: "", displaylogo: false, responsive: true, displayModeBar: !touch,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "pan2d", "zoomIn2d", "zoomOut2d"],
   };
   const boxes = [...document.querySelectorAll(".plot")];
@@ -135,15 +138,16 @@
     if (text !== undefined) made.textContent = text;
     return made;
   }
-  const number = (value) => (Number.isInteger(value) ? String(value) : value.toPrecision(3));
+  const number = (value) => String(Number(value.toPrecision(3)));
   function rollout(row) {
     const item = node("li", row.teacher ? "rollout teacher" : "rollout");
     const place = data.teachers.indexOf(row.who);
     if (row.teacher && place >= 0) item.style.setProperty("--who", `var(--s${place % 7})`);
     const top = node("div", "top");
-    const right = row.reward >= data.threshold;
+    const right = row.reward >= data.threshold ? "right" : "wrong";
     top.append(node("span", "who", row.who));
-    top.append(node("span", `reward ${right ? "right" : "wrong"}`, `${right ? "✓" : "✗"} reward ${number(row.reward)}`));
+    const mark = right === "right" ? "✓" : "✗";
+    top.append(node("span", `reward ${right}`, `${mark} reward ${number(row.reward)}`));
     if (row.score !== null) top.append(node("span", "score", `score ${number(row.score)}`));
     if (row.truth !== null) top.append(node("span", "truth", `truth ${row.truth}`));
     top.append(node("span", "place", row.place));
@@ -185,7 +189,8 @@
     const kinds = data.rows.some((row) => row.teacher) ? [["*teacher", "all teachers"]] : [];
     const [whoBox, who] = choice("source", [["", "all"], ...kinds, ...distinct("who")], update);
     const t = number(data.threshold);
-    const [rewardBox, reward] = choice("reward", [["", "all"], ["right", `at least ${t}`], ["wrong", `below ${t}`]], update);
+    const rewards = [["", "all"], ["right", `at least ${t}`], ["wrong", `below ${t}`]];
+    const [rewardBox, reward] = choice("reward", rewards, update);
     const searchBox = node("label", "", "text");
     const search = node("input");
     search.type = "search";
