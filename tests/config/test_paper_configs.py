@@ -1,5 +1,6 @@
 """Every row of the paper's tables is in a suite, and each config differs from its base in what it is about alone."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -121,15 +122,13 @@ def root(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def resolved(plugins):
-    known = {}
+def loaded(plugins):
+    return cache(lambda path: load_config(ROOT / path, (), plugins))
 
-    def resolve(path):
-        if path not in known:
-            known[path] = load_config(ROOT / path, (), plugins).data
-        return known[path]
 
-    return resolve
+@pytest.fixture(scope="module")
+def resolved(loaded):
+    return lambda path: loaded(path).data
 
 
 @pytest.fixture(scope="module")
@@ -258,8 +257,8 @@ def test_a_suite_of_one_table_shares_the_folder_and_differs_in_nothing_else(name
     assert only == wanted
 
 
-def test_a_suite_of_one_table_needs_no_files_of_the_others(plugins):
-    missing = {name: "\n".join(load_config(f"configs/suites/{name}.yaml", (), plugins).blockers) for name in PARTS}
+def test_a_suite_of_one_table_needs_no_files_of_the_others(loaded):
+    missing = {name: "\n".join(loaded(f"configs/suites/{name}.yaml").blockers) for name in PARTS}
     assert {name for name, text in missing.items() if "runs/paper-pool" in text} == {"table5"}
     assert {name for name, text in missing.items() if "openr1_math_46k" in text} == {"baselines"}
     assert {name for name, text in missing.items() if "configs/baselines/sft.yaml" in text} == {"table1", "baselines"}
