@@ -58,7 +58,7 @@ def bootstrap_macro_mean(sets: Sequence[Sequence[float]], seed: int) -> Estimate
     if not sets or not all(len(values) for values in sets):
         raise ValueError("a bootstrap needs at least one question in each set")
     generator = numpy.random.default_rng(seed)
-    means = numpy.mean([_resampled_means(values, generator) for values in sets], axis=0)
+    means = numpy.mean([resampled_means(values, generator) for values in sets], axis=0)
     tail = (1.0 - CONFIDENCE) / 2
     low, high = numpy.quantile(means, [tail, 1.0 - tail])
     return Estimate(average([average(values) for values in sets]), float(low), float(high))
@@ -72,7 +72,7 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float], seed: int)
     return bootstrap_mean([a - b for a, b in zip(ours, theirs, strict=True)], seed)
 
 
-def _resampled_means(values: Sequence[float], generator: numpy.random.Generator) -> NDArray[numpy.float64]:
+def resampled_means(values: Sequence[float], generator: numpy.random.Generator) -> NDArray[numpy.float64]:
     """[RESAMPLES] means of `values` drawn with replacement."""
     data = numpy.asarray(values, dtype=numpy.float64)
     rows = max(1, BLOCK_NUMBERS // len(data))

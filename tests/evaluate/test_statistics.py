@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from fractions import Fraction
 from pathlib import Path
 
 import numpy
@@ -26,6 +27,18 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_correct_one(samples, correct, 
     assert pass_at_k(samples, correct, k) == pytest.approx(share)
 
 
+@pytest.mark.parametrize("samples", [32, 256, 4096])
+def test_pass_at_k_of_many_samples_is_exact(samples):
+    for correct in (0, 1, samples // 3, samples - 1, samples):
+        for k in (1, 2, samples // 2, samples - 1, samples):
+            share = 1 - Fraction(math.comb(samples - correct, k), math.comb(samples, k))
+            assert pass_at_k(samples, correct, k) == pytest.approx(float(share), abs=1e-15)
+    assert pass_at_k(samples, 1, 1) == pytest.approx(1 / samples)
+    curve = [pass_at_k(samples, 3, k) for k in range(1, samples + 1)]
+    assert curve == sorted(curve)
+    assert curve[-1] == 1.0
+
+
 def test_average():
     assert average([0.1] * 10) == 0.1
     assert math.isnan(average([]))
@@ -45,7 +58,7 @@ def test_intervals_are_seeded_and_blocks_cover_all_resamples(monkeypatch):
     assert bootstrap_mean(values, 3) == bootstrap_mean(values, 3)
     assert bootstrap_mean(values, 3) != bootstrap_mean(values, 4)
     monkeypatch.setattr(statistics, "BLOCK_NUMBERS", 70)
-    means = statistics._resampled_means(values, numpy.random.default_rng(0))
+    means = statistics.resampled_means(values, numpy.random.default_rng(0))
     assert means.shape == (statistics.RESAMPLES,)
 
 
