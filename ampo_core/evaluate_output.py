@@ -22,6 +22,7 @@ from ampo_core.files import write_atomically, write_json
 from ampo_core.folder_lock import held
 from ampo_core.predictions import FILE, Pair, keep_only, write
 from ampo_core.progress import Progress
+from ampo_core.report.build import refresh_report
 from ampo_core.results import MACRO_METRIC, Evaluation, SetResult
 from ampo_core.runfolder import RunFolder
 from ampo_core.statistics import average
@@ -112,6 +113,7 @@ class EvaluationOutput:
         if self.job.comparison.note:
             self.environment.console.print(f"\n{self.job.comparison.note.strip()}", markup=False, highlight=False)
         self.folder.finish()
+        refresh_report(self.folder.path, self.say)
         self.environment.plugins.notify("ampo_run_finished", context=self.context)
 
     def say(self, *lines: str) -> None:

@@ -14,6 +14,7 @@ from ampo_core.changes import PLACE_ONLY, Change, differences
 from ampo_core.config.metric_names import MACRO
 from ampo_core.curves import Series
 from ampo_core.report.evaluation import Scores, read_results
+from ampo_core.report.facts import SPENT_TITLE, spent_table
 from ampo_core.report.figures import Line, Panel, last_part, shown
 from ampo_core.report.html import folded, paragraph, table
 from ampo_core.report.page import Section
@@ -34,6 +35,8 @@ MOST_COLUMNS = 5
 """Runs whose settings stand side by side; more are gathered by value."""
 MOST_BY_TEACHER = 6
 """Runs whose teachers a comparison shows one by one."""
+MOST_BUDGETS = 8
+"""More rows than this wait for a click."""
 _COLUMNS: tuple[tuple[str, str, bool], ...] = (
     ("reward/mean", "reward", False),
     ("reward/accuracy", "accuracy", True),
@@ -159,7 +162,8 @@ def gather_scores(entries: Sequence[Entry], orders: Mapping[str, int]) -> list[S
         else:
             models = {key: [result["models"][key] for result in results] for key in results[0]["models"]}
             first = results[0]
-            found.append(Scores(entry.name, models, orders, first.get("baseline"), first.get("readings", ())))
+            told = (first.get("baseline"), first.get("readings") or (), first.get("budgets") or {})
+            found.append(Scores(entry.name, models, orders, *told))
     return found + [Scores(name, models, orders) for name, models in grouped.items()]
 
 
@@ -172,22 +176,17 @@ def budget_of(path: Path) -> Budget | str:
 
 
 def _budgets(entries: Sequence[Entry]) -> str:
-    rows, notes = [], []
+    budgets, notes = {}, []
     for entry in entries:
         for run in entry.runs:
-            found = budget_of(run.path)
             name = run.name if len(entry.runs) == 1 else f"{run.name}, {run.path.parent.name}"
+            found = budget_of(run.path)
             if isinstance(found, str):
                 notes.append(f"{name}: {found}")
-                continue
-            numbers = (found.tokens_generated, found.tokens_trained, found.teacher_answers, found.teacher_tokens)
-            cells = ["not known" if number is None else f"{number:,}" for number in numbers]
-            rows.append([name, f"{found.steps:,}", *cells, f"{len(found.runs)}"])
-            notes += [f"{name}: not counted, for it is not there: {', '.join(found.missing)}"] if found.missing else []
-    head = ["run", "steps", "tokens generated", "tokens trained", "teacher answers", "their tokens", "runs counted"]
-    caption = "What each spent, with the runs whose policies it started from"
-    html = table(head, rows, caption=caption) + "".join(map(paragraph, notes))
-    return html if len(rows) <= 8 else folded(caption, html)
+            else:
+                budgets[name] = found.as_json()
+    html = spent_table(budgets) + "".join(map(paragraph, notes))
+    return html if len(budgets) <= MOST_BUDGETS else folded(SPENT_TITLE, html)
 
 
 def _evaluations(series: Sequence[Mapping[str, Series]]) -> dict[str, str]:

@@ -11,12 +11,15 @@ from typing import Any
 
 from ampo_registry.errors import ConfigError
 
+from ampo_core.report.facts import spent_table
 from ampo_core.report.figures import SHARE_AXIS, Figure, Trace, colour, look, rounded, shown
 from ampo_core.report.html import folded, paragraph, table
 from ampo_core.report.page import Section
 
 MACRO = "macro"
 RESULTS = "results.json"
+MOST_TRIES, MOST_TICKS = 4, 10
+"""The k of pass@k that a table has columns for, and a figure marks; the curve has all of them."""
 
 Estimate = Mapping[str, float]
 Found = Mapping[str, Mapping[str, Any]]
@@ -35,6 +38,7 @@ class Scores:
     orders: Mapping[str, int] = field(default_factory=dict)
     baseline: str | None = None
     readings: Sequence[str] = ()
+    budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def sets(self) -> list[str]:
@@ -97,7 +101,8 @@ def evaluation_sections(scores: Scores, prefix: str = "") -> list[Section]:
     figures = [_sets_figure(scores, prefix, around)]
     curves = [figure for name in scores.sets if (figure := _pass_figure(scores, name, prefix, around)) is not None]
     readings = folded("Differences in words", "".join(map(paragraph, scores.readings)))
-    sections = [Section(f"{prefix}evaluation", title, figures=figures, after=_table(scores, around) + readings)]
+    spent = spent_table(scores.budgets)
+    sections = [Section(f"{prefix}evaluation", title, figures=figures, after=_table(scores, around) + readings + spent)]
     if curves:
         sections.append(Section(f"{prefix}pass", "pass@k" + (f": {scores.title}" if prefix else ""), figures=curves))
     return sections
@@ -147,7 +152,7 @@ def _pass_figure(scores: Scores, name: str, prefix: str, around: str) -> Figure 
         traces += _band(model, scores.order(model), dict(sorted(found.items())))
     if len(ticks) < 2:
         return None
-    tried = sorted(ticks)
+    tried = some_of(sorted(ticks), MOST_TICKS)
     marks = {"tickmode": "array", "tickvals": tried, "ticktext": [str(k) for k in tried]}
     layout = {
         "showlegend": True,
@@ -171,7 +176,7 @@ def _band(model: str, order: int, found: Mapping[int, Estimate]) -> list[Trace]:
         },
         {
             **base,
-            "mode": "lines+markers",
+            "mode": "lines+markers" if len(found) <= MOST_TICKS else "lines",
             "y": [rounded(item["value"]) for item in found.values()],
             "line": look(order),
             "marker": marker,
@@ -180,7 +185,7 @@ def _band(model: str, order: int, found: Mapping[int, Estimate]) -> list[Trace]:
 
 
 def _table(scores: Scores, around: str) -> str:
-    tries = sorted({k for name in scores.sets for k in scores.tries(name)})
+    tries = some_of(sorted({k for name in scores.sets for k in scores.tries(name)}), MOST_TRIES)
     versus = scores.baseline is not None and len(scores.models) > 1 and not scores.several
     head = ["model", "set", "questions", "samples", "average", *(f"pass@{k}" for k in tries), "length", "cut off"]
     rows = []
@@ -214,6 +219,15 @@ def interval(estimate: Estimate | None, *, signed: bool = False) -> str:
 def _estimate(result: Mapping[str, Any], k: int | None) -> Estimate | None:
     found = result.get("avg") if k is None else (result.get("pass_at") or {}).get(str(k))
     return found if isinstance(found, Mapping) and found.get("value") is not None else None
+
+
+def some_of(tries: Sequence[int], most: int) -> list[int]:
+    """At most `most` of the k of a long curve: its ends, and powers of two between them."""
+    if len(tries) <= most:
+        return list(tries)
+    between = [k for k in tries[1:-1] if k & (k - 1) == 0] or tries[1:-1]
+    every = -(-len(between) // max(1, most - 2))
+    return [tries[0], *between[every - 1 :: every], tries[-1]]
 
 
 def _set_title(name: str) -> str:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ampo_registry.errors import ConfigError
 
 from ampo_core.budget import read_budget, total_budget
-from ampo_core.report.html import facts
+from ampo_core.report.html import facts, paragraph, table
 from ampo_core.report.sources import WITH_CURVES, RunData
+
+SPENT = {
+    "steps": "steps",
+    "tokens_generated": "tokens generated",
+    "tokens_trained": "tokens trained",
+    "teacher_answers": "teacher answers",
+    "teacher_tokens": "their tokens",
+}
+SPENT_TITLE = "What each spent, with the runs whose policies it started from"
 
 
 def run_facts(run: RunData) -> str:
@@ -52,6 +64,18 @@ def subtitle_of(run: RunData) -> str:
     if not run.finished and run.job in WITH_CURVES:
         state += f", after step {run.steps}" + (f" of {planned}" if isinstance(planned, int) else "")
     return f"{run.job} run, {state}"
+
+
+def spent_table(budgets: Mapping[str, Mapping[str, Any]]) -> str:
+    """Budgets in JSON types as a table, with what they do not count; empty without any."""
+    rows = []
+    for name, budget in budgets.items():
+        numbers = [budget.get(key) for key in SPENT]
+        runs = str(len(budget.get("runs") or ()))
+        rows.append([name, *("not known" if number is None else f"{number:,}" for number in numbers), runs])
+    lacking = {name: ", ".join(budget["missing"]) for name, budget in budgets.items() if budget.get("missing")}
+    notes = [f"{name}: not counted, for it is not there: {missing}." for name, missing in lacking.items()]
+    return table(["", *SPENT.values(), "runs counted"], rows, caption=SPENT_TITLE) + "".join(map(paragraph, notes))
 
 
 def spent(run: RunData) -> tuple[str, str]:

@@ -81,6 +81,9 @@ def learning_section(lines: Sequence[Line]) -> Section:
         for name, title in held_out.items()
         if name.startswith("eval/")
     ]
+    names = {name for line in lines for curves in line.curves for name in curves.series}
+    groups = sorted(name for name in names if name.startswith("eval/") and name.endswith("/avg") and name != MACRO)
+    panels += [Panel(name, f"Held-out, mean over {name.split('/')[1]}", share=True) for name in groups]
     return Section("curves", "Learning", figures=figures_of((*panels, *LEARNING), lines))
 
 

@@ -106,6 +106,23 @@ def test_an_evaluation(tmp_path):
     assert [figure["id"] for figure in data["figures"]] == ["sets", "pass-easy", "pass-hard", "pass-macro"]
 
 
+def test_a_long_pass_curve_is_drawn_whole_and_marked_at_some_places(tmp_path):
+    folder = write_evaluation(tmp_path / "e", {"ampo": 0.2})
+    found = json.loads((folder / "results.json").read_text())
+    found["models"]["ampo"]["easy"]["pass_at"] = {
+        str(k): {"value": k / 256, "low": 0.0, "high": 1.0} for k in range(1, 257)
+    }
+    found["budgets"] = {"ampo": {"steps": 7, "tokens_generated": 1234, "teacher_tokens": None, "missing": ["x/y"]}}
+    (folder / "results.json").write_text(json.dumps(found))
+    text, data, _ = words(write_report([folder]))
+    figure = next(figure for figure in data["figures"] if figure["id"] == "pass-easy")
+    assert len(figure["data"][2]["x"]) == 256
+    assert figure["layout"]["xaxis"]["tickvals"] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+    assert re.search(r"pass@1\s+pass@16\s+pass@256", text)
+    assert re.search(r"ampo\s+7\s+1,234\s+not known", text)
+    assert "ampo: not counted, for it is not there: x/y." in text
+
+
 def test_a_run_that_has_just_begun(run):
     (run / "done").unlink()
     for name in ("metrics.jsonl", "samples.jsonl"):
