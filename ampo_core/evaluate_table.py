@@ -19,6 +19,7 @@ CAPTION = (
     "questions; they do not tell how another training seed would end."
 )
 NOTHING = "-"
+RESULTS = "results.json"
 
 
 def screen_table(comparison: Comparison) -> Table:
@@ -39,9 +40,7 @@ def screen_readings(comparison: Comparison) -> list[str]:
     """The readings that fit on a screen: of many models those of the means, against the baseline."""
     if len(comparison.models) <= WIDE:
         return comparison.readings()
-    several = any(row.members is not None for row in comparison.rows)
-    rows = [row for row in comparison.rows if row.difference and (row.members is not None or not several)]
-    return [*(reading(row, comparison.baseline) for row in rows), "The other comparisons stand in results.md."]
+    return [*_of_means(comparison), f"Every pair of models is compared in {RESULTS}."]
 
 
 def markdown(comparison: Comparison, budgets: Mapping[str, str], note: str | None) -> str:
@@ -65,9 +64,23 @@ def markdown(comparison: Comparison, budgets: Mapping[str, str], note: str | Non
     ]
     if budgets:
         parts += ["## What the models' training took", "\n".join(f"- {m}: {line}" for m, line in budgets.items())]
-    said = [*comparison.readings(), *comparison.unverified()]
+    said = [*_words(comparison), *comparison.unverified()]
     parts += ["## In words", "\n".join(f"- {line}" for line in said)] if said else []
     return "\n\n".join([*parts, CAPTION, *([note.strip()] if note else [])]) + "\n"
+
+
+def _words(comparison: Comparison) -> list[str]:
+    if len(comparison.models) <= WIDE:
+        return comparison.readings()
+    pairs = [line for each in (comparison, *comparison.others) for line in _of_means(each)]
+    return [*pairs, f"The same set by set: {RESULTS}."]
+
+
+def _of_means(comparison: Comparison) -> list[str]:
+    """The readings of groups and macro mean against the baseline; those of a single set where there is no mean."""
+    several = any(row.members is not None for row in comparison.rows)
+    rows = [row for row in comparison.rows if row.difference and (row.members is not None or not several)]
+    return [reading(row, comparison.baseline) for row in rows]
 
 
 def _by_set(comparison: Comparison, tries: Sequence[int]) -> tuple[list[str], list[list[list[str]]]]:

@@ -32,9 +32,9 @@ def run_job(job: Job, environment: Environment) -> Path | None:
 
     A job that asks for several devices runs in ranks of its own, which are started from here.
 
-    A run that is finished already is left alone, an unfinished one of train and sft goes on from its last checkpoint,
-    and one of evaluate and prepare starts over. Raises RunError where it fails, ConfigError where it
-    cannot start.
+    A run that is finished already is left alone; an unfinished one of train and sft goes on from its last checkpoint,
+    one of evaluate with what is not sampled yet, and one of prepare starts over. Raises RunError where it fails,
+    ConfigError where it cannot start.
     """
     if job.job not in FROM_OTHERS and look(job, environment) == "finished":
         return _finished_already(job, environment)

@@ -41,7 +41,7 @@ def short_evaluation_names() -> set[str]:
 
 
 def test_metrics_on_the_page_are_those_of_the_code():
-    assert documented() == in_code() | short_evaluation_names()
+    assert documented() == in_code() | short_evaluation_names() | {"eval/GROUP/avg"}
     assert len(documented()) > 35
 
 
