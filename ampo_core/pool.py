@@ -31,6 +31,7 @@ from ampo_core.pool_output import PoolOutput
 from ampo_core.pool_shards import ENDED, Answer, Shard, TeacherShards, Verdict, cut
 from ampo_core.pool_sources import Reader, Source, about, open_source, recipe
 from ampo_core.progress import Progress
+from ampo_core.report.build import refresh_report
 from ampo_core.resume import folder_of, open_again
 from ampo_core.runfolder import RunFolder
 from ampo_core.tokens import load_tokenizer
@@ -79,6 +80,7 @@ def run(job: PoolJob, environment: Environment) -> Path:
         _say(environment, *summary.lines())
         summary.show(environment.console)
         folder.finish(folder.path / "out")
+        refresh_report(folder.path, partial(_say, environment))
     return folder_of(job) / "out"
 
 

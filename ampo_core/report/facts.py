@@ -29,7 +29,7 @@ def run_facts(run: RunData) -> str:
     return facts([
         ("model", str(run.setting("model.path", ""))),
         ("data", ", ".join(map(str, data)) if isinstance(data, list) else str(data)),
-        ("teachers", ", ".join(map(str, run.manifest.get("teachers") or ())) if run.setting("guidance") else ""),
+        ("teachers", ", ".join(map(str, run.manifest.get("teachers") or ()))),
         ("guidance", _guidance(run)),
         ("a step", _batch(run)),
         ("seed", str(run.manifest.get("seed", ""))),
