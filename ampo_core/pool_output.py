@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ampo_registry.errors import DataError, RunError
+from ampo_registry.errors import RunError
 from ampo_registry.types import Question, TaskQuestion, TeacherAnswer
 
 from ampo_core.config.pool_checks import SFT
@@ -40,7 +40,7 @@ class PoolOutput:
     kept: dict[str, dict[str, list[TeacherAnswer]]] = field(default_factory=dict)
 
     def write(self, folder: Path, report: LoadReport) -> PoolSummary:
-        """Fill `folder`/out, all at once, and write summary.json. Raises DataError if no question is left."""
+        """Fill `folder`/out, all at once, and write summary.json. Raises RunError if no question is left."""
         for teacher in self.job.teachers:
             self._choose(teacher)
         uids = [question.uid for question in self.questions]
@@ -50,7 +50,7 @@ class PoolOutput:
         summary = PoolSummary(self.job, report, self.tallies, {n: set(k) for n, k in self.kept.items()}, counts)
         write_json(folder / "summary.json", summary.as_json())
         if not left:
-            raise DataError(
+            raise RunError(
                 f"unify: {self.job.unify} leaves no question: {'; '.join(summary.lines())}\nThe answers are kept; "
                 "change teachers, compositions or unify, and run again with --allow-changes"
             )

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from ampo_plugins.teacher_pools.dataset import Dataset
-from ampo_registry import ConfigError
+from ampo_registry import ConfigError, RunError
 
 from ampo_core.config.jobs import SftDataConfig
 from ampo_core.config.tree import ModelConfig
@@ -221,7 +221,7 @@ def test_unify_keeps_what_every_composition_answers(built: Any, tmp_path: Path) 
 
 def test_a_pool_without_any_question_left_says_why_and_keeps_the_answers(built: Any, tmp_path: Path) -> None:
     again = built.copy(tmp_path)
-    with pytest.raises(Exception, match="unify: intersection leaves no question"):
+    with pytest.raises(RunError, match="unify: intersection leaves no question"):
         again("unify=intersection", "max_tokens=1", allow=True)
     teachers = json.loads((again.run / "summary.json").read_text())["teachers"]
     assert all(teacher["too_long"] > 0 and teacher["kept"] == 0 for teacher in teachers.values())
