@@ -15,7 +15,7 @@ from ampo_registry.errors import ConfigError
 from ampo_registry.specs import ComponentSpec
 from pydantic import BaseModel
 
-from ampo_core.config.jobs import EvaluateJob, Job, PoolJob, SftJob, TrainJob, resources_of
+from ampo_core.config.jobs import EvaluateJob, Job, PoolJob, SftJob, SuiteJob, TrainJob, resources_of
 from ampo_core.config.nodes import KeyPath
 from ampo_core.config.pool_checks import pool_missing, uses_rollout
 from ampo_core.config.references import is_filled_in
@@ -44,6 +44,8 @@ def missing_files(job: Job) -> Iterator[tuple[KeyPath, str]]:
     """Models, data and other files of `job` that are not there."""
     for path, model in _models(job):
         yield from _missing_model(path, model, may_be_run=isinstance(job, EvaluateJob))
+    for key, name in _evaluated(job):
+        yield from ((key, text) for _, text in _missing_model(key, SampledModel(path=name), may_be_run=True))
     for path, text in _files(job):
         if not is_filled_in(text) and not Path(text).exists():
             yield path, f"there is no {text} (from {Path.cwd()})"
@@ -51,9 +53,17 @@ def missing_files(job: Job) -> Iterator[tuple[KeyPath, str]]:
 
 def hub_models(job: Job) -> Iterator[tuple[KeyPath, str]]:
     """Models that are named by their Hub name and would have to be downloaded."""
-    for path, model in _models(job):
-        if not _offline() and _on_hub(model.path) and not _cached(model.path):
-            yield (*path, "path"), f"{model.path} is not on this machine; a run would download it from the Hub"
+    named = [((*path, "path"), model.path) for path, model in _models(job)]
+    for key, name in [*named, *_evaluated(job)]:
+        if not _offline() and _on_hub(name) and not _cached(name):
+            yield key, f"{name} is not on this machine; a run would download it from the Hub"
+
+
+def _evaluated(job: Job) -> list[tuple[KeyPath, str]]:
+    """The models that a suite only evaluates, where they are named and not made by one of its stages."""
+    runs = job.members() if isinstance(job, SuiteJob) else {}
+    named = [(name, run.model) for name, run in runs.items() if run.model is not None]
+    return [(("runs", name, "model"), model) for name, model in named if not is_filled_in(model)]
 
 
 def _components(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, ComponentSpec]]:

@@ -109,3 +109,8 @@ def test_each_place_has_its_share_of_the_gpus(monkeypatch: pytest.MonkeyPatch) -
     assert environments(1, {"A": "b"}) == [{"A": "b"}]
     with pytest.raises(ConfigError, match=r"parallel: found 6, but this machine shows 5"):
         environments(6, {})
+
+
+def test_models_that_are_only_evaluated_must_be_there(load: Callable[..., LoadedConfig]) -> None:
+    loaded = load("runs.start.model=./nowhere")
+    assert any("runs.start.model: there is no model folder ./nowhere" in text for text in loaded.blockers)
