@@ -15,6 +15,7 @@ import gc
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ampo_registry.errors import ConfigError, RunError
@@ -36,6 +37,7 @@ from ampo_core.members import (
     open_folder,
 )
 from ampo_core.progress import format_seconds
+from ampo_core.report.build import refresh_report
 from ampo_core.runfolder import RunFolder, check_free, finished_output
 
 
@@ -79,6 +81,7 @@ def run_stages(job: PipelineJob, folder: RunFolder, environment: Environment) ->
             _say(environment, f"{title}: done in {format_seconds(time.monotonic() - started)}")
         finished.out[stage.name], finished.run[stage.name] = out, folder.path / stage.name
     folder.finish(out)
+    refresh_report(folder.path, partial(_say, environment))
     return folder.path
 
 

@@ -6,6 +6,7 @@
               logs/                           what each of them printed
               tables/TABLE.md .html .png      the tables, written anew at the end of every call
               results.json                    their numbers
+              report.html                     all runs side by side, the seeds of each together
 
 Each is a process of its own, `parallel` of them side by side. What is finished is not run again, what is unfinished
 goes on, and what fails keeps only those from running that need it. Several suites may share a folder: what is in none
@@ -15,6 +16,7 @@ of the tables of this one is left alone.
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 from ampo_registry.errors import ConfigError, RunError
@@ -26,6 +28,7 @@ from ampo_core.interrupt import INTERRUPTED
 from ampo_core.manifest import FROM_A_FILE
 from ampo_core.members import check_current, check_unchanged, is_folder_of, open_folder
 from ampo_core.progress import Progress, format_seconds
+from ampo_core.report.build import refresh_report
 from ampo_core.runfolder import check_free
 from ampo_core.suite_plan import Plan, Task, command_line, load_task, plan_suite
 from ampo_core.suite_processes import Ended, Processes
@@ -46,6 +49,7 @@ def run(job: SuiteJob, environment: Environment) -> Path:
     with held(folder.path):
         failed = run_tasks(plan, todo, environment)
         write_tables(plan, environment.console)
+        refresh_report(plan.root, partial(environment.console.print, markup=False, highlight=False, soft_wrap=True))
         if failed:
             raise RunError(
                 f"{len(failed)} of {len(plan.tasks)} did not finish, and what needs them did not run:\n"

@@ -99,7 +99,14 @@ def test_stages_run_in_order_inside_the_pipelines_folder(
 ) -> None:
     run_pipeline(A, B_FROM_A)
     assert stages.ran == ["a", "b"]
-    assert {path.name for path in (folder / "p").iterdir()} == {"a", "b", "config.yaml", "manifest.json", "done"}
+    assert {path.name for path in (folder / "p").iterdir()} == {
+        "a",
+        "b",
+        "config.yaml",
+        "manifest.json",
+        "done",
+        "report.html",
+    }
     assert stages.configs["b"]["out"] == f"{folder}/p/a/out/more"
     assert stages.configs["b"]["run"] == {"name": "b", "dir": f"{folder}/p", "seed": 5}
 
