@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import yaml
 from ampo_registry import Rollout
 from ampo_registry.discovery import discover
 
@@ -78,7 +79,10 @@ class TableEngine:
         prompt = self.tokenizer.decode(request.prompt_token_ids)
         question = next(text for text in self.answers if text in prompt)
         text = self.answers[question][sample % len(self.answers[question])]
-        length = self.lengths.get(question, len(text))
+        return self.said(text, self.lengths.get(question))
+
+    def said(self, text, length=None):
+        length = len(text) if length is None else length
         finish = "length" if text.endswith("...") else "stop"
         return Rollout((1,) * length, (-0.5,) * length, text, finish, 0)
 
@@ -95,3 +99,32 @@ def table_engine(prompt_tokenizer):
         return TableEngine(prompt_tokenizer, answers, lengths)
 
     return make
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch, tiny_model, tiny_untied_model, write_rows, make_row):
+    """The working directory, with evaluate.yaml: two random models on two sets."""
+    monkeypatch.chdir(tmp_path)
+    rows = [make_row(f"{i} + 1", str(i + 1), "odd" if i % 2 else "even") for i in range(6)]
+    path = write_rows(rows)
+    (tmp_path / "old").mkdir()
+    metrics = [{"step": step, "reward/accuracy": step / 4, "eval/odd/avg@4": 0.1} for step in range(4)]
+    (tmp_path / "old" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+    document = {
+        "job": "evaluate",
+        "run": {"name": "compared", "dir": "runs", "seed": 3},
+        "models": {"start": {"path": str(tiny_model)}, "other": {"path": str(tiny_untied_model)}},
+        "rollout": {"type": "transformers", "max_response_tokens": 5},
+        "reward": {"type": "math_verify", "workers": 1, "timeout_s": 30},
+        "evaluation": {
+            "temperature": 1.0,
+            "sets": {
+                "odd": {"path": path, "where": {"data_source": "odd"}, "samples": 4, "pass_at": [1, 4]},
+                "even": {"path": path, "where": {"data_source": "even"}, "samples": 4, "pass_at": [4], "limit": 2},
+            },
+        },
+        "comparison": {"baseline": "start", "curves": {"old": "old"}, "note": "Random models: a test."},
+        "resources": {"threads": 1},
+    }
+    (tmp_path / "evaluate.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    return tmp_path

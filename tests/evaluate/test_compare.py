@@ -8,6 +8,7 @@ from rich.console import Console
 
 from ampo_core.compare import MACRO, compare, print_table
 from ampo_core.evaluate_table import markdown, screen_readings, screen_table
+from ampo_core.pass_curves import draw_pass_curves
 from ampo_core.results import Answer, Evaluation, SetResult
 
 
@@ -106,3 +107,84 @@ def test_responses_without_a_verdict_are_said():
     broken = Evaluation((result("easy", [0, 0], status="timeout"), result("hard", [0], status="error")))
     comparison = compare({"fine": STRONG, "broken": broken}, "fine", 0)
     assert comparison.unverified() == ["broken: 8 verifier timeouts and 4 errors count as wrong."]
+
+
+MODELS = {"start": WEAK, "grpo": WEAK, "ampo": STRONG, "both": STRONG}
+
+
+def grouped(evaluation):
+    return Evaluation(evaluation.sets, {"one": ("hard",)})
+
+
+def test_groups_are_rows_between_the_sets_and_the_macro_mean():
+    comparison = compare({"weak": grouped(WEAK), "strong": grouped(STRONG)}, "weak", 0)
+    assert [row.set for row in comparison.rows[:4]] == ["easy", "hard", "one", MACRO]
+    row = rows(comparison)["strong", "one"]
+    assert row.average.value == rows(comparison)["strong", "hard"].average.value
+    assert (row.questions, row.members, comparison.groups) == (40, ("hard",), {"one": ("hard",)})
+    document = comparison.as_json()
+    assert list(document["models"]["strong"]) == ["easy", "hard", "one", "macro"]
+    assert document["groups"] == {"one": ["hard"]}
+
+
+def test_many_models_become_rows(tmp_path):
+    comparison = compare({name: grouped(found) for name, found in MODELS.items()}, "start", 0)
+    table = screen_table(comparison)
+    assert table.row_count == 4
+    assert [str(column.header) for column in table.columns] == [
+        "model",
+        "easy avg@4",
+        "hard avg@4",
+        "one",
+        "macro",
+        "length",
+        "cut off",
+    ]
+    said = screen_readings(comparison)
+    assert len(said) == 2 * 3 + 1
+    assert all(line.startswith(("one:", "macro:")) for line in said[:-1])
+    assert "results.json" in said[-1]
+
+
+def test_the_rivals_differences_are_those_of_a_comparison_of_their_own():
+    comparison = compare(MODELS, "start", 0)
+    [pair] = [other for other in comparison.others if other.baseline == "grpo" and other.models == ("ampo",)]
+    alone = compare({"grpo": WEAK, "ampo": STRONG}, "grpo", 0)
+    assert pair.readings() == alone.readings()
+
+
+def test_results_as_markdown():
+    comparison = compare({name: grouped(found) for name, found in MODELS.items()}, "start", 0)
+    text = markdown(comparison, {"ampo": "5 steps"}, "A note.")
+    lines = text.splitlines()
+    assert lines[2] == "| model | easy avg@4 | hard avg@4 | one | macro |"
+    assert lines[6].startswith("| ampo | 93.8 [")
+    assert "## Points of difference to start" in lines
+    assert "## easy: pass@k" in lines
+    assert "- ampo: 5 steps" in lines
+    assert lines[-1] == "A note."
+    for table in text.split("\n\n"):
+        if table.startswith("|"):
+            assert len({line.count("|") for line in table.splitlines()}) == 1
+    alone = markdown(compare({"only": Evaluation((result("easy", [4, 0], pass_at=()),))}, "only", 0), {}, None)
+    assert "difference" not in alone
+    assert "In words" not in alone
+
+
+def test_greedy_answers_show_no_entropy():
+    answers = ((Answer("x", 2, "stop", None, Grade(1.0, True, True)),),)
+    greedy = Evaluation((SetResult("easy", (Question("u", (), (), "1", "s"),), answers, ()),))
+    comparison = compare({"only": greedy}, "only", 0)
+    assert comparison.as_json()["models"]["only"]["easy"]["entropy"] is None
+    assert list(screen_table(comparison).columns[-1].cells) == ["-"]
+
+
+def test_pass_curves_are_drawn_for_sets_with_several_k(tmp_path):
+    from matplotlib.image import imread
+
+    curved = Evaluation((result("easy", [1, 2, 0], (1, 2, 4)), result("hard", [0, 1, 0], (1,))))
+    comparison = compare({"a": curved, "b": curved}, "a", 0)
+    assert draw_pass_curves(comparison, tmp_path / "curves.png") == ["easy"]
+    assert imread(tmp_path / "curves.png").shape[1] > 500
+    assert draw_pass_curves(compare({"a": WEAK}, "a", 0), tmp_path / "none.png") == []
+    assert not (tmp_path / "none.png").exists()

@@ -3,37 +3,8 @@
 import json
 
 import pytest
-import yaml
 
 from ampo_core.cli import main
-
-
-@pytest.fixture
-def config(tmp_path, monkeypatch, tiny_model, tiny_untied_model, write_rows, make_row):
-    monkeypatch.chdir(tmp_path)
-    rows = [make_row(f"{i} + 1", str(i + 1), "odd" if i % 2 else "even") for i in range(6)]
-    path = write_rows(rows)
-    (tmp_path / "old").mkdir()
-    metrics = [{"step": step, "reward/accuracy": step / 4, "eval/odd/avg@4": 0.1} for step in range(4)]
-    (tmp_path / "old" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
-    document = {
-        "job": "evaluate",
-        "run": {"name": "compared", "dir": "runs", "seed": 3},
-        "models": {"start": {"path": str(tiny_model)}, "other": {"path": str(tiny_untied_model)}},
-        "rollout": {"type": "transformers", "max_response_tokens": 5},
-        "reward": {"type": "math_verify", "workers": 1, "timeout_s": 30},
-        "evaluation": {
-            "temperature": 1.0,
-            "sets": {
-                "odd": {"path": path, "where": {"data_source": "odd"}, "samples": 4, "pass_at": [1, 4]},
-                "even": {"path": path, "where": {"data_source": "even"}, "samples": 4, "pass_at": [4], "limit": 2},
-            },
-        },
-        "comparison": {"baseline": "start", "curves": {"old": "old"}, "note": "Random models: a test."},
-        "resources": {"threads": 1},
-    }
-    (tmp_path / "evaluate.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-    return tmp_path
 
 
 def test_evaluate_writes_compares_and_draws(config, capfd):
@@ -46,7 +17,9 @@ def test_evaluate_writes_compares_and_draws(config, capfd):
         "metrics.jsonl",
         "predictions.jsonl",
         "results.json",
+        "results.md",
         "curves.png",
+        "pass_at_k.png",
         "done",
     }
     predictions = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]

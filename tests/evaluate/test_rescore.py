@@ -1,0 +1,133 @@
+"""Grading the samples of earlier jobs anew: no model, no questions, and the same numbers where nothing changed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ampo_core.cli import main
+
+TEXTS = {
+    "a": ["<answer> B </answer>", "the answer is (B)", "<answer> C </answer>", "\\boxed{B}"],
+    "b": ["<answer> A </answer>", "A", "it is hard to say", "<answer> B </answer>"],
+}
+TRUTHS = {"a": "B", "b": "A"}
+
+
+def lines(model, name="letters", texts=TEXTS):
+    for uid, samples in texts.items():
+        for sample, text in enumerate(samples):
+            record = {"uid": uid, "source": "s", "answer": TRUTHS[uid], "sample": sample, "text": text}
+            yield {"model": model, "set": name, **record, "tokens": len(text), "finish_reason": "stop", "logprob": -1.5}
+
+
+@pytest.fixture
+def letters(tmp_path, monkeypatch):
+    """A folder with letters.jsonl, samples of two models, and rescore.yaml, whose models and files do not exist."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "letters.jsonl", [*lines("one"), *lines("two", texts={"a": TEXTS["b"], "b": TEXTS["a"]})])
+    document = {
+        "job": "evaluate",
+        "run": {"name": "again"},
+        "predictions": ["letters.jsonl"],
+        "rollout": {"type": "vllm", "max_response_tokens": 5},
+        "reward": {"type": "choice", "workers": 1, "timeout_s": 30},
+        "evaluation": {"sets": {"letters": {"path": "gone.parquet", "samples": 4, "pass_at": "curve"}}},
+        "resources": {"devices": 4},
+    }
+    (tmp_path / "rescore.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    return tmp_path
+
+
+def write(path, records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def results(name="again"):
+    return json.loads((Path("runs") / name / "results.json").read_text())["models"]
+
+
+def test_texts_are_graded_by_the_reward_that_is_asked_for(letters):
+    assert main(["rescore.yaml"]) == 0
+    one = results()["one"]["letters"]
+    assert (one["questions"], one["samples"]) == (2, 4)
+    assert one["avg"]["value"] == pytest.approx((3 / 4 + 2 / 4) / 2)
+    assert list(one["pass_at"]) == ["1", "2", "4"]
+    assert one["pass_at"]["2"]["value"] == pytest.approx((1.0 + 5 / 6) / 2)
+    assert one["length_mean"] == pytest.approx(sum(len(text) for texts in TEXTS.values() for text in texts) / 8)
+    assert main(["rescore.yaml", "run.name=math", "reward={type: math_verify, workers: 1}"]) == 0
+    assert results("math")["one"]["letters"]["avg"]["value"] != one["avg"]["value"]
+    graded = [json.loads(line) for line in Path("runs/again/predictions.jsonl").read_text().splitlines()]
+    assert [record["correct"] for record in graded[:4]] == [True, True, False, True]
+    assert graded[0]["reward"] == pytest.approx(1.0)
+    assert graded[0]["text"] == TEXTS["a"][0]
+
+
+def test_no_model_and_no_tokenizer_is_loaded(letters, monkeypatch):
+    from ampo_plugins.rollouts.vllm import VllmRollout
+
+    def refuse(*_, **__):
+        raise AssertionError("grading anew needs no model")
+
+    monkeypatch.setattr(VllmRollout, "build", refuse)
+    monkeypatch.setattr("ampo_core.evaluate_job.load_tokenizer", refuse)
+    assert main(["rescore.yaml", "models={one: {path: gone}, two: {path: gone}}"]) == 0
+
+
+def test_a_subset_of_models_samples_and_questions(letters):
+    fewer = ["evaluation.sets.letters.samples=2", "evaluation.sets.letters.limit=1"]
+    assert main(["rescore.yaml", "models.two={path: gone}", *fewer]) == 0
+    assert list(results()) == ["two"]
+    assert (results()["two"]["letters"]["questions"], results()["two"]["letters"]["samples"]) == (1, 2)
+
+
+def test_the_same_reward_gives_the_same_results(config):
+    assert main(["evaluate.yaml"]) == 0
+    shutil.rmtree("old")
+    (config / "set.jsonl").unlink()
+    changes = "run: {name: again}\npredictions: [runs/compared]\ncomparison: {curves: {old: null}}\n"
+    Path("again.yaml").write_text(f"extends: runs/compared/config.yaml\n{changes}")
+    assert main(["again.yaml"]) == 0
+    for name in ("predictions.jsonl", "metrics.jsonl", "results.json", "results.md"):
+        assert (Path("runs/again") / name).read_text() == (Path("runs/compared") / name).read_text()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("models.thre={path: gone}", "has no samples of 'thre'"),
+        ("evaluation.sets.digits={path: gone}", "has no samples of one on 'digits'"),
+        ("evaluation.sets.letters.samples=5", "2 of 2 questions have fewer samples than"),
+        ("predictions=[runs]", "runs holds no finished evaluate job"),
+        ("predictions=[nothing.jsonl]", "there is no nothing.jsonl"),
+        ("predictions=[letters.jsonl, copy.jsonl]", "stands in letters.jsonl and in copy.jsonl"),
+        ("predictions=[torn.jsonl]", "torn.jsonl: one, letters: the samples of question a… are 0, 2, 3, not 0 to 2"),
+        ("predictions=[bad.jsonl]", "bad.jsonl, line 2: not a prediction with a model and a set"),
+        ("predictions=[less/predictions.jsonl]", "has samples of 1 questions of letters, and results.json beside it"),
+        ("predictions=[numbers.jsonl]", "its reward refuses 1 of 1 ground truths, e.g. '64': it is not a letter"),
+        ("comparison.baseline=nobody", "comparison.baseline: no model is named 'nobody'; found one, two"),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_is_written(letters, capfd, override, words):
+    own = list(lines("one"))
+    (letters / "runs").mkdir()
+    shutil.copy("letters.jsonl", "copy.jsonl")
+    write(letters / "torn.jsonl", [own[0], *own[2:]])
+    (letters / "bad.jsonl").write_text(json.dumps(own[0]) + "\n{}\n" + json.dumps(own[1]) + "\n")
+    (letters / "less").mkdir()
+    write(letters / "less" / "predictions.jsonl", own[:4])
+    (letters / "less" / "results.json").write_text(json.dumps({"models": {"one": {"letters": {"questions": 2}}}}))
+    write(letters / "numbers.jsonl", [{**record, "answer": "64"} for record in own[:4]])
+    assert main(["rescore.yaml", override]) == 2
+    assert words in " ".join(capfd.readouterr().err.split())
+    assert not (letters / "runs" / "again").exists()
+
+
+def test_models_of_several_jobs_come_into_one_table(letters):
+    write(letters / "one.jsonl", lines("one"))
+    write(letters / "three.jsonl", lines("three", texts={"a": TEXTS["a"], "b": TEXTS["a"]}))
+    assert main(["rescore.yaml", "predictions=[one.jsonl, three.jsonl]"]) == 0
+    assert list(results()) == ["one", "three"]
+    assert results()["three"]["letters"]["difference"] is not None
