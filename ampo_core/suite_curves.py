@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ampo_core.curves import RunCurves, draw_curves, read_run
+from ampo_core.curves import RunCurves, choose_panels, draw_curves, read_run
 from ampo_core.runfolder import METRICS
 from ampo_core.statistics import average
 
 
 def draw_training(runs: Sequence[tuple[str, Sequence[Path]]], path: Path) -> bool:
-    """Draw the metrics of `runs`, (title, run folders of its seeds), into `path` (PNG); False if none has trained."""
+    """Draw the metrics of `runs`, (title, run folders of its seeds), into `path` (PNG); False if none has any."""
     found = [
         (title, [read_run(title, folder) for folder in folders if (folder / METRICS).is_file()])
         for title, folders in runs
     ]
     trained = [mean_curves(title, seeds) for title, seeds in found if seeds]
-    return bool(trained) and bool(draw_curves(trained, path))
+    shown = [run for run in trained if choose_panels([run])]
+    return bool(shown) and bool(draw_curves(shown, path))
 
 
 def mean_curves(title: str, seeds: Sequence[RunCurves]) -> RunCurves:

@@ -45,18 +45,25 @@ def render(tables: Sequence[ResultTable], folder: Path, console: Console) -> Non
     """Print `tables` and write NAME.md, NAME.html and, where there are scores, NAME.png into `folder`."""
     for table in tables:
         header, rows = cells(table)
-        shown = Table(title=table.title, title_justify="left", caption=CAPTION, caption_justify="left")
-        for i, name in enumerate(header):
-            shown.add_column(name, justify="right" if i else "left")
-        for row in rows:
-            shown.add_row(*row)
-        print_table(shown, console)
+        print_table(_for_the_screen(table, header, rows), console)
         draw(table, folder / f"{table.name}.png")
         pictures = [name for name in (f"{table.name}.png", f"{table.name}.curves.png") if (folder / name).exists()]
         write_atomically(folder / f"{table.name}.md", as_markdown(table, header, rows))
         write_atomically(folder / f"{table.name}.html", as_html(table, header, rows, pictures))
         for text in (*missing(table), *([table.note] if table.note else [])):
             console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _for_the_screen(table: ResultTable, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """The table without the columns of single sets and seeds, which are in the files."""
+    left_out = {name for row in table.rows for name in row.sets} | {"seeds", "cut off"}
+    kept = [i for i, name in enumerate(header) if name not in left_out]
+    shown = Table(title=table.title, title_justify="left", caption=CAPTION, caption_justify="left")
+    for i in kept:
+        shown.add_column(header[i], justify="right" if i else "left", no_wrap=True)
+    for row in rows:
+        shown.add_row(*(row[i] for i in kept))
+    return shown
 
 
 def cells(table: ResultTable) -> tuple[list[str], list[list[str]]]:
