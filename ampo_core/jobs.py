@@ -17,9 +17,9 @@ MODULES = {
     "sft": "ampo_core.sft",
     "evaluate": "ampo_core.evaluate_job",
     "prepare": "ampo_core.prepare",
-    "pool": "ampo_core.pool",
+    "pool": "ampo_core.pool.job",
     "pipeline": "ampo_core.pipeline",
-    "suite": "ampo_core.suite",
+    "suite": "ampo_core.suite.job",
 }
 
 

@@ -4,9 +4,11 @@ import sys
 
 import pytest
 
-
 MISSING = {
-    "stage": ("model.path=${stages.a.out}", "model.path: ${stages.a.out} is filled in by a pipeline or suite; run that instead"),
+    "stage": (
+        "model.path=${stages.a.out}",
+        "model.path: ${stages.a.out} is filled in by a pipeline or suite; run that instead",
+    ),
     "data": ("data.train=[nothing.parquet]", "data.train.0: there is no nothing.parquet"),
     "set": ("evaluation={sets: {a: {path: no.parquet}}}", "evaluation.sets.a.path: there is no no.parquet"),
     "model": ("model.path=./nowhere", "model.path: there is no model folder ./nowhere"),

@@ -16,7 +16,7 @@ from ampo_registry import ConfigError, RunError
 from ampo_core.config.jobs import SftDataConfig
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.questions import load_questions
-from ampo_core.pool_choose import FATES
+from ampo_core.pool.choose import FATES
 from ampo_core.sft_data import load_examples
 from ampo_core.tokens import load_tokenizer
 

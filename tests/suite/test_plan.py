@@ -12,8 +12,8 @@ from ampo_registry.discovery import Plugins
 
 from ampo_core.config.load import LoadedConfig
 from ampo_core.environment import Environment
-from ampo_core.suite_plan import Plan, command_line, plan_suite
-from ampo_core.suite_processes import environments
+from ampo_core.suite.plan import Plan, command_line, plan_suite
+from ampo_core.suite.processes import environments
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_without_an_evaluation_a_suite_warns(load: Callable[..., LoadedConfig]) 
 
 
 def test_each_place_has_its_share_of_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ampo_core.suite_processes.visible_gpus", lambda environ: 5)
+    monkeypatch.setattr("ampo_core.suite.processes.visible_gpus", lambda environ: 5)
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments(2, {})] == ["0,1", "2,3"]
     shown = {"CUDA_VISIBLE_DEVICES": "7, 5,3,2,1"}
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments(2, shown)] == ["7,5", "3,2"]

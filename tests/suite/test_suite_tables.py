@@ -15,8 +15,8 @@ from rich.console import Console
 
 from ampo_core.config.load import LoadedConfig
 from ampo_core.environment import Environment
-from ampo_core.suite_plan import plan_suite
-from ampo_core.suite_tables import write_tables
+from ampo_core.suite.plan import plan_suite
+from ampo_core.suite.tables import write_tables
 
 
 def leave_evaluation(seed: int, run: str, right: int) -> None:

@@ -14,10 +14,10 @@ from ampo_core.compare import print_table
 from ampo_core.curves import COLOURS
 from ampo_core.files import write_atomically
 from ampo_core.statistics import average
-from ampo_core.suite_statistics import SeedEstimate
+from ampo_core.suite.statistics import SeedEstimate
 
 if TYPE_CHECKING:
-    from ampo_core.suite_tables import ResultRow, ResultTable
+    from ampo_core.suite.tables import ResultRow, ResultTable
 
 CAPTION = (
     "Shares in percent. Avg. is the mean over sets, as mean ± standard deviation over training seeds, with the 95 % "

@@ -16,10 +16,10 @@ from ampo_core.budget import Budget, total_budget
 from ampo_core.config.suite_job import SuiteTable
 from ampo_core.files import write_json
 from ampo_core.statistics import average
-from ampo_core.suite_curves import draw_training
-from ampo_core.suite_plan import EVALUATIONS, Plan
-from ampo_core.suite_render import render
-from ampo_core.suite_statistics import Scores, SeedEstimate, difference, over_seeds
+from ampo_core.suite.curves import draw_training
+from ampo_core.suite.plan import EVALUATIONS, Plan
+from ampo_core.suite.render import render
+from ampo_core.suite.statistics import Scores, SeedEstimate, difference, over_seeds
 
 MEASURED = ("length_mean", "truncated")
 

@@ -17,12 +17,12 @@ from ampo_registry.errors import ConfigError, RunError
 from ampo_registry.types import Question
 
 from ampo_core.config.pool_job import PoolEndpoint, PoolTeacher
-from ampo_core.pool_shards import ENDED, Answer, Shard, TeacherShards
+from ampo_core.pool.shards import ENDED, Answer, Shard, TeacherShards
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-    from ampo_core.pool_sources import Asking
+    from ampo_core.pool.sources import Asking
     from ampo_core.ranks import Ranks
 
 SEEDS = 2**31

@@ -30,9 +30,9 @@ from ampo_core.members import check_current, check_unchanged, is_folder_of, open
 from ampo_core.progress import Progress, format_seconds
 from ampo_core.report.build import refresh_report
 from ampo_core.runfolder import check_free
-from ampo_core.suite_plan import Plan, Task, command_line, load_task, plan_suite
-from ampo_core.suite_processes import Ended, Processes
-from ampo_core.suite_tables import write_tables
+from ampo_core.suite.plan import Plan, Task, command_line, load_task, plan_suite
+from ampo_core.suite.processes import Ended, Processes
+from ampo_core.suite.tables import write_tables
 
 POLL_S = 0.2
 

@@ -1,6 +1,6 @@
 """The `pool` job: every teacher answers every question, what verifies is chosen from, and a pool is written.
 
-RUN/shards/         what was sampled and verified, shard by shard (pool_shards.py); an interrupted build goes on from it
+RUN/shards/         what was sampled and verified, shard by shard (shards.py); an interrupted build goes on from it
     out/NAME.parquet      a composition of teachers: questions with the answers that were kept (train, and sft with
                           format: pool)
         sft_NAME.parquet  every (question, kept answer) pair as a conversation (sft with format: messages)
@@ -27,9 +27,9 @@ from ampo_core.environment import Environment
 from ampo_core.folder_lock import held
 from ampo_core.grading import Grader
 from ampo_core.manifest import build_manifest
-from ampo_core.pool_output import PoolOutput
-from ampo_core.pool_shards import ENDED, Answer, Shard, TeacherShards, Verdict, cut
-from ampo_core.pool_sources import Reader, Source, about, open_source, recipe
+from ampo_core.pool.output import PoolOutput
+from ampo_core.pool.shards import ENDED, Answer, Shard, TeacherShards, Verdict, cut
+from ampo_core.pool.sources import Reader, Source, about, open_source, recipe
 from ampo_core.progress import Progress
 from ampo_core.report.build import refresh_report
 from ampo_core.resume import folder_of, open_again
