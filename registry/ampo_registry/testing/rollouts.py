@@ -107,9 +107,7 @@ def _check_stop(
     )
 
 
-def _check_greedy(
-    rule: Rules, engine: RolloutEngine, requests: Sequence[RolloutRequest], min_agreement: float
-) -> None:
+def _check_greedy(rule: Rules, engine: RolloutEngine, requests: Sequence[RolloutRequest], min_agreement: float) -> None:
     groups = engine.generate(requests, _options(temperature=0.0))
     same = 0
     for group in groups:
