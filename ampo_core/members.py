@@ -13,7 +13,7 @@ from ampo_registry.errors import ConfigError
 from ampo_core.changes import config_changes, listed
 from ampo_core.config.jobs import PipelineJob, SuiteJob
 from ampo_core.config.load import LoadedConfig, load_config
-from ampo_core.config.nodes import nearest
+from ampo_core.config.nodes import KeyPath, dotted, nearest
 from ampo_core.config.references import REFERENCE, leaves, names_in
 from ampo_core.environment import Environment
 from ampo_core.files import write_atomically, write_json
@@ -81,9 +81,17 @@ def settings_of(member: Member, finished: Finished, environment: Environment) ->
     loaded = load_config(member.config, overrides, environment.plugins, overrides_from=said)
     if isinstance(loaded.job, PipelineJob):
         return overrides, frozenset(uses)
-    written = {key: text for key, text in leaves(loaded.data) if REFERENCE.search(text)}
-    filled = {key: finished.resolve(text, f"{member.config}: {key}") for key, text in written.items()}
-    return {**overrides, **filled}, frozenset(uses | names_in(written))
+    filled = dict(_filled(path, loaded.data, finished, member) for path, text in leaves(loaded.data) if names_in(text))
+    return {**overrides, **filled}, frozenset(uses | names_in(loaded.data))
+
+
+def _filled(path: KeyPath, data: Mapping[str, Any], finished: Finished, member: Member) -> tuple[str, Any]:
+    """(dotted key, value) that fills in the reference at `path`; where a name in it has a dot, of the block around."""
+    upto = next((i for i, key in enumerate(path) if "." in str(key)), len(path))
+    value: Any = data
+    for key in path[:upto]:
+        value = value[key]
+    return dotted(path[:upto]), finished.resolved(value, f"{member.config}: {dotted(path)}")
 
 
 def load_member(member: Member, finished: Finished, environment: Environment) -> tuple[LoadedConfig, frozenset[str]]:

@@ -50,9 +50,15 @@ def misplaced(inner: Inner, job: Job) -> str | None:
         return f"a stage cannot be a {job.job}"
     if place == "runs" and not isinstance(job, (TrainJob, SftJob, PipelineJob)):
         return f"a run of a suite is a train, sft or pipeline job, and this is a {job.job} job"
-    if place == "evaluations" and not (isinstance(job, EvaluateJob) and len(job.models) == 1):
+    if place == "evaluations" and not _evaluates_this(job):
         return "an evaluation of a suite is an evaluate job with one model, whose path is ${runs.this.out}"
     return None
+
+
+def _evaluates_this(job: Job) -> bool:
+    if not isinstance(job, EvaluateJob) or job.predictions or len(job.models) != 1:
+        return False
+    return all(names_in(model.path) == {THIS} for model in job.models.values())
 
 
 def runs_left_out(job: Job, written: Mapping[KeyPath, object]) -> set[KeyPath]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from ampo_core.config.nodes import Key, KeyPath
+
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 REFERENCE = re.compile(r"\$\{(?:stages|runs)\.(" + NAME + r")\.(out|run)\}")
 """Groups: the name, and `out` (what a stage or run made) or `run` (its folder)."""
@@ -24,14 +26,14 @@ def names_in(value: object) -> set[str]:
     return {match[1] for _, text in leaves(value) for match in REFERENCE.finditer(text)}
 
 
-def leaves(value: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, text) of every text in a tree of JSON types."""
+def leaves(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+    """(path, text) of every text in a tree of JSON types."""
     if isinstance(value, str):
-        yield key, value
-    items: Sequence[tuple[object, object]] = ()
+        yield path, value
+    items: Sequence[tuple[Key, object]] = ()
     if isinstance(value, Mapping):
-        items = list(value.items())
+        items = [(str(name), child) for name, child in value.items()]
     elif isinstance(value, (list, tuple)):
         items = list(enumerate(value))
     for name, child in items:
-        yield from leaves(child, f"{key}.{name}" if key else str(name))
+        yield from leaves(child, (*path, name))

@@ -53,5 +53,5 @@ def _tables(job: SuiteJob) -> Iterator[Finding]:
             text = f"{table.baseline!r} is no row of this table{nearest(table.baseline, table.rows)}"
             yield Finding(("tables", name, "baseline"), text)
     for i, name in enumerate(job.only or ()):
-        if name not in job.tables:
-            yield Finding(("only", i), f"there is no table {name!r}{nearest(name, job.tables)}")
+        if name not in job.all_tables():
+            yield Finding(("only", i), f"there is no table {name!r}{nearest(name, job.all_tables())}")

@@ -52,7 +52,7 @@ class SuiteJob(Block):
     seeds: list[int] = Field(default=[0], min_length=1, description="each run runs once with each")
     parallel: PositiveInt = Field(default=1, description="runs side by side, each a process of its own")
     only: list[str] | None = Field(
-        default=None, description="make only these tables and the runs that they need; null = all"
+        default=None, min_length=1, description="make only these tables and the runs that they need; null = all"
     )
     stages: list[Stage] = Field(default=[], description="what all runs share: run once a seed, in this order")
     runs: dict[str, str | SuiteRun] = Field(min_length=1, description="name -> run, or just the path of its config")
@@ -69,5 +69,8 @@ class SuiteJob(Block):
 
     def shown_tables(self) -> dict[str, SuiteTable]:
         """The tables that are to be made, in order."""
-        tables = self.tables or {"results": SuiteTable(rows=list(self.runs))}
-        return {name: table for name, table in tables.items() if self.only is None or name in self.only}
+        return {name: table for name, table in self.all_tables().items() if self.only is None or name in self.only}
+
+    def all_tables(self) -> dict[str, SuiteTable]:
+        """The tables by name; without any, one of all runs."""
+        return self.tables or {"results": SuiteTable(rows=list(self.runs))}

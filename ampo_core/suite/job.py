@@ -15,7 +15,9 @@ of the tables of this one is left alone.
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +33,7 @@ from ampo_core.progress import Progress, format_seconds
 from ampo_core.report.build import refresh_report
 from ampo_core.runfolder import check_free
 from ampo_core.suite.plan import Plan, Task, command_line, load_task, plan_suite
-from ampo_core.suite.processes import Ended, Processes
+from ampo_core.suite.processes import Ended, Processes, environments
 from ampo_core.suite.tables import write_tables
 
 POLL_S = 0.2
@@ -45,9 +47,10 @@ def run(job: SuiteJob, environment: Environment) -> Path:
     """
     plan = plan_suite(job, environment)
     todo = check_folder(plan, environment)
+    places = environments(job.parallel, os.environ)
     folder = open_folder(job, environment)
     with held(folder.path):
-        failed = run_tasks(plan, todo, environment)
+        failed = run_tasks(plan, todo, places, environment)
         write_tables(plan, environment.console)
         refresh_report(plan.root, partial(environment.console.print, markup=False, highlight=False, soft_wrap=True))
         if failed:
@@ -75,22 +78,24 @@ def check_folder(plan: Plan, environment: Environment) -> list[Task]:
         if not plan.note_finished(task):
             todo.append(task)
             continue
-        again = {other.label for other in todo if other.seed == task.seed} & task.needs
+        again = {other.label for other in todo if other.seed == task.seed} & task.made_from
         check_current(task.kind, task.member, frozenset(again))
-        loaded, _ = load_task(plan, task, environment)
-        check_unchanged(task.kind, task.member, loaded)
+        check_unchanged(task.kind, task.member, load_task(plan, task, environment))
     return todo
 
 
-def run_tasks(plan: Plan, todo: list[Task], environment: Environment) -> list[str]:
-    """Run `todo`, whatever needs nothing that is missing first; returns a line for each task that failed."""
+def run_tasks(plan: Plan, todo: list[Task], places: Sequence[Mapping[str, str]], environment: Environment) -> list[str]:
+    """Run `todo`, whatever needs nothing that is missing first; returns a line for each task that failed.
+
+    `places` are the environments of the processes that may run side by side.
+    """
     done = len(plan.tasks) - len(todo)
     waiting = {task.title: task for task in todo}
     started: dict[str, float] = {}
     failed: list[str] = []
     with (
         Progress(environment.console, "suite", len(plan.tasks), line_every=10**9, line_seconds=600) as progress,
-        Processes(plan.job.parallel, _options(environment)) as processes,
+        Processes(places, _options(environment)) as processes,
     ):
         progress.note(f"{len(plan.tasks)} jobs, {done} of them finished already")
         while True:
@@ -135,5 +140,6 @@ def _outcome(plan: Plan, ended: Ended, took: str, progress: Progress) -> list[st
 def _options(environment: Environment) -> list[str]:
     """What this process was given on its command line and its members need too."""
     options = ["--trust-remote-code"] if environment.trust_remote_code else []
+    options += ["--allow-changes"] if environment.allow_changes else []
     files = [name for name, version in environment.plugins.distributions.items() if version == FROM_A_FILE]
     return [*options, *(part for name in files for part in ("--plugin", name))]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ampo_core.config.load import LoadedConfig, load_config
 from ampo_core.config.references import THIS, names_in
-from ampo_core.config.suite_job import SuiteJob, SuiteRun
+from ampo_core.config.suite_job import SuiteJob
 from ampo_core.environment import Environment
 from ampo_core.members import Finished, Member, load_member, settings_of
 from ampo_core.runfolder import finished_output
@@ -20,7 +20,8 @@ EVALUATIONS = "evaluations"
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A job of a suite at one seed. `needs` are the labels of what must be done before, at the same seed.
+    """A job of a suite at one seed. `needs` are the labels of what must be done before, at the same seed: all stages,
+    and `made_from`, what it refers to.
 
     `evaluated` is the run whose model an evaluation samples, None for stages and runs.
     """
@@ -28,7 +29,8 @@ class Task:
     kind: Literal["stage", "run", "evaluation"]
     label: str
     member: Member
-    needs: frozenset[str] = frozenset()
+    needs: frozenset[str]
+    made_from: frozenset[str]
     evaluated: str | None = None
 
     @property
@@ -84,20 +86,22 @@ def plan_suite(job: SuiteJob, environment: Environment) -> Plan:
 
 
 def needed_runs(job: SuiteJob, environment: Environment) -> dict[str, frozenset[str]]:
-    """run -> other runs that it refers to, for those in the tables and those that they need, in order."""
+    """run -> stages and other runs that it refers to, for those in the tables and those that they need, in order."""
     members = job.members()
-    uses = {name: _uses(run, environment) & members.keys() for name, run in members.items()}
+    uses = {
+        name: _uses(run.config, run.overrides, environment) if run.config is not None else names_in(run.model)
+        for name, run in members.items()
+    }
     needed = {row for table in job.shown_tables().values() for row in table.rows}
-    while (more := needed.union(*(uses[name] for name in needed))) != needed:
+    while (more := needed.union(*(uses[name] & members.keys() for name in needed))) != needed:
         needed = more
     return {name: frozenset(uses[name]) for name in members if name in needed}
 
 
-def _uses(run: SuiteRun, environment: Environment) -> set[str]:
-    if run.config is None:
-        return names_in(run.model)
-    written = load_config(run.config, run.overrides, environment.plugins)
-    return names_in(run.overrides) | (names_in(written.data) if written.job.job != "pipeline" else set())
+def _uses(config: str, overrides: Mapping[str, Any], environment: Environment) -> set[str]:
+    """What a config refers to; a pipeline's references are to its own stages, but for those in `overrides`."""
+    written = load_config(config, overrides, environment.plugins)
+    return names_in(overrides) | (names_in(written.data) if written.job.job != "pipeline" else set())
 
 
 def _tasks_of(
@@ -112,26 +116,28 @@ def _tasks_of(
     stages: list[str] = []
     for stage in job.stages:
         made = member(stage.name, stage.config, stage.overrides, f"stages.{stage.name}")
-        yield Task("stage", stage.name, made, frozenset(stages))
+        uses = frozenset(_uses(stage.config, stage.overrides, environment))
+        yield Task("stage", stage.name, made, frozenset(stages), uses)
         stages.append(stage.name)
+    reads = {name: frozenset(_uses(config, {}, environment) - {THIS}) for name, config in job.evaluations.items()}
     for name, uses in runs.items():
         run = job.members()[name]
-        needs = frozenset(stages)
         if run.config is not None:
             made = member(name, run.config, run.overrides, f"runs.{name}")
-            yield Task("run", name, made, needs | uses)
-            needs |= {name}
+            yield Task("run", name, made, uses.union(stages), uses)
+        judged = frozenset({name}) if run.config is not None else uses
         for evaluation, config in job.evaluations.items():
-            folder = here / EVALUATIONS / evaluation
-            made = member(name, config, {}, f"evaluations.{evaluation}", folder)
-            yield Task("evaluation", f"{EVALUATIONS}/{evaluation}/{name}", made, needs, evaluated=name)
+            made = member(name, config, {}, f"evaluations.{evaluation}", here / EVALUATIONS / evaluation)
+            made_from = judged | reads[evaluation]
+            label = f"{EVALUATIONS}/{evaluation}/{name}"
+            yield Task("evaluation", label, made, made_from.union(stages), made_from, evaluated=name)
 
 
-def load_task(plan: Plan, task: Task, environment: Environment) -> tuple[LoadedConfig, frozenset[str]]:
-    """The resolved config of `task` and the names that it refers to; call it when all that it needs is done."""
+def load_task(plan: Plan, task: Task, environment: Environment) -> LoadedConfig:
+    """The resolved config of `task`; call it when all that it needs is done."""
     if task.evaluated is None:
-        return load_member(task.member, plan.known_to(task), environment)
-    return load_member(_named(plan, task, environment), Finished(), environment)[0], frozenset({task.evaluated})
+        return load_member(task.member, plan.known_to(task), environment)[0]
+    return load_member(_named(plan, task, environment), Finished(), environment)[0]
 
 
 def command_line(plan: Plan, task: Task, environment: Environment) -> list[str]:
@@ -148,5 +154,5 @@ def _named(plan: Plan, task: Task, environment: Environment) -> Member:
     settings, _ = settings_of(task.member, plan.known_to(task), environment)
     data = load_config(task.member.config, settings, environment.plugins).data
     (name, model), *_ = data["models"].items()
-    kept = {key: value for key, value in settings.items() if not key.startswith("models.")}
+    kept = {key: value for key, value in settings.items() if key.partition(".")[0] != "models"}
     return replace(task.member, overrides={**kept, "models": {name: None, task.evaluated: model}})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -33,15 +32,15 @@ class Ended:
 
 
 class Processes:
-    """At most `parallel` processes. A context manager: what still runs when it is left is told to end, and waited for.
+    """At most one process for each of `places`, the environments that they run in.
 
-    Where there are GPUs, each of the `parallel` places has its own share of them.
+    A context manager: what still runs when it is left is told to end, and waited for.
     """
 
-    def __init__(self, parallel: int, options: Sequence[str]) -> None:
+    def __init__(self, places: Sequence[Mapping[str, str]], options: Sequence[str]) -> None:
         self._options = list(options)
         self._running: dict[int, tuple[str, subprocess.Popen[bytes], Path]] = {}
-        self._environments = environments(parallel, os.environ)
+        self._environments = list(places)
 
     def __enter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from ampo_core import markdown
 from ampo_core.compare import print_table
 from ampo_core.curves import COLOURS
 from ampo_core.files import write_atomically
@@ -118,9 +119,7 @@ def missing(table: ResultTable) -> list[str]:
 
 def as_markdown(table: ResultTable, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The table with its caption as Markdown."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return "\n\n".join([f"## {table.title}", body, *_texts(table)]) + "\n"
+    return "\n\n".join([f"## {table.title}", markdown.table(header, rows), *_texts(table)]) + "\n"
 
 
 def as_html(table: ResultTable, header: Sequence[str], rows: Sequence[Sequence[str]], pictures: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ampo_registry.errors import RunError
+from ampo_registry.errors import ConfigError, RunError
 from rich.console import Console
 
 from ampo_core.budget import Budget, total_budget
@@ -70,7 +70,9 @@ class ResultTable:
         for row, found in zip(finite["rows"], self.rows, strict=True):
             for name, estimate in (("score", found.score), ("difference", found.difference)):
                 if estimate is not None:
-                    row[name] |= _plain({"mean": estimate.value, "spread": estimate.spread})
+                    row[name] |= _middle(estimate)
+            for name, estimate in found.further.items():
+                row["further"][name] |= _middle(estimate)
         return finite
 
 
@@ -80,7 +82,11 @@ def write_tables(plan: Plan, console: Console) -> list[ResultTable]:
     TABLE.png shows the scores with every seed, TABLE.curves.png the training curves, each the mean over its seeds.
     """
     cache: dict[Path, Found | None] = {}
-    tables = [_table(plan, name, table, cache) for name, table in plan.job.shown_tables().items()]
+    shown = plan.job.shown_tables()
+    budgets = {
+        run: _budget(plan, run, console) for run in {row: None for table in shown.values() for row in table.rows}
+    }
+    tables = [_table(plan, name, table, cache, budgets) for name, table in shown.items()]
     folder = plan.root / "tables"
     folder.mkdir(exist_ok=True)
     for table in tables:
@@ -94,7 +100,13 @@ def write_tables(plan: Plan, console: Console) -> list[ResultTable]:
     return tables
 
 
-def _table(plan: Plan, name: str, table: SuiteTable, cache: dict[Path, Found | None]) -> ResultTable:
+def _table(
+    plan: Plan,
+    name: str,
+    table: SuiteTable,
+    cache: dict[Path, Found | None],
+    budgets: Mapping[str, Mapping[str, float | None]],
+) -> ResultTable:
     evaluations = list(plan.job.evaluations)
     baseline = table.baseline or table.rows[0]
     found = {
@@ -103,7 +115,7 @@ def _table(plan: Plan, name: str, table: SuiteTable, cache: dict[Path, Found | N
         for evaluation in evaluations
         for seed in plan.job.seeds
     }
-    rows = tuple(_row(plan, run, baseline, evaluations, found) for run in table.rows)
+    rows = tuple(_row(plan, run, baseline, evaluations, found, budgets[run]) for run in table.rows)
     first = evaluations[0] if evaluations else ""
     return ResultTable(name, table.title or name, baseline, len(plan.job.seeds), first, rows, table.note)
 
@@ -114,6 +126,7 @@ def _row(
     baseline: str,
     evaluations: Sequence[str],
     found: Mapping[tuple[str, str, int], Found | None],
+    budget: Mapping[str, float | None],
 ) -> ResultRow:
     by_evaluation = {
         evaluation: {seed: here for seed in plan.job.seeds if (here := found[run, evaluation, seed]) is not None}
@@ -140,16 +153,21 @@ def _row(
         difference=over_seeds(pairs, plan.job.run.seed) if pairs and all(pairs) else None,
         further={name: estimate for name, estimate in estimates.items() if name != evaluations[0]},
         measured={name: average([item.measured[name] for item in first.values()]) for name in MEASURED if first},
-        budget=_budget(plan, run),
+        budget=budget,
     )
 
 
-def _budget(plan: Plan, run: str) -> dict[str, float | None]:
+def _budget(plan: Plan, run: str, console: Console) -> dict[str, float | None]:
+    """The means over seeds of what `run` spent; {} if it trained nothing. What cannot be read is said and left out."""
     budgets = []
     for seed in plan.job.seeds:
         here = plan.root / f"seed-{seed}"
         if (here / run / "done").exists():
-            budgets.append(total_budget(here / run, without=[here / stage.name for stage in plan.job.stages]))
+            shared = [here / stage.name for stage in plan.job.stages]
+            try:
+                budgets.append(total_budget(here / run, without=shared))
+            except ConfigError as error:
+                console.print(f"{run}, seed {seed}: its budget is not known: {error}", markup=False)
     names = ("tokens_generated", "tokens_trained", "teacher_answers", "teacher_tokens")
     return {name: _mean(budgets, name) for name in names} if budgets else {}
 
@@ -179,6 +197,10 @@ def _read(folder: Path, run: str) -> Found:
     single = [numbers for name, numbers in sets.items() if name in samples]
     scores = {name: {uid: average(right) for uid, right in by.items()} for name, by in samples.items()}
     return Found(scores, {name: average([numbers[name] for numbers in single]) for name in MEASURED})
+
+
+def _middle(estimate: SeedEstimate) -> dict[str, Any]:
+    return {"mean": _plain(estimate.value), "spread": _plain(estimate.spread)}
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,7 @@
 Importing this package imports neither torch nor the engine.
 """
 
-from ampo_registry.errors import AmpoError, ConfigError, DataError, NotYetError, PluginError, RunError
+from ampo_registry.errors import AmpoError, ConfigError, DataError, PluginError, RunError
 from ampo_registry.markers import hookimpl
 from ampo_registry.protocols import (
     BuildContext,
@@ -65,7 +65,6 @@ __all__ = [
     "Guidance",
     "Message",
     "NgramPenalty",
-    "NotYetError",
     "OverlongPenalty",
     "PluginError",
     "Question",

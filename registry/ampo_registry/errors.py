@@ -17,10 +17,6 @@ class DataError(ConfigError):
     """A dataset is missing, empty or malformed; the text names file, row and field."""
 
 
-class NotYetError(ConfigError):
-    """The config asks for something that is declared but not part of this release."""
-
-
 class PluginError(ConfigError):
     """A plugin is broken, misspelt, duplicated or does not keep the contract; the text names it."""
 

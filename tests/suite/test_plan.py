@@ -12,7 +12,7 @@ from ampo_registry.discovery import Plugins
 
 from ampo_core.config.load import LoadedConfig
 from ampo_core.environment import Environment
-from ampo_core.suite.plan import Plan, command_line, plan_suite
+from ampo_core.suite.plan import Plan, command_line, load_task, plan_suite
 from ampo_core.suite.processes import environments
 
 
@@ -45,6 +45,15 @@ def test_stages_come_first_and_an_evaluation_waits_for_its_run(plan: Callable[..
         "evaluations/sampled/three": {"world", "three"},
     }
     assert {str(task.member.folder) for task in made.tasks if task.kind == "stage"} == {"runs/s/seed-7/world"}
+
+
+def test_what_something_was_made_from_is_what_it_refers_to(plan: Callable[..., Any], folder: Path) -> None:
+    made, _ = plan("seeds=[7]", "stages=[{name: world, config: world.yaml}, {name: unused, config: world.yaml}]")
+    task = {task.label: task for task in made.tasks}
+    assert task["two"].made_from == {"world", "one"}
+    assert task["two"].needs == {"world", "one", "unused"}
+    assert task["evaluations/sampled/start"].made_from == {"world"}
+    assert task["unused"].made_from == set()
 
 
 def test_only_the_tables_that_are_asked_for_and_what_they_need(plan: Callable[..., Any]) -> None:
@@ -86,12 +95,19 @@ WRONG = {
     "not a run": ("runs.one=world.yaml", "runs.one: a run of a suite is a train, sft or pipeline job, and this is a"),
     "not an evaluation": ("evaluations.sampled=sft.yaml", "evaluations.sampled: an evaluation of a suite is an"),
     "an unknown name in a run's config": ("stages=[]", "${stages.world.out}: no earlier stage is named 'world'"),
+    "an evaluation of another model": (
+        "evaluations.sampled=fixed.yaml",
+        "evaluations.sampled: an evaluation of a suite",
+    ),
+    "no table": ("only=[]", "only: "),
     "a name with a slash": ("runs.a/b=sft.yaml", "runs.a/b: a name is letters, digits, _ and -"),
 }
 
 
 @pytest.mark.parametrize(("override", "said"), WRONG.values(), ids=WRONG.keys())
-def test_a_wrong_suite_is_refused(load: Callable[..., LoadedConfig], override: str, said: str) -> None:
+def test_a_wrong_suite_is_refused(load: Callable[..., LoadedConfig], folder: Path, override: str, said: str) -> None:
+    fixed = (folder / "evaluate.yaml").read_text().replace("${runs.this.out}", "model")
+    (folder / "fixed.yaml").write_text(fixed)
     with pytest.raises(ConfigError) as caught:
         load(override)
     assert said in str(caught.value)
@@ -109,6 +125,17 @@ def test_each_place_has_its_share_of_the_gpus(monkeypatch: pytest.MonkeyPatch) -
     assert environments(1, {"A": "b"}) == [{"A": "b"}]
     with pytest.raises(ConfigError, match=r"parallel: found 6, but this machine shows 5"):
         environments(6, {})
+
+
+def test_names_with_dots_are_filled_in(plan: Callable[..., Any], folder: Path) -> None:
+    dotted = (folder / "evaluate.yaml").read_text().replace("level2:", "v1.5:").replace("{any:", "{qwen2.5-7b:")
+    (folder / "evaluate.yaml").write_text(dotted)
+    made, environment = plan("seeds=[3]")
+    made.finished[3].out |= {"world": Path("w/out"), "one": Path("one/policy")}
+    task = next(task for task in made.tasks if task.label == "evaluations/sampled/one")
+    data = load_task(made, task, environment).data
+    assert data["evaluation"]["sets"]["v1.5"]["path"] == "w/out/heldout/level2.parquet"
+    assert {name: model["path"] for name, model in data["models"].items()} == {"one": "one/policy"}
 
 
 def test_models_that_are_only_evaluated_must_be_there(load: Callable[..., LoadedConfig]) -> None:
