@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ SETTINGS = {
 }
 OPTIMIZER = ("training.learning_rate", "training.schedule", "training.weight_decay", "training.grad_clip")
 TRAINING = ("reward/mean", "reward/accuracy", "response/length_mean", "response/truncated", "policy/loss")
+PER_STEP = ("guidance/replaced", "groups/sampled")
+"""What makes a count of a teacher's share of a step's replacements."""
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """What generation_config.json may ask of whoever samples."""
 
@@ -80,7 +82,7 @@ class CardRun:
 
 def identity(run: CardRun) -> dict[str, Any]:
     """What the model is, and what it was made of."""
-    release = run.manifest["versions"].get("ampo") or "(version unknown)"
+    release = (run.manifest.get("versions") or {}).get("ampo") or "(version unknown)"
     steps = run.value("training.steps")
     if run.base_on_hub is not None:
         origin = " on the Hugging Face Hub"
@@ -95,8 +97,8 @@ def identity(run: CardRun) -> dict[str, Any]:
         "algorithm": _algorithm(run),
         "weights": _weights(run),
         "step": f"{run.step} of {steps}" if steps is not None else run.step,
-        "seed": run.manifest["seed"],
-        "data": [(path, _purpose(run, path), file) for path, file in run.manifest["data"].items()],
+        "seed": run.manifest.get("seed", "unknown"),
+        "data": [(path, _purpose(run, path), file) for path, file in (run.manifest.get("data") or {}).items()],
         **_teachers(run),
     }
 
@@ -157,7 +159,10 @@ def history(run: CardRun) -> dict[str, Any]:
     config = dump_yaml(run.config).rstrip()
     stems = [path.name.removeprefix("config.step-") for path in (run.folder / "history").glob("config.step-*.yaml")]
     after = sorted({int(stem.partition(".")[0]) for stem in stems})
-    versions: Mapping[str, str | None] = {**run.manifest["versions"], **run.manifest["plugins"]}
+    versions: Mapping[str, str | None] = {
+        **(run.manifest.get("versions") or {}),
+        **(run.manifest.get("plugins") or {}),
+    }
     fence = max((len(found) for found in re.findall("`+", config)), default=0) + 1
     return {
         "versions": {name: version or "not installed" for name, version in versions.items()},
@@ -180,7 +185,7 @@ def _earlier(folder: Path, step: int | None) -> str:
 def _algorithm(run: CardRun) -> str:
     if run.job == "sft":
         return "SFT: supervised fine-tuning on the answers"
-    if run.config["guidance"] is None:
+    if run.value("guidance") is None:
         return "GRPO, without guidance"
     trigger, selector, pool = (
         f"{part.replace('_', ' ')} `{run.value(f'guidance.{part}.type')}`"
@@ -208,18 +213,19 @@ def _purpose(run: CardRun, path: str) -> str:
 
 
 def _teachers(run: CardRun) -> dict[str, Any]:
-    """The teachers' names, and how many answers of each were used."""
+    """The teachers' names, and how many answers of each were used: None where a step does not say."""
     if run.job == "sft":
-        known = run.manifest.get("examples", {}).get("teachers", {})
+        known = (run.manifest.get("examples") or {}).get("teachers") or {}
         unknown = "Unknown: the data are conversations that do not say who wrote the answers."
         return {"teachers": known, "counted": "examples", "no_teachers": unknown}
-    counts: Counter[str] = Counter(dict.fromkeys(run.manifest["teachers"], 0))
+    counts: dict[str, int | None] = dict.fromkeys(run.manifest.get("teachers") or (), 0)
     prefix = TEACHER.removesuffix("NAME")
     for line in run.lines:
         for name, share in line.items():
-            if name.startswith(prefix) and share is not None:
-                used = share * line["guidance/replaced"] * line["groups/sampled"]
-                counts[name.removeprefix(prefix)] += round(used)
+            if name.startswith(prefix):
+                teacher, factors = name.removeprefix(prefix), (share, *map(line.get, PER_STEP))
+                before = counts.get(teacher, 0)
+                counts[teacher] = None if before is None or None in factors else before + round(prod(factors))
     return {"teachers": counts, "counted": "answers put in up to this step", "no_teachers": "None."}
 
 

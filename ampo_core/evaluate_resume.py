@@ -49,7 +49,9 @@ def begin_evaluation(
     config, rest = config_changes(path, environment.config), manifest_changes(path, now)
     if (config or rest) and not environment.allow_changes:
         raise ConfigError(refusal(f"{path} holds an unfinished run", [*config, *rest]))
-    pairs = {(model, name) for model in job.models for name in job.evaluation.sets}
+    # graded texts are not kept: to grade them again costs less than to know that nothing about them has changed
+    models = () if job.predictions else job.models
+    pairs = {(model, name) for model in models for name in job.evaluation.sets}
     keeps = frozenset(pair for pair in pairs if not _touched(pair, job, config, rest))
     return EvaluationStart(path, now, keeps, tuple(allowed([*config, *rest])))
 

@@ -5,11 +5,12 @@ Up to `WIDE` models get a block each with a row a set. More of them become rows,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.table import Table
 
 from ampo_core.compare import Comparison, Row, reading
+from ampo_core.markdown import table
 from ampo_core.statistics import Estimate
 
 WIDE = 3
@@ -27,13 +28,13 @@ def screen_table(comparison: Comparison) -> Table:
     tries = _few(_tries(comparison.rows))
     compact = len(comparison.models) > WIDE
     header, blocks = _compact(comparison) if compact else _by_set(comparison, tries)
-    table = Table(title="Held-out questions", caption=CAPTION, caption_justify="left", title_justify="left")
+    shown = Table(title="Held-out questions", caption=CAPTION, caption_justify="left", title_justify="left")
     for i, name in enumerate(header):
-        table.add_column(name, no_wrap=not compact, justify="left" if i < (1 if compact else 2) else "right")
+        shown.add_column(name, no_wrap=not compact, justify="left" if i < (1 if compact else 2) else "right")
     for block in blocks:
         for i, cells in enumerate(block):
-            table.add_row(*cells, end_section=i + 1 == len(block) and not compact)
-    return table
+            shown.add_row(*cells, end_section=i + 1 == len(block) and not compact)
+    return shown
 
 
 def screen_readings(comparison: Comparison) -> list[str]:
@@ -48,19 +49,19 @@ def markdown(comparison: Comparison, budgets: Mapping[str, str], note: str | Non
     columns = _columns(comparison)
     rows = {(row.model, row.set): row for row in comparison.rows}
     heads = [_heading(comparison, name) for name in columns]
-    parts = ["# Held-out questions", _table(("model", *heads), _cells(comparison, columns, _average))]
+    parts = ["# Held-out questions", table(("model", *heads), _cells(comparison, columns, _average))]
     if len(comparison.models) > 1:
         versus = _cells(comparison, columns, _difference)
         others = [line for line in versus if line[0] != comparison.baseline]
-        parts += [f"## Points of difference to {comparison.baseline}", _table(("model", *columns), others)]
+        parts += [f"## Points of difference to {comparison.baseline}", table(("model", *columns), others)]
     for name in columns:
         tries = _tries([row for row in comparison.rows if row.set == name])
         if tries:
             body = [[m, *(_with_interval(rows[m, name].pass_at[k]) for k in tries)] for m in comparison.models]
-            parts += [f"## {name}: pass@k", _table(("model", *(f"k = {k}" for k in tries)), body)]
+            parts += [f"## {name}: pass@k", table(("model", *(f"k = {k}" for k in tries)), body)]
     parts += [
         "## Mean length in tokens (share cut off)",
-        _table(("model", *columns), _cells(comparison, columns, _length)),
+        table(("model", *columns), _cells(comparison, columns, _length)),
     ]
     if budgets:
         parts += ["## What the models' training took", "\n".join(f"- {m}: {line}" for m, line in budgets.items())]
@@ -167,10 +168,3 @@ def _difference(row: Row) -> str:
 
 def _share(share: float) -> str:
     return f"{100 * share:.1f}"
-
-
-def _table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, numbers to the right."""
-    heads = list(header)
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -6,14 +6,16 @@ What they do not say is called unknown. The text stands in model_card.jinja, wha
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from ampo_registry.errors import RunError
+from ampo_registry.errors import AmpoError
 
 from ampo_core.budget import total_budget
 from ampo_core.card_facts import CardRun, history, identity, scores, settings, usage
+from ampo_core.markdown import cell
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -23,16 +25,16 @@ TEMPLATE = Path(__file__).with_name("model_card.jinja")
 LICENCE = ("license", "license_name", "license_link")
 
 
-def write_card(run_folder: Path, step: int, policy: Path) -> None:
+def write_card(run_folder: Path, say: Callable[[str], None], step: int, policy: Path) -> None:
     """Write README.md into `policy`, which holds the model of the run in `run_folder` after `step`.
 
-    Raises RunError if the card is not one that the Hub's library reads, OSError if the disk refuses.
+    Where that fails, it says so: a run goes on without the card.
     """
     try:
-        card = model_card(run_folder, step, policy)
-    except (ValueError, yaml.YAMLError) as error:
-        raise RunError(f"the model card of {policy} cannot be written: {error}") from error
-    card.save(policy / CARD)
+        model_card(run_folder, step, policy).save(policy / CARD)
+    except Exception as error:
+        reason = str(error) if isinstance(error, AmpoError) else repr(error)
+        say(f"the model card of step {step} could not be written: {reason}")
 
 
 def model_card(run_folder: Path, step: int, policy: Path) -> ModelCard:
@@ -81,11 +83,6 @@ def base_licence(run: CardRun) -> dict[str, str]:
     except (OSError, ValueError, yaml.YAMLError):  # a card that cannot be read names no licence
         return {}
     return {key: str(data[key]) for key in LICENCE if data.get(key)}
-
-
-def cell(value: object) -> str:
-    """`value` as the cell of a Markdown table."""
-    return re.sub(r"\s+", " ", "unknown" if value is None else str(value)).replace("|", r"\|")
 
 
 def code(value: object) -> str:

@@ -157,7 +157,9 @@ class Reporter:
         by_first(ranks, lambda: opened.append(Output.open(job, environment, beginning, steps=steps)))
         store = CheckpointStore(beginning.path / "checkpoints", job.checkpoint)
         output = opened[0] if opened else None
-        checkpoints = Checkpoints(store, ranks, card=partial(write_card, beginning.path))
+        say = print if output is None else output.progress.note  # rank 0, which has an output, writes the cards
+        card = partial(write_card, beginning.path, say)
+        checkpoints = Checkpoints(store, ranks, card=card)
         reporter = cls(ranks, output, checkpoints, tokenizer, steps=steps, resume_from=beginning.checkpoint)
         for text in beginning.notes:
             reporter.note(text)

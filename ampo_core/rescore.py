@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ampo_registry.errors import ConfigError, DataError
-from ampo_registry.types import Question
+from ampo_registry.types import Message, Question
 
 from ampo_core.config.held_out import EvaluationSet
 from ampo_core.config.jobs import EvaluateJob
@@ -118,11 +118,15 @@ def _questions(pair: Pair, job: EvaluateJob, predictions: Predictions) -> tuple[
             f"{predictions.path}: {model}, {name}: {len(short)} of {len(groups)} questions have fewer samples than "
             f"evaluation.sets.{name}.samples = {item.samples}, e.g. {uid[:12]}… has {count}; lower it, or sample anew"
         )
-    found = [
-        Question(uid, (), (), str(records[0]["answer"]), str(records[0].get("source", "")))
-        for uid, records in groups.items()
-    ]
+    found = [_question(uid, records[0]) for uid, records in groups.items()]
     return tuple(found[: item.limit])
+
+
+def _question(uid: str, record: Mapping[str, Any]) -> Question:
+    """The question of a sample; files of older releases do not hold its text."""
+    prompt = record.get("prompt")
+    messages = () if prompt is None else (Message("user", str(prompt)),)
+    return Question(uid, messages, (), str(record["answer"]), str(record.get("source", "")))
 
 
 def _counted(file: Path, pair: Pair) -> int | None:

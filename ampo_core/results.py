@@ -84,6 +84,7 @@ class SetResult:
                     "set": self.name,
                     "uid": question.uid,
                     "source": question.source,
+                    "prompt": question.messages[-1].content if question.messages else None,
                     "answer": question.answer,
                     "sample": sample,
                     "text": answer.text,

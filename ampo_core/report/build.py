@@ -141,7 +141,7 @@ def _evaluation(run: RunData) -> Page:
         run_facts(run),
         [*sections, *_ran_with(run)],
         rows=rows,
-        extra={"threshold": 0.5, "teachers": models},
+        extra={"threshold": None, "teachers": models},
     )
 
 

@@ -101,10 +101,10 @@ def final_section(
     caption = "Means over the last tenth of the steps."
     if evaluated:
         caption += " Held-out: the last evaluation in training."
-    if judged:
-        caption += f" {', '.join(item.title for item in judged)}: accuracy in percent, mean over sets, with interval."
+    for item in judged:
+        caption += f" {item.title}: accuracy in percent, mean over sets; brackets: {item.around}."
     if several:
-        caption += " Several seeds: mean [lowest, highest]."
+        caption += " Other numbers of several seeds: mean [lowest, highest]."
     return Section(id, title, table(head, rows, caption=caption) + _budgets(entries))
 
 

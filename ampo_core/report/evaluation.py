@@ -28,7 +28,7 @@ Found = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What evaluate jobs found: model -> one result a seed. With several, intervals are those over seeds.
+    """What evaluate jobs found: model -> one result a seed. If some model has several, intervals are those over seeds.
 
     `orders` are places that some models have in other figures of the page.
     """
@@ -51,11 +51,18 @@ class Scores:
         """Whether some model was evaluated with more than one seed."""
         return any(len(results) > 1 for results in self.models.values())
 
+    @property
+    def around(self) -> str:
+        """What low and high of an estimate are."""
+        if self.several:
+            return "lowest and highest seed, the same where there is one seed only"
+        return "95 % bootstrap interval over questions"
+
     def estimate(self, model: str, name: str, k: int | None = None) -> Estimate | None:
         """avg@K of `model` on a set, or its pass@k: value, low, high; None where it was not measured."""
         found = [_estimate(result[name], k) for result in self.models[model] if name in result]
         known = [item for item in found if item is not None]
-        if len(known) == 1:
+        if known and not self.several:
             return known[0]
         values = [item["value"] for item in known]
         return {"value": fmean(values), "low": min(values), "high": max(values)} if values else None
@@ -97,18 +104,17 @@ def read_results(folder: Path) -> Mapping[str, Any] | None:
 def evaluation_sections(scores: Scores, prefix: str = "") -> list[Section]:
     """The figures and the table of one evaluation; `prefix` keeps ids apart where a page has several."""
     title = f"Evaluation: {scores.title}" if prefix else "Evaluation"
-    around = "lowest and highest seed" if scores.several else "95 % interval over questions"
-    figures = [_sets_figure(scores, prefix, around)]
-    curves = [figure for name in scores.sets if (figure := _pass_figure(scores, name, prefix, around)) is not None]
+    figures = [_sets_figure(scores, prefix)]
+    curves = [figure for name in scores.sets if (figure := _pass_figure(scores, name, prefix)) is not None]
     readings = folded("Differences in words", "".join(map(paragraph, scores.readings)))
     spent = spent_table(scores.budgets)
-    sections = [Section(f"{prefix}evaluation", title, figures=figures, after=_table(scores, around) + readings + spent)]
+    sections = [Section(f"{prefix}evaluation", title, figures=figures, after=_table(scores) + readings + spent)]
     if curves:
         sections.append(Section(f"{prefix}pass", "pass@k" + (f": {scores.title}" if prefix else ""), figures=curves))
     return sections
 
 
-def _sets_figure(scores: Scores, prefix: str, around: str) -> Figure:
+def _sets_figure(scores: Scores, prefix: str) -> Figure:
     sets = scores.sets
     traces: list[Trace] = []
     for model in scores.models:
@@ -136,10 +142,10 @@ def _sets_figure(scores: Scores, prefix: str, around: str) -> Figure:
         "xaxis": {"type": "category", "nticks": 0},
         "yaxis": SHARE_AXIS,
     }
-    return Figure(f"{prefix}sets", "Accuracy by set", around, traces, layout, wide=True)
+    return Figure(f"{prefix}sets", "Accuracy by set", f"bars: {scores.around}", traces, layout, wide=True)
 
 
-def _pass_figure(scores: Scores, name: str, prefix: str, around: str) -> Figure | None:
+def _pass_figure(scores: Scores, name: str, prefix: str) -> Figure | None:
     """pass@k over k; avg@K is pass@1. None where there is only one k."""
     traces: list[Trace] = []
     ticks: set[int] = set()
@@ -159,7 +165,7 @@ def _pass_figure(scores: Scores, name: str, prefix: str, around: str) -> Figure 
         "xaxis": {"title": {"text": "k"}, "type": "log", **marks},
         "yaxis": SHARE_AXIS,
     }
-    return Figure(f"{prefix}pass-{name}", f"pass@k, {_set_title(name)}", around, traces, layout)
+    return Figure(f"{prefix}pass-{name}", f"pass@k, {_set_title(name)}", f"band: {scores.around}", traces, layout)
 
 
 def _band(model: str, order: int, found: Mapping[int, Estimate]) -> list[Trace]:
@@ -184,7 +190,7 @@ def _band(model: str, order: int, found: Mapping[int, Estimate]) -> list[Trace]:
     ]
 
 
-def _table(scores: Scores, around: str) -> str:
+def _table(scores: Scores) -> str:
     tries = some_of(sorted({k for name in scores.sets for k in scores.tries(name)}), MOST_TRIES)
     versus = scores.baseline is not None and len(scores.models) > 1 and not scores.several
     head = ["model", "set", "questions", "samples", "average", *(f"pass@{k}" for k in tries), "length", "cut off"]
@@ -205,7 +211,7 @@ def _table(scores: Scores, around: str) -> str:
             rows.append(cells)
     if versus:
         head.append(f"against {scores.baseline}")
-    return table(head, rows, caption=f"Shares in percent; brackets: {around}", left=2)
+    return table(head, rows, caption=f"Shares in percent; brackets: {scores.around}", left=2)
 
 
 def interval(estimate: Estimate | None, *, signed: bool = False) -> str:

@@ -19,7 +19,8 @@ LONGEST_TEXT = 6_000
 """Characters of a text that a page holds; how many were cut is said beside it."""
 
 Row = dict[str, Any]
-"""place (step or set), step, who, teacher (bool), reward, score, question, truth, text, cut (characters left out)."""
+"""place (step or set), step, who, teacher (bool), reward, correct (None where only the reward tells), score, question,
+truth, text, cut (characters left out)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ def _training_row(record: Mapping[str, Any]) -> Row:
         "who": str(teacher or "student"),
         "teacher": bool(teacher),
         "reward": record["reward"],
+        "correct": None,
         "score": record.get("score"),
         **_texts(record.get("prompt"), record.get("answer"), record["text"]),
     }
@@ -122,6 +124,7 @@ def _prediction_row(record: Mapping[str, Any]) -> Row:
         "who": str(record["model"]),
         "teacher": False,
         "reward": float(record["correct"]) if reward is None else reward,
+        "correct": bool(record["correct"]),
         "score": None,
         **_texts(record.get("prompt"), record.get("answer"), record["text"]),
     }

@@ -65,6 +65,27 @@ def test_texts_are_graded_by_the_reward_that_is_asked_for(letters):
     assert graded[0]["text"] == TEXTS["a"][0]
 
 
+@pytest.mark.parametrize("change", [[], ["evaluation.sets.letters.pass_at=[1]", "--allow-changes"]])
+def test_an_interrupted_one_begins_again_and_has_each_sample_once(letters, change):
+    command = ["rescore.yaml", "models={one: {path: gone}}"]
+    assert main(command) == 0
+    file = Path("runs/again/predictions.jsonl")
+    whole = file.read_text()
+    Path("runs/again/done").unlink()
+    assert main([*command, *change]) == 0
+    assert file.read_text() == whole
+    assert len(whole.splitlines()) == 8
+
+
+def test_questions_are_handed_on_where_they_are_known(letters):
+    asked = [{**record, "prompt": f"which, {record['uid']}?"} for record in lines("asked")]
+    write(letters / "letters.jsonl", [*asked, *lines("older")])
+    assert main(["rescore.yaml"]) == 0
+    found = [json.loads(line) for line in Path("runs/again/predictions.jsonl").read_text().splitlines()]
+    prompts = {model: [r["prompt"] for r in found if r["model"] == model] for model in ("asked", "older")}
+    assert prompts == {"asked": ["which, a?"] * 4 + ["which, b?"] * 4, "older": [None] * 8}
+
+
 def test_no_model_and_no_tokenizer_is_loaded(letters, monkeypatch):
     from ampo_plugins.rollouts.vllm import VllmRollout
 

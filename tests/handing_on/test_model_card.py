@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ampo_registry import RunError
 from huggingface_hub import ModelCard
 
 from ampo_core.budget import read_budget, total_budget
 from ampo_core.manifest import hash_file
-from ampo_core.model_card import cell, code, model_card, write_card
+from ampo_core.markdown import cell
+from ampo_core.model_card import code, model_card, write_card
 from tests.handing_on.conftest import OPTIONS, Handed, World
 
 
@@ -158,11 +158,27 @@ def test_a_run_that_went_on_with_other_settings_says_so(guided: Handed, tmp_path
     assert "with a changed config or other versions after step 1;" in model_card(run, 2, guided.policy).text
 
 
-def test_a_card_that_cannot_be_written_ends_the_run(guided: Handed, tmp_path: Path) -> None:
-    (tmp_path / "generation_config.json").write_text("{")
-    with pytest.raises(RunError, match=r"model card .* cannot be written"):
-        write_card(guided.run, 2, tmp_path)
+def test_a_card_that_cannot_be_written_is_said_and_ends_no_run(guided: Handed, tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text("[]")
+    said: list[str] = []
+    write_card(guided.run, said.append, 2, tmp_path)
+    assert said == [
+        """the model card of step 2 could not be written: AttributeError("'list' object has no attribute 'get'")"""
+    ]
     assert os.listdir(tmp_path) == ["generation_config.json"]
+
+
+def test_what_an_older_release_did_not_record_is_unknown(guided: Handed, tmp_path: Path) -> None:
+    run = shutil.copytree(guided.run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    manifest = json.loads((run / "manifest.json").read_text())
+    kept = {name: value for name, value in manifest.items() if name not in ("teachers", "versions", "seed")}
+    (run / "manifest.json").write_text(json.dumps({**kept, "plugins": None, "data": None}))
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    old = [{**line, "groups/sampled": None} for line in lines]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in old))
+    text = model_card(run, 2, guided.policy).text
+    assert "| seed | unknown |" in text
+    assert set(table(text, "Teachers").values()) == {"unknown"}
 
 
 @pytest.mark.parametrize(

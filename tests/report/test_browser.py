@@ -8,7 +8,7 @@ import pytest
 
 from ampo_core.report.build import write_report
 
-from .conftest import EVIL, TEACHERS, until
+from .conftest import EVIL, TEACHERS, until, write_evaluation, write_lines
 
 pytestmark = pytest.mark.usefixtures("browser")
 FIT = "return [document.scrollingElement.scrollWidth, innerWidth]"
@@ -121,6 +121,19 @@ def test_rollouts_are_filtered_and_stay_text(run, browser, show):
     assert len(one_step) == 5
     assert [text for text in choose("text", "onerror") if EVIL in text] == choose("text", "onerror")
     assert "1 of 1 shown" in browser.find_element("css selector", ".filters output").text
+
+
+def test_predictions_are_marked_by_their_grade(tmp_path, browser, show):
+    folder = write_evaluation(tmp_path / "e", {"m": 0.5})
+    line = {"model": "m", "set": "easy", "text": "2", "answer": "2"}
+    write_lines(folder / "predictions.jsonl", [
+        {**line, "prompt": "penalized?", "correct": True, "reward": -0.5},
+        {**line, "prompt": "formatted?", "correct": False, "reward": 0.5},
+    ])  # fmt: skip
+    show(write_report([folder]))
+    texts = [item.text for item in browser.find_elements("css selector", ".rollout")]
+    assert [("✓ reward -0.5" in text, "✗ reward 0.5" in text) for text in texts] == [(True, False), (False, True)]
+    assert "Q penalized?" in texts[0]
 
 
 def test_nothing_else_runs_or_is_loaded(run, browser, show):

@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -90,6 +91,15 @@ def test_a_suite_gathers_seeds(suite):
     assert re.search(r"lowest and highest seed", text)
     bars = next(figure for figure in data["figures"] if figure["id"] == "sets")["data"]
     assert bars[0]["y"][0] == 0.35
+
+
+def test_beside_several_seeds_a_single_one_has_no_width(suite):
+    shutil.rmtree(suite / "seed-1/evaluations/sampled/grpo")
+    text, _, _ = words(write_report([suite]))
+    assert "35.0 [30.0, 40.0]" in text
+    assert "30.0 [30.0, 30.0]" in text
+    assert "lowest and highest seed, the same where there is one seed only" in text
+    assert "95 % bootstrap" not in text
 
 
 def test_many_runs_wait_for_a_click_and_settings_are_gathered_by_value(tmp_path):

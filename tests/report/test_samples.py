@@ -51,6 +51,17 @@ def test_a_line_that_is_being_written_is_left_out_and_a_bad_one_is_named(run):
         read_samples(path)
 
 
+def test_a_prediction_is_right_if_it_is_correct_whatever_its_reward(tmp_path):
+    line = {"model": "m", "set": "s", "prompt": "1+1?", "answer": "2", "text": "2"}
+    grades = [{"correct": True, "reward": -0.5}, {"correct": False, "reward": 0.5}]
+    write_lines(tmp_path / "p.jsonl", [{**line, **grade} for grade in grades])
+    rows = read_predictions(tmp_path / "p.jsonl")
+    assert [(row["correct"], row["reward"], row["question"]) for row in rows] == [
+        (True, -0.5, "1+1?"),
+        (False, 0.5, "1+1?"),
+    ]
+
+
 def test_predictions_are_spread_over_the_file(tmp_path):
     path = write_evaluation(tmp_path / "e", {"start": 0.1, "ampo": 0.5}) / "predictions.jsonl"
     rows = read_predictions(path, most=20)

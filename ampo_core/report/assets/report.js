@@ -139,12 +139,13 @@
     return made;
   }
   const number = (value) => String(Number(value.toPrecision(3)));
+  const isRight = (row) => (row.correct === null ? row.reward >= data.threshold : row.correct);
   function rollout(row) {
     const item = node("li", row.teacher ? "rollout teacher" : "rollout");
     const place = data.teachers.indexOf(row.who);
     if (row.teacher && place >= 0) item.style.setProperty("--who", `var(--s${place % 7})`);
     const top = node("div", "top");
-    const right = row.reward >= data.threshold ? "right" : "wrong";
+    const right = isRight(row) ? "right" : "wrong";
     top.append(node("span", "who", row.who));
     const mark = right === "right" ? "✓" : "✗";
     top.append(node("span", `reward ${right}`, `${mark} reward ${number(row.reward)}`));
@@ -188,9 +189,11 @@
     const [placeBox, place] = choice("where", [["", "all"], ...distinct("place")], update);
     const kinds = data.rows.some((row) => row.teacher) ? [["*teacher", "all teachers"]] : [];
     const [whoBox, who] = choice("source", [["", "all"], ...kinds, ...distinct("who")], update);
-    const t = number(data.threshold);
-    const rewards = [["", "all"], ["right", `at least ${t}`], ["wrong", `below ${t}`]];
-    const [rewardBox, reward] = choice("reward", rewards, update);
+    const graded = data.threshold === null;
+    const halves = (right, wrong) => [["", "all"], ["right", right], ["wrong", wrong]];
+    const [rewardBox, reward] = graded
+      ? choice("grade", halves("correct", "wrong"), update)
+      : choice("reward", halves(`at least ${number(data.threshold)}`, `below ${number(data.threshold)}`), update);
     const searchBox = node("label", "", "text");
     const search = node("input");
     search.type = "search";
@@ -204,7 +207,7 @@
     more.type = "button";
     more.addEventListener("click", () => { limit += PAGE; show(); });
     function wanted(row) {
-      const right = row.reward >= data.threshold;
+      const right = isRight(row);
       const source = who.value === "*teacher" ? row.teacher : !who.value || row.who === who.value;
       const words = search.value.toLowerCase();
       const texts = `${row.question || ""}\n${row.truth || ""}\n${row.text}`.toLowerCase();
