@@ -52,6 +52,9 @@ def _teacher(teacher: PoolTeacher, path: KeyPath, job: PoolJob) -> Iterator[Find
     if len(given) != 1:
         found = " and ".join(given) or "none of them"
         yield Finding(path, f"a teacher has exactly one of {', '.join(SOURCES)}; found {found}")
+    if teacher.endpoint is not None and any(sign in teacher.endpoint.url for sign in "?#"):
+        text = "a base URL ends before any '?' or '#'; a key belongs into the variable that key_env names"
+        yield Finding((*path, "endpoint", "url"), text)
     ranks = job.resources.devices * job.resources.nodes
     if teacher.endpoint is not None and teacher.endpoint.concurrency < ranks:
         text = f"found {teacher.endpoint.concurrency}, fewer than the {ranks} ranks that ask at once"

@@ -18,6 +18,7 @@ from ampo_registry.types import Question
 
 from ampo_core.config.pool_job import PoolEndpoint, PoolTeacher
 from ampo_core.pool.shards import ENDED, Answer, Shard, TeacherShards
+from ampo_core.together import by_each, by_first
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -47,13 +48,11 @@ class Endpoint:
     def answer(self, shard: Shard) -> list[Answer]:
         """See Source. Raises RunError once all ranks have done what they could, if a request failed for good."""
         wanted = [(question, i) for question in shard.questions for i in range(self.asking.answers)]
-        known, session = self.ranks.first(self._known(shard))
+        known, session = by_first(self.ranks, lambda: self._known(shard))
         missing = [item for item in wanted if (item[0].uid, item[1]) not in known]
         mine = self.ranks.shard(missing)
-        answers, error = self._ask(mine, shard, session)
-        failed = next((text for text in self.ranks.each(error) if text is not None), None)
-        if failed is not None:
-            raise RunError(f"teacher {self.teacher.name}: {failed}")
+        answers: list[Answer] = []
+        by_each(self.ranks, lambda: answers.extend(self._ask(mine, shard, session)))
         found = self.ranks.gather(answers, len(missing))
         known.update({(answer.uid, answer.sample): answer for answer in found})
         return [known[question.uid, i] for question, i in wanted]
@@ -63,19 +62,21 @@ class Endpoint:
 
     def _known(self, shard: Shard) -> tuple[dict[tuple[str, int], Answer], int]:
         """What earlier attempts at `shard` have brought, and the number of this one."""
-        if self.ranks.rank:
-            return {}, 0
         sessions = [int(path.stem.split("-")[-2]) for path in self.files.journals(shard)]
         return self.files.journaled(shard), max(sessions, default=-1) + 1
 
-    def _ask(self, wanted: Sequence[Wanted], shard: Shard, session: int) -> tuple[list[Answer], str | None]:
-        """The answers to `wanted`, or the text of the first failure after which no further request was begun."""
+    def _ask(self, wanted: Sequence[Wanted], shard: Shard, session: int) -> list[Answer]:
+        """The answers to `wanted`. Raises RunError with the first failure, after which no further request was begun."""
         if not wanted:
-            return [], None
-        with self.files.journal(shard, session, self.ranks.rank).open("a", encoding="utf-8") as journal:
-            # Below the concurrency there is nothing to share, and no rank may be left without a request.
-            at_once = max(1, self.config.concurrency // self.ranks.world_size)
-            return asyncio.run(Requests(self.config, self.teacher, self.asking, journal, at_once).ask(wanted))
+            return []
+        path = self.files.journal(shard, session, self.ranks.rank)
+        # Below the concurrency there is nothing to share, and no rank may be left without a request.
+        at_once = max(1, self.config.concurrency // self.ranks.world_size)
+        try:
+            with path.open("a", encoding="utf-8") as journal:
+                return asyncio.run(Requests(self.config, self.teacher, self.asking, journal, at_once).ask(wanted))
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error}") from error
 
 
 @dataclass(slots=True)
@@ -88,34 +89,40 @@ class Requests:
     journal: IO[str]
     at_once: int
     failure: str | None = None
-    done: int = 0
     free: asyncio.Semaphore = field(init=False)
 
-    async def ask(self, wanted: Sequence[Wanted]) -> tuple[list[Answer], str | None]:
-        """Ask for all of `wanted`; after a failure those under way are waited for and no other is begun."""
+    async def ask(self, wanted: Sequence[Wanted]) -> list[Answer]:
+        """The answers to all of `wanted`.
+
+        After a failure those under way are waited for and no other is begun; then RunError is raised. OSError where
+        the journal cannot be written.
+        """
         self.free = asyncio.Semaphore(self.at_once)
         async with self._client() as client:
             found = await asyncio.gather(*(self._one(client, question, sample) for question, sample in wanted))
         answers = [answer for answer in found if answer is not None]
         if self.failure is None:
-            return answers, None
-        text = (
+            return answers
+        raise RunError(
             f"{self.failure}\n{len(answers)} of the {len(wanted)} answers that this shard lacked were finished and are "
             "kept; the same command asks for the others"
         )
-        return [], text
 
     def _client(self) -> AsyncOpenAI:
         try:
             from openai import AsyncOpenAI
         except ImportError as error:
             raise ConfigError("the package openai is not installed: pip install 'ampo[endpoint]'") from error
-        return AsyncOpenAI(
+        client = AsyncOpenAI(
             base_url=self.config.url,
             api_key=self._key() or "none",
             max_retries=self.config.retries,
             timeout=self.config.timeout_s,
         )
+        # The client takes these from OPENAI_... variables and would send them to whatever server is asked.
+        client.organization = client.project = client.admin_api_key = None
+        client._custom_headers = {}
+        return client
 
     def _key(self) -> str:
         return os.environ.get(self.config.key_env, "") if self.config.key_env is not None else ""
@@ -128,6 +135,10 @@ class Requests:
                 answer = await self._answer(client, question, sample)
             except RequestError as error:
                 self.failure = self.failure or str(error)
+                return None
+            except Exception as error:  # whatever a server sends costs none of the other requests
+                text = self._failed(question, f"its answer cannot be read: {_reason(error)}")
+                self.failure = self.failure or text
                 return None
         line = {name: getattr(answer, name) for name in Answer.__slots__}
         self.journal.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -173,7 +184,7 @@ class Requests:
 
     def _text(self, message: Any) -> str:
         """The answer, after its reasoning where the server gives that apart."""
-        text = _writable(message.content or "")
+        text = _writable(_joined(message.content))
         reasoning = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
         if self.config.reasoning == "leave_out" or not isinstance(reasoning, str):
             return text
@@ -185,6 +196,15 @@ class Requests:
         return (
             f"{self.config.url}, model {self.config.model}: a request for question {question.uid[:12]} failed: {shown}"
         )
+
+
+def _joined(content: Any) -> str:
+    """The text of a message's content: a string, nothing, or a list of parts. Raises ValueError for parts of others."""
+    parts = [{"text": content}] if isinstance(content, str) else content or []
+    texts = [text for part in parts if isinstance(text := part.get("text"), str)]
+    if len(texts) < len(parts):
+        raise ValueError("its content holds parts that are no text")
+    return "".join(texts)
 
 
 def _writable(text: str) -> str:

@@ -11,15 +11,16 @@ Without `compositions` the two files of the one composition of all teachers are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ampo_registry.errors import ConfigError, RunError
 from ampo_registry.specs import build_options
-from ampo_registry.types import GradeRequest, Question
+from ampo_registry.types import Grade, GradeRequest, Question
 
 from ampo_core.config.pool_job import PoolJob, PoolTeacher
 from ampo_core.data.questions import load_questions
@@ -34,6 +35,7 @@ from ampo_core.progress import Progress
 from ampo_core.report.build import refresh_report
 from ampo_core.resume import folder_of, open_again
 from ampo_core.runfolder import RunFolder
+from ampo_core.together import by_each, by_first
 from ampo_core.tokens import load_tokenizer
 
 if TYPE_CHECKING:
@@ -67,21 +69,31 @@ def run(job: PoolJob, environment: Environment) -> Path:
             limit=job.data.limit,
         )
         readers = _readers(job, loaded.questions, environment.trust_remote_code)
-        folder = _open(job, environment, stack) if ranks.rank == 0 else None
+        folder = by_first(ranks, lambda: _open(job, environment, stack))
+        stack.enter_context(_started())
         shards = cut(loaded.questions, job.shard_questions)
-        if folder is not None:
+        if ranks.rank == 0:
             _say(environment, *loaded.report.lines())
-        progress = stack.enter_context(Progress(environment.console, "pool", len(job.teachers) * len(shards)))
-        build = Build(job, environment, ranks, grader, progress, readers, shards)
-        files = {teacher.name: build.answered(teacher, i) for i, teacher in enumerate(job.teachers)}
-    if folder is not None:
-        output = PoolOutput(job, student, environment.trust_remote_code, loaded.questions, shards, files)
-        summary = output.write(folder.path, loaded.report)
-        _say(environment, *summary.lines())
-        summary.show(environment.console)
-        folder.finish(folder.path / "out")
-        refresh_report(folder.path, partial(_say, environment))
+        with Progress(environment.console, "pool", len(job.teachers) * len(shards)) as progress:
+            build = Build(job, environment, ranks, grader, progress, readers, shards)
+            files = {teacher.name: build.answered(teacher, i) for i, teacher in enumerate(job.teachers)}
+        if ranks.rank == 0:  # no rank waits for this: choosing may take longer than a collective may
+            output = PoolOutput(job, student, environment.trust_remote_code, loaded.questions, shards, files)
+            summary = output.write(folder.path, loaded.report)
+            _say(environment, *summary.lines())
+            summary.show(environment.console)
+            folder.finish(folder.path / "out")
+            refresh_report(folder.path, partial(_say, environment))
     return folder_of(job) / "out"
+
+
+@contextmanager
+def _started() -> Iterator[None]:
+    """Have no error say that nothing was started."""
+    try:
+        yield
+    except ConfigError as error:
+        raise RunError(str(error)) from error
 
 
 def _readers(job: PoolJob, questions: Sequence[Question], trust_remote_code: bool) -> dict[str, Reader]:
@@ -130,11 +142,7 @@ class Build:
     def answered(self, teacher: PoolTeacher, position: int) -> TeacherShards:
         """Make what is missing of the shards of `teacher`, the `position`-th, and return them. A collective call."""
         with about(teacher):
-            found = self.ranks.first(recipe(self.job, teacher) if self.ranks.rank == 0 else {})
-            files = TeacherShards.of(folder_of(self.job) / "shards", teacher.name, found, self._reward())
-            if self.ranks.rank == 0:
-                files.open(found)
-            missing = self.ranks.first(self._missing(files))
+            files, missing = by_first(self.ranks, lambda: self._opened(teacher))
             before = position * len(self.shards)
             there = len(self.shards) - len(missing)
             if there:
@@ -143,19 +151,21 @@ class Build:
             with ExitStack() as stack:
                 source: Source | None = None
                 for done, shard in enumerate(missing, start=before + there + 1):
-                    if not self.ranks.first(files.answers_file(shard).exists()):
+                    answers = by_first(self.ranks, partial(_written, files, shard))
+                    if answers is None:
                         source = source or self._source(teacher, files, stack)
                         answers = source.answer(shard)
-                        if self.ranks.rank == 0:
-                            files.write_answers(shard, answers)
-                    else:
-                        answers = self.ranks.first(files.read_answers(shard) if self.ranks.rank == 0 else [])
+                        by_first(self.ranks, partial(files.write_answers, shard, answers))
                     self._verify(shard, answers, files)
                     self.progress.step(done, {})
         return files
 
-    def _missing(self, files: TeacherShards) -> list[Shard]:
-        return [shard for shard in self.shards if not _complete(files, shard)]
+    def _opened(self, teacher: PoolTeacher) -> tuple[TeacherShards, list[Shard]]:
+        """The files of `teacher`, and the shards that are missing there."""
+        found = recipe(self.job, teacher)
+        files = TeacherShards.of(folder_of(self.job) / "shards", teacher.name, found, self._reward())
+        files.open(found)
+        return files, [shard for shard in self.shards if not _complete(files, shard)]
 
     def _source(self, teacher: PoolTeacher, files: TeacherShards, stack: ExitStack) -> Source:
         source = open_source(self.job, teacher, self.readers.get(teacher.name), self.environment, self.ranks, files)
@@ -167,18 +177,23 @@ class Build:
         asked = {question.uid: question for question in shard.questions}
         ended = [answer for answer in answers if answer.finish_reason == ENDED]
         requests = [GradeRequest(a.text, asked[a.uid].answer, asked[a.uid].source) for a in ended]
-        grades = self.ranks.map(self.grader.grade, requests)
-        if self.ranks.rank == 0:
-            verdicts = [
-                Verdict(answer.uid, answer.sample, grade.correct, grade.status, grade.detail)
-                for answer, grade in zip(ended, grades, strict=True)
-            ]
-            files.write_verdicts(shard, verdicts)
-        self.ranks.barrier()
+        mine: list[Grade] = []
+        by_each(self.ranks, lambda: mine.extend(self.grader.grade(self.ranks.shard(requests))))
+        grades = self.ranks.gather(mine, len(requests))
+        verdicts = [
+            Verdict(answer.uid, answer.sample, grade.correct, grade.status, grade.detail)
+            for answer, grade in zip(ended, grades, strict=True)
+        ]
+        by_first(self.ranks, partial(files.write_verdicts, shard, verdicts))
 
     def _reward(self) -> dict[str, Any]:
         options = build_options(self.job.reward)
         return {name: value for name, value in options.items() if name not in HOW_IT_IS_GRADED}
+
+
+def _written(files: TeacherShards, shard: Shard) -> list[Answer] | None:
+    """The answers of a shard that only lacks its verdicts; None where they are missing too."""
+    return files.read_answers(shard) if files.answers_file(shard).exists() else None
 
 
 def _complete(files: TeacherShards, shard: Shard) -> bool:

@@ -100,10 +100,13 @@ class TeacherShards:
         return cls(shards / f"{teacher}-{digest(recipe)}", digest(reward))
 
     def open(self, recipe: Mapping[str, Any]) -> None:
-        """Make the folder."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / "recipe.json").exists():
-            write_json(self.folder / "recipe.json", recipe)
+        """Make the folder. Raises RunError where the disk refuses."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not (self.folder / "recipe.json").exists():
+                write_json(self.folder / "recipe.json", recipe)
+        except OSError as error:
+            raise RunError(f"cannot write {self.folder}: {error}") from error
 
     def answers_file(self, shard: Shard) -> Path:
         """Where the answers of `shard` are; the file is there iff they are complete."""
@@ -141,14 +144,19 @@ class TeacherShards:
         return self.folder / f"{shard.name}.requests-{session:03d}-{rank:03d}.jsonl"
 
     def journaled(self, shard: Shard) -> dict[tuple[str, int], Answer]:
-        """(uid, sample) -> answer of what journals hold; the line that a crash has cut short is left out."""
+        """(uid, sample) -> answer of what journals hold; a last line that a crash has cut short is left out.
+
+        Raises RunError for any other line that cannot be read.
+        """
         found: dict[tuple[str, int], Answer] = {}
         for path in self.journals(shard):
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            # bytes: a text may hold characters that splitlines takes for ends of lines
+            for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
                 try:
                     answer = Answer(**json.loads(line))
-                except (ValueError, TypeError):
-                    continue
+                except (ValueError, TypeError) as error:
+                    text = f"{path}, line {number} is damaged: {error}; remove that line, and its answer is asked for"
+                    raise RunError(f"{text} again") from error
                 found[answer.uid, answer.sample] = answer
         return found
 

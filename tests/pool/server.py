@@ -11,8 +11,9 @@ from typing import Any
 
 
 class ChatServer:
-    """`asked` holds all bodies, `keys` all Authorization headers; `faults` are taken by requests one after the other.
+    """`asked` holds all bodies, `headers` all headers, `keys` those of Authorization.
 
+    `faults` are taken by requests one after the other.
     A fault is (status, headers, body), or a number of seconds to be slow. `busiest` is the largest number of requests
     that were answered at once.
     """
@@ -20,6 +21,7 @@ class ChatServer:
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
         self.faults: deque[tuple[int, dict[str, str], str] | float] = deque()
         self.refuse_after: int | None = None
@@ -34,6 +36,7 @@ class ChatServer:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                chat.headers.append(dict(self.headers))
                 status, headers, text = chat.serve(self.path, self.headers.get("Authorization"), body)
                 data = text.encode()
                 self.send_response(status)
@@ -71,8 +74,10 @@ class ChatServer:
             if self.refuse_after is not None and len(self.asked) > self.refuse_after:
                 fault = 403, {}, json.dumps({"error": {"message": f"no more for {key}", "type": "quota"}})
         try:
-            time.sleep(fault if isinstance(fault, float) else self.pause)
-            return fault if isinstance(fault, tuple) else (200, {}, json.dumps(self.completion(body)))
+            if isinstance(fault, tuple):
+                return fault
+            time.sleep(self.pause if fault is None else fault)
+            return 200, {}, json.dumps(self.completion(body))
         finally:
             with self.lock:
                 self.busy -= 1

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from ampo_plugins.teacher_pools.dataset import Dataset
-from ampo_registry import ConfigError, RunError
+from ampo_registry import ConfigError, DataError, RunError
 
 from ampo_core.config.jobs import SftDataConfig
 from ampo_core.config.tree import ModelConfig
@@ -115,7 +115,7 @@ class Crash(BaseException):
     """As final as SIGKILL for a build, which cleans nothing up."""
 
 
-@pytest.mark.parametrize("moment", [1, 2, 3, 8, 18])
+@pytest.mark.parametrize("moment", [1, 8, 18])
 def test_a_build_that_dies_goes_on_and_ends_with_the_same_files(
     moment: int, built: Any, build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +143,21 @@ def test_a_build_that_dies_goes_on_and_ends_with_the_same_files(
     assert {path: path.stat().st_mtime_ns for path in before} == before
     broken()
     assert "is finished already" in broken.said
+
+
+def test_the_result_is_written_under_the_lock_and_what_fails_there_failed_while_running(
+    built: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = built.copy(tmp_path)
+
+    def refusing(*arguments: Any) -> None:
+        assert (again.run / ".lock").is_file()
+        raise DataError("no such rows")
+
+    monkeypatch.setattr("ampo_core.pool.output.write_questions", refusing)
+    with pytest.raises(RunError, match="no such rows"):
+        again("keep=all", allow=True)
+    assert not (again.run / ".lock").exists()
 
 
 def test_a_changed_config_is_refused_with_the_difference(built: Any, tmp_path: Path) -> None:

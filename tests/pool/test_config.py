@@ -53,6 +53,10 @@ WRONG = {
         {"teachers": teacher(endpoint={**ENDPOINT, "url": "https://me:secret@host/v1"})},
         "teachers.0.endpoint.url",
     ),
+    "a key in the URL's query": (
+        {"teachers": teacher(endpoint={**ENDPOINT, "url": "https://host/v1?key=secret"}), "compositions": {}},
+        "teachers.0.endpoint.url: a base URL ends before any '?' or '#'; a key belongs into the variable",
+    ),
     "a key in the config": ({"teachers": teacher(endpoint={**ENDPOINT, "api_key": "sk-1"})}, "api_key"),
     "fewer requests than ranks": (
         {"teachers": teacher(endpoint={**ENDPOINT, "concurrency": 1}), "compositions": {}, "resources": {"devices": 2}},

@@ -114,21 +114,6 @@ def test_what_came_before_a_crash_is_kept(asking: Any, server: ChatServer, monke
     assert broken.files() == whole.files()
 
 
-def test_a_server_that_cannot_be_reached(asking: Any, server: ChatServer) -> None:
-    server.close()
-    with pytest.raises(RunError, match=r"failed: APIConnectionError"):
-        asking(retries=1)()
-
-
-@pytest.mark.parametrize(
-    ("body", "said"), [("{}", "holds no choice"), ("<html>", "failed"), ('{"choices": []}', "holds no choice")]
-)
-def test_an_answer_that_is_none(asking: Any, server: ChatServer, body: str, said: str) -> None:
-    server.faults.append((200, {}, body))
-    with pytest.raises(RunError, match=said):
-        asking(concurrency=1)()
-
-
 def test_options_of_the_request(asking: Any, server: ChatServer) -> None:
     server.reasoning = "\nfirst this\n"
     built = asking(
