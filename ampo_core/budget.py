@@ -94,7 +94,7 @@ def read_budget(run_folder: Path, step: int | None = None) -> Budget:
     answers, tokens = _replacements(lines), _recorded(lines, "tokens/teacher")
     conversations: int | None = 0
     if job == "sft":
-        examples, used = (manifest.get("examples") or {}).get("count"), set(manifest.get("teachers") or ())
+        examples, used = _seen(manifest, config, len(lines)), set(manifest.get("teachers") or ())
         pool = config["data"]["format"] == "pool"
         answers, conversations = (examples, 0) if pool else (0, examples)
         tokens = _recorded(lines, "tokens/answers") if pool else 0
@@ -110,6 +110,13 @@ def read_budget(run_folder: Path, step: int | None = None) -> Budget:
         conversations=conversations,
         runs=(str(run_folder),),
     )
+
+
+def _seen(manifest: Mapping[str, Any], config: Mapping[str, Any], steps: int) -> int | None:
+    """How many different examples an sft run has trained on in `steps`: passes are shuffled, without repeats."""
+    count: int | None = (manifest.get("examples") or {}).get("count")
+    training = config["training"]
+    return None if count is None else min(count, steps * training["batch"] * training["accumulation"])
 
 
 def total_budget(run_folder: Path, step: int | None = None, *, without: Collection[Path] = ()) -> Budget:

@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not (arguments.check or arguments.schema or arguments.plugins is not None):
+            print("ampo-run: what reads its output went away; run the same command again to go on", file=sys.stderr)
         return INTERNAL
     except KeyboardInterrupt:
         print("ampo-run: interrupted", file=sys.stderr)

@@ -61,8 +61,10 @@ def hub_models(job: Job) -> Iterator[tuple[KeyPath, str]]:
 
 def _evaluated(job: Job) -> list[tuple[KeyPath, str]]:
     """The models that a suite only evaluates, where they are named and not made by one of its stages."""
-    runs = job.members() if isinstance(job, SuiteJob) else {}
-    named = [(name, run.model) for name, run in runs.items() if run.model is not None]
+    if not isinstance(job, SuiteJob):
+        return []
+    shown = {row for table in job.shown_tables().values() for row in table.rows}
+    named = [(name, run.model) for name, run in job.members().items() if run.model is not None and name in shown]
     return [(("runs", name, "model"), model) for name, model in named if not is_filled_in(model)]
 
 

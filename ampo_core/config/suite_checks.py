@@ -32,6 +32,8 @@ def _runs(job: SuiteJob) -> Iterator[Finding]:
             yield Finding(("runs", name), f"{name!r} is taken: by a stage, or by the suite itself")
         if (run.config is None) == (run.model is None):
             yield Finding(("runs", name), "give either config (what trains a model) or model (one that is there)")
+        for key in sorted({"run.name", "run.dir", "run.seed", "run"} & run.overrides.keys()):
+            yield Finding(("runs", name, "overrides"), f"{key} is set by the suite: use seeds, and the run's name")
         if run.model is not None:
             if run.overrides:
                 yield Finding(("runs", name, "overrides"), "a model that is only evaluated has no config to override")

@@ -18,11 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ampo_registry.errors import ConfigError, RunError
+from ampo_registry.errors import ConfigError, DataError, RunError
 from ampo_registry.specs import build_options
 from ampo_registry.types import Grade, GradeRequest, Question
 
+from ampo_core.config.nodes import nearest
 from ampo_core.config.pool_job import PoolJob, PoolTeacher
+from ampo_core.data.contract import teacher_answers
 from ampo_core.data.questions import load_questions
 from ampo_core.environment import Environment
 from ampo_core.folder_lock import held
@@ -68,6 +70,7 @@ def run(job: PoolJob, environment: Environment) -> Path:
             distinct=True,
             limit=job.data.limit,
         )
+        _check_recorded(job, loaded.questions)
         readers = _readers(job, loaded.questions, environment.trust_remote_code)
         folder = by_first(ranks, lambda: _open(job, environment, stack))
         stack.enter_context(_started())
@@ -85,6 +88,15 @@ def run(job: PoolJob, environment: Environment) -> Path:
             folder.finish(folder.path / "out")
             refresh_report(folder.path, partial(_say, environment))
     return folder_of(job) / "out"
+
+
+def _check_recorded(job: PoolJob, questions: Sequence[Question]) -> None:
+    """Raise DataError for a recorded teacher whom no question has an answer of."""
+    found = {entry["source"] for question in questions for entry in teacher_answers(question.extra)}
+    for i, teacher in enumerate(job.teachers):
+        if teacher.recorded is not None and teacher.recorded not in found:
+            allowed = nearest(teacher.recorded, sorted(map(str, found)))
+            raise DataError(f"teachers.{i}.recorded: no question has an answer of {teacher.recorded!r}{allowed}")
 
 
 @contextmanager

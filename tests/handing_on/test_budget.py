@@ -39,6 +39,9 @@ def train_line(step: int, **more: float) -> dict[str, Any]:
     return {"step": step, "tokens/generated": 100.0, "tokens/trained": 60.0, **more}
 
 
+FOUR_A_STEP = {"batch": 2, "accumulation": 2}
+
+
 def sft_line(step: int) -> dict[str, Any]:
     return {"step": step, "tokens/trained": 40.0, "tokens/answers": 30.0}
 
@@ -46,7 +49,7 @@ def sft_line(step: int) -> dict[str, Any]:
 def sft_run(folder: Path, steps: int = 2) -> Path:
     manifest = {"teachers": ["chain"], "examples": {"count": 7, "teachers": {"chain": 7}}}
     lines = [sft_line(step) for step in range(1, steps + 1)]
-    return make(folder, "sft", lines, manifest=manifest, data={"format": "pool"})
+    return make(folder, "sft", lines, manifest=manifest, data={"format": "pool"}, training=FOUR_A_STEP)
 
 
 def test_a_guided_run(tmp_path):
@@ -70,6 +73,7 @@ def test_a_run_without_guidance_has_no_teacher(tmp_path):
 
 def test_an_sft_run(tmp_path):
     run = sft_run(tmp_path / "sft")
+    assert read_budget(run, step=1).teacher_answers == 4
     assert read_budget(run) == Budget(0, 80, 2, 7, ("chain",), 60, runs=(str(run),))
     assert read_budget(run).line() == (
         "2 steps, 0 tokens generated, 80 tokens trained, 7 teacher answers (60 tokens) of chain"
@@ -77,19 +81,23 @@ def test_an_sft_run(tmp_path):
 
 
 def test_conversations_are_not_counted_as_answers_of_teachers(tmp_path):
-    manifest = {"examples": {"count": 7, "teachers": {}}}
-    run = make(tmp_path / "warmup", "sft", [sft_line(1)], manifest=manifest, data={"format": "messages"})
+    manifest = {"examples": {"count": 3, "teachers": {}}}
+    run = make(
+        tmp_path / "warmup", "sft", [sft_line(1)], manifest=manifest, data={"format": "messages"}, training=FOUR_A_STEP
+    )
     found = read_budget(run)
-    assert (found.teacher_answers, found.teacher_tokens, found.conversations) == (0, 0, 7)
-    assert found.line().endswith("0 teacher answers; 7 conversations of unknown authors")
-    old = make(tmp_path / "old", "sft", [{"step": 1, "tokens/trained": 1.0}], data={"format": "messages"})
+    assert (found.teacher_answers, found.teacher_tokens, found.conversations) == (0, 0, 3)
+    assert found.line().endswith("0 teacher answers; 3 conversations of unknown authors")
+    old = make(
+        tmp_path / "old", "sft", [{"step": 1, "tokens/trained": 1.0}], data={"format": "messages"}, training=FOUR_A_STEP
+    )
     assert read_budget(old).line().endswith("0 teacher answers; conversations of unknown authors")
 
 
 def test_what_was_not_recorded_is_unknown(tmp_path):
     old = {"tokens/trained": 40.0}
     lines = [{"step": 1, **old}, {"step": 2, **old, "tokens/answers": 3.0}]
-    run = make(tmp_path / "sft", "sft", lines, data={"format": "pool"})
+    run = make(tmp_path / "sft", "sft", lines, data={"format": "pool"}, training=FOUR_A_STEP)
     found = read_budget(run)
     assert (found.teacher_answers, found.teacher_tokens) == (None, None)
     assert "an unknown number of teacher answers (tokens not recorded)" in found.line()
@@ -170,7 +178,7 @@ def test_what_cannot_be_read_is_refused(tmp_path):
     prepared = make(tmp_path / "prepare", "prepare", [])
     with pytest.raises(ConfigError, match="only train and sft"):
         read_budget(prepared)
-    run = make(tmp_path / "sft", "sft", [{"step": 1}], data={"format": "pool"})
+    run = make(tmp_path / "sft", "sft", [{"step": 1}], data={"format": "pool"}, training=FOUR_A_STEP)
     with pytest.raises(ConfigError, match="tokens/trained"):
         read_budget(run)
     (run / "metrics.jsonl").write_text("[]\n")

@@ -282,3 +282,12 @@ def test_the_line_that_a_template_has_opened_is_part_of_the_answer(
     }
     assert all(text.startswith("<think>\n") is complete for text in texts["tied"])
     assert not any(text.startswith("<think>") for text in texts["untied"])
+
+
+def test_a_recorded_teacher_whom_no_row_knows_is_refused_before_anyone_answers(build: Callable[..., Any]) -> None:
+    made = build(teachers=[{"name": "book", "recorded": "bok"}], compositions={})
+    with pytest.raises(
+        DataError, match=r"teachers\.0\.recorded: no question has an answer of 'bok'; did you mean book"
+    ):
+        made()
+    assert not (made.run / "config.yaml").exists()

@@ -99,6 +99,7 @@ WRONG = {
         "evaluations.sampled=fixed.yaml",
         "evaluations.sampled: an evaluation of a suite",
     ),
+    "a seed of its own": ("runs.one={config: sft.yaml, overrides: {run.seed: 3}}", "run.seed is set by the suite"),
     "no table": ("only=[]", "only: "),
     "a name with a slash": ("runs.a/b=sft.yaml", "runs.a/b: a name is letters, digits, _ and -"),
 }
