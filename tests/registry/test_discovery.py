@@ -149,10 +149,10 @@ def test_two_plugins_with_one_name_are_both_named(install: Callable[..., None]) 
 
 
 def test_builtin_cannot_be_replaced_silently(install: Callable[..., None]) -> None:
-    install("greedy-plugin", SELECTOR.replace("NAME", "random"))
+    install("second-random", SELECTOR.replace("NAME", "random"))
     plugins = discover()
-    assert {"ampo", "greedy-plugin"} <= plugins.distributions.keys(), _reasons(plugins)
-    with pytest.raises(PluginError, match=r"claimed by .*greedy-plugin"):
+    assert {"ampo", "second-random"} <= plugins.distributions.keys(), _reasons(plugins)
+    with pytest.raises(PluginError, match=r"claimed by .*second-random"):
         plugins.catalog.resolve("selector", "random")
 
 
