@@ -18,15 +18,15 @@ from ampo_registry.errors import RunError
 from ampo_registry.protocols import Advantage, SelectionContext
 from ampo_registry.types import GradeRequest, Question, Rollout, RolloutGroup, RolloutRequest, StepReport
 
-from ampo_core.ahead import SampledBatch
-from ampo_core.assemble import assemble
 from ampo_core.checkpoint import Position
 from ampo_core.config.jobs import TrainJob
 from ampo_core.data.seeds import derive_seed, sample_seed
 from ampo_core.environment import Environment
-from ampo_core.guidance import AugmentedGroup, Slot, replace_wrong, select, triggered, unguided
 from ampo_core.interrupt import Interrupt
-from ampo_core.metrics import (
+from ampo_core.loop.ahead import SampledBatch
+from ampo_core.loop.assemble import assemble
+from ampo_core.loop.guidance import AugmentedGroup, Slot, replace_wrong, select, triggered, unguided
+from ampo_core.loop.metrics import (
     Stopwatch,
     group_report,
     guidance_metrics,
@@ -34,10 +34,9 @@ from ampo_core.metrics import (
     rollout_metrics,
     update_metrics,
 )
-from ampo_core.objective import MiniBatchLoss
-from ampo_core.parts import TrainParts
-from ampo_core.penalties import penalised
-from ampo_core.sequences import (
+from ampo_core.loop.objective import MiniBatchLoss
+from ampo_core.loop.parts import TrainParts
+from ampo_core.loop.sequences import (
     MEASURED,
     is_stale,
     measured,
@@ -46,6 +45,7 @@ from ampo_core.sequences import (
     with_old_log_probs,
     with_reference,
 )
+from ampo_core.penalties import penalised
 
 RESAMPLE_ROUNDS = 10
 """With `group_filter.resample`, a step samples at most this many times before it trains on what it has."""

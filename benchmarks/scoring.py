@@ -31,9 +31,9 @@ from ampo_core.attention import Sequences
 from ampo_core.config.tree import DeepSpeedConfig, ModelConfig, OptimizerConfig
 from ampo_core.learner import Learner
 from ampo_core.libraries import settle_libraries
+from ampo_core.loop.scoring import PolicyScorer, answer_tokens, corrected_trajectory
 from ampo_core.packing import TokenPair, microbatches
 from ampo_core.ranks import join_ranks
-from ampo_core.scoring import PolicyScorer, answer_tokens, corrected_trajectory
 from ampo_core.tokens import PromptTokenizer
 
 Item = tuple[Question, Guidance]

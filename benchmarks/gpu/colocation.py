@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import torch
 from ampo_registry.types import Rollout, RolloutRequest
 
-from ampo_core.assemble import assemble
 from ampo_core.libraries import settle_libraries
+from ampo_core.loop.assemble import assemble
 from ampo_core.packing import TokenPair
 from gpu import device
 from gpu.learning import load_job
 from gpu.rows import Setting
 
 if TYPE_CHECKING:
-    from ampo_core.parts import TrainParts
+    from ampo_core.loop.parts import TrainParts
 
 # Large enough that a rollout engine which keeps its old weights is told apart from one that took the new ones.
 LEARNING_RATE = "2e-4"

@@ -16,7 +16,7 @@ from ampo_core.config.load import load_config
 from ampo_core.environment import Environment
 from ampo_core.learner import Learner
 from ampo_core.libraries import settle_libraries
-from ampo_core.objective import MiniBatchLoss, Objective, TrainSequence
+from ampo_core.loop.objective import MiniBatchLoss, Objective, TrainSequence
 from ampo_core.packing import TokenPair
 from ampo_core.ranks import join_ranks
 from gpu.rows import Setting

@@ -57,7 +57,7 @@ def test_every_function_of_a_step_has_its_hop():
     own = {
         name
         for name in called
-        if getattr(getattr(train, name, None), "__module__", None) in ("ampo_core.train", "ampo_core.guidance")
+        if getattr(getattr(train, name, None), "__module__", None) in ("ampo_core.train", "ampo_core.loop.guidance")
     }
     assert own
     shown = {name.split(".")[-1] for _, name in POINTERS}

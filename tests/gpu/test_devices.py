@@ -14,7 +14,7 @@ from ampo_registry.discovery import discover
 from ampo_core.config.jobs import TrainJob
 from ampo_core.config.load import load_config
 from ampo_core.config.tree import ModelConfig
-from ampo_core.objective import MiniBatchLoss, Objective, TrainSequence
+from ampo_core.loop.objective import MiniBatchLoss, Objective, TrainSequence
 from ampo_core.packing import TokenPair
 from ampo_core.policy import Policy, load_policy
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from ampo_registry import Grade, Message, Question, Rollout, RolloutRequest, RunError
 
-from ampo_core.ahead import SampleAhead, SampledBatch
+from ampo_core.loop.ahead import SampleAhead, SampledBatch
 from ampo_core.ranks import Ranks
 
 QUESTIONS = [Question(f"q{i}", (Message("user", f"{i}?"),), (1, i), str(i), "test") for i in range(3)]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from ampo_core.objective import MiniBatchLoss, TrainSequence, kl_estimates
+from ampo_core.loop.objective import MiniBatchLoss, TrainSequence, kl_estimates
 from ampo_core.packing import TokenPair
 
 _spec = importlib.util.spec_from_file_location("objectives", Path(__file__).parent / "objectives.py")

@@ -12,9 +12,9 @@ from statistics import fmean
 import torch
 from ampo_registry.types import GroupReport, Rollout, RolloutGroup
 
-from ampo_core.guidance import AugmentedGroup
 from ampo_core.learner import UpdateReport
-from ampo_core.objective import MiniBatchLoss
+from ampo_core.loop.guidance import AugmentedGroup
+from ampo_core.loop.objective import MiniBatchLoss
 from ampo_core.ranks import Ranks
 from ampo_core.runfolder import POLICY_SOURCE
 

@@ -10,18 +10,18 @@ from ampo_registry.errors import RunError
 from ampo_registry.protocols import Advantage, JsonValue, RolloutEngine, Selector, Stateful, Trigger
 from ampo_registry.types import Question, SamplingOptions
 
-from ampo_core.ahead import SampleAhead
 from ampo_core.config.jobs import TrainJob
 from ampo_core.config.tree import GuidanceConfig
 from ampo_core.data.order import QuestionStream
 from ampo_core.evaluate import HeldOutSet, evaluate_sets
 from ampo_core.grading import Grader
-from ampo_core.guidance import TeacherLibrary
 from ampo_core.learner import Learner
-from ampo_core.objective import Objective
+from ampo_core.loop.ahead import SampleAhead
+from ampo_core.loop.guidance import TeacherLibrary
+from ampo_core.loop.objective import Objective
+from ampo_core.loop.scoring import PolicyScorer
 from ampo_core.ranks import Ranks
 from ampo_core.reporting import Reporter
-from ampo_core.scoring import PolicyScorer
 
 
 @dataclass(frozen=True, slots=True)
