@@ -19,13 +19,13 @@ from ampo_registry.protocols import RunContext, Stateful, Tracker
 from ampo_registry.types import StepReport
 
 from ampo_core.budget import total_budget
-from ampo_core.checkpoint import Checkpoint, Checkpoints, Position
 from ampo_core.checkpoint_store import CheckpointStore, read_state
 from ampo_core.config.jobs import SftJob, TrainJob
 from ampo_core.environment import Environment
 from ampo_core.folder_lock import held
 from ampo_core.interrupt import Interrupt, Interrupted
-from ampo_core.learner import Learner
+from ampo_core.learner.checkpoint import Checkpoint, Checkpoints, Position
+from ampo_core.learner.learner import Learner
 from ampo_core.model_card import write_card
 from ampo_core.progress import Progress
 from ampo_core.ranks import Ranks

@@ -18,11 +18,11 @@ from ampo_registry.errors import RunError
 from ampo_registry.protocols import Advantage, SelectionContext
 from ampo_registry.types import GradeRequest, Question, Rollout, RolloutGroup, RolloutRequest, StepReport
 
-from ampo_core.checkpoint import Position
 from ampo_core.config.jobs import TrainJob
 from ampo_core.data.seeds import derive_seed, sample_seed
 from ampo_core.environment import Environment
 from ampo_core.interrupt import Interrupt
+from ampo_core.learner.checkpoint import Position
 from ampo_core.loop.ahead import SampledBatch
 from ampo_core.loop.assemble import assemble
 from ampo_core.loop.guidance import AugmentedGroup, Slot, replace_wrong, select, triggered, unguided

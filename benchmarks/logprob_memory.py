@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ampo_core.logprobs import token_logprobs
+from ampo_core.learner.logprobs import token_logprobs
 
 GIB = 2**30
 WAYS = ("full", "sliced")

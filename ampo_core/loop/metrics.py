@@ -12,7 +12,7 @@ from statistics import fmean
 import torch
 from ampo_registry.types import GroupReport, Rollout, RolloutGroup
 
-from ampo_core.learner import UpdateReport
+from ampo_core.learner.learner import UpdateReport
 from ampo_core.loop.guidance import AugmentedGroup
 from ampo_core.loop.objective import MiniBatchLoss
 from ampo_core.ranks import Ranks

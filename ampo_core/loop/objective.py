@@ -14,7 +14,7 @@ from ampo_registry.protocols import Aggregator, BuildContext, Shaping
 from ampo_registry.types import Totals
 
 from ampo_core.config.tree import ObjectiveConfig, OffPolicyConfig, OnPolicyConfig
-from ampo_core.packing import TokenPair
+from ampo_core.learner.packing import TokenPair
 
 
 @dataclass(frozen=True, slots=True)

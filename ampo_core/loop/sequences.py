@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import torch
 
+from ampo_core.learner.packing import TokenPair
 from ampo_core.loop.guidance import AugmentedGroup, Slot
 from ampo_core.loop.objective import TrainSequence
 from ampo_core.loop.parts import TrainParts
-from ampo_core.packing import TokenPair
 from ampo_core.ranks import Ranks
 
 MEASURED = 8

@@ -14,9 +14,9 @@ from ampo_registry.discovery import discover
 from ampo_core.config.jobs import TrainJob
 from ampo_core.config.load import load_config
 from ampo_core.config.tree import ModelConfig
+from ampo_core.learner.packing import TokenPair
+from ampo_core.learner.policy import Policy, load_policy
 from ampo_core.loop.objective import MiniBatchLoss, Objective, TrainSequence
-from ampo_core.packing import TokenPair
-from ampo_core.policy import Policy, load_policy
 
 LENGTHS = ((5, 40), (12, 3), (7, 90), (30, 17))
 OPTIONS = {

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from ampo_core.attention import Sequences, packed_attention
+from ampo_core.learner.attention import Sequences, packed_attention
 
 pytestmark = [
     pytest.mark.gpu,

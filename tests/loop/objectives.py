@@ -12,8 +12,8 @@ from ampo_registry.discovery import Plugins, discover
 from ampo_registry.protocols import BuildContext
 
 from ampo_core.config.tree import ObjectiveConfig
+from ampo_core.learner.packing import TokenPair
 from ampo_core.loop.objective import MiniBatchLoss, Objective, TrainSequence
-from ampo_core.packing import TokenPair
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ampo_core.logprobs import LogprobHead, logprobs_from_logits, token_logprobs
+from ampo_core.learner.logprobs import LogprobHead, logprobs_from_logits, token_logprobs
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -29,8 +29,8 @@ def inputs(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, ...]:
 
 @pytest.fixture(params=[10**9, 23 * 7, 1], ids=["whole", "slices_of_7", "columns"])
 def sliced(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ampo_core.logprobs.SLICE_ELEMENTS", {"cpu": request.param})
-    monkeypatch.setattr("ampo_core.logprobs.FEWEST_COLUMNS", 1)
+    monkeypatch.setattr("ampo_core.learner.logprobs.SLICE_ELEMENTS", {"cpu": request.param})
+    monkeypatch.setattr("ampo_core.learner.logprobs.FEWEST_COLUMNS", 1)
 
 
 @pytest.mark.usefixtures("sliced")

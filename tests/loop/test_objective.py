@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from ampo_core.learner.packing import TokenPair
 from ampo_core.loop.objective import MiniBatchLoss, TrainSequence, kl_estimates
-from ampo_core.packing import TokenPair
 
 _spec = importlib.util.spec_from_file_location("objectives", Path(__file__).parent / "objectives.py")
 assert _spec is not None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ampo_core.packing import microbatches
+from ampo_core.learner.packing import microbatches
 
 BUDGET = 100
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from ampo_registry import ConfigError
 
-from ampo_core.attention import Sequences, packed_attention
 from ampo_core.config.tree import LoraConfig, ModelConfig
-from ampo_core.packing import TokenPair
-from ampo_core.policy import Policy, load_policy
+from ampo_core.learner.attention import Sequences, packed_attention
+from ampo_core.learner.packing import TokenPair
+from ampo_core.learner.policy import Policy, load_policy
 
 PAIRS = [TokenPair(tuple(range(1, 2 + n % 4)), tuple(range(4, 4 + n))) for n in (3, 9, 1, 20, 2, 9, 14)]
 

@@ -11,8 +11,8 @@ import torch
 from ampo_registry import Grade, Guidance, Message, Question
 
 from ampo_core.config.tree import DeepSpeedConfig, ModelConfig, OptimizerConfig
-from ampo_core.learner import Learner
-from ampo_core.logprobs import logprobs_from_logits
+from ampo_core.learner.learner import Learner
+from ampo_core.learner.logprobs import logprobs_from_logits
 from ampo_core.loop.scoring import PolicyScorer, answer_tokens, corrected_trajectory
 from ampo_core.ranks import join_ranks
 from ampo_core.tokens import PromptTokenizer, load_tokenizer

@@ -13,7 +13,7 @@ import torch
 from ampo_registry import ConfigError
 
 from ampo_core.config.tree import DeepSpeedConfig
-from ampo_core.deepspeed_engine import check_version
+from ampo_core.learner.deepspeed_engine import check_version
 
 WORKER = Path(__file__).parent / "zero_worker.py"
 FLOAT32 = ("zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload")

@@ -14,9 +14,9 @@ import torch
 from ampo_registry import ConfigError, RunError
 from safetensors import SafetensorError
 
-from ampo_core.checkpoint import Checkpoint, Checkpoints, Position
 from ampo_core.checkpoint_store import CheckpointStore
 from ampo_core.config.tree import CheckpointConfig
+from ampo_core.learner.checkpoint import Checkpoint, Checkpoints, Position
 from ampo_core.ranks import Ranks
 from ampo_core.together import by_each, by_first
 

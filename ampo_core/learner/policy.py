@@ -13,10 +13,10 @@ import torch
 from ampo_registry.errors import ConfigError
 from torch import nn
 
-from ampo_core.attention import Sequences, use_packed_attention
 from ampo_core.config.tree import ModelConfig
-from ampo_core.logprobs import LogprobHead
-from ampo_core.packing import TokenPair
+from ampo_core.learner.attention import Sequences, use_packed_attention
+from ampo_core.learner.logprobs import LogprobHead
+from ampo_core.learner.packing import TokenPair
 
 Gather = Callable[[Sequence[nn.Parameter]], AbstractContextManager[Any]]
 """Gives a block in which parameters that are spread over ranks are whole."""
