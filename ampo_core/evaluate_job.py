@@ -16,7 +16,7 @@ from ampo_core.environment import Environment
 from ampo_core.evaluate import HeldOutSet, evaluate_sets, load_sets, sampling_options, set_graders
 from ampo_core.evaluate_output import EvaluationOutput
 from ampo_core.evaluate_resume import begin_evaluation
-from ampo_core.grading import Grader
+from ampo_core.grading.grader import Grader
 from ampo_core.manifest import build_manifest
 from ampo_core.models import with_model_folder
 from ampo_core.predictions import Pair

@@ -28,7 +28,7 @@ from ampo_core.config.tree import ModelConfig
 from ampo_core.environment import Environment
 from ampo_core.files import write_json
 from ampo_core.folder_lock import held
-from ampo_core.grading import Grader
+from ampo_core.grading.grader import Grader
 from ampo_core.manifest import build_manifest
 from ampo_core.prepare_data import write_data
 from ampo_core.report.build import refresh_report

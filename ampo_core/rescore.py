@@ -22,7 +22,7 @@ from ampo_core.environment import Environment
 from ampo_core.evaluate import grade_texts, set_graders
 from ampo_core.evaluate_output import EvaluationOutput
 from ampo_core.evaluate_resume import begin_evaluation
-from ampo_core.grading import Grader
+from ampo_core.grading.grader import Grader
 from ampo_core.manifest import build_manifest
 from ampo_core.models import model_folder
 from ampo_core.predictions import FILE, Pair, Predictions, answer_of

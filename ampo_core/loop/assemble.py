@@ -22,7 +22,7 @@ from ampo_core.data.order import QuestionStream
 from ampo_core.data.questions import LoadedQuestions, load_questions
 from ampo_core.environment import Environment
 from ampo_core.evaluate import HeldOutSet, load_sets, sampling_options, set_graders
-from ampo_core.grading import Grader
+from ampo_core.grading.grader import Grader
 from ampo_core.learner.learner import Learner
 from ampo_core.loop.ahead import SampleAhead
 from ampo_core.loop.guidance import TeacherLibrary

@@ -22,7 +22,7 @@ from ampo_registry.types import (
 )
 
 from ampo_core.data.seeds import request_rng
-from ampo_core.grading import Grader
+from ampo_core.grading.grader import Grader
 from ampo_core.ranks import Ranks
 from ampo_core.tokens import PromptTokenizer
 

@@ -28,7 +28,7 @@ from ampo_core.data.contract import teacher_answers
 from ampo_core.data.questions import load_questions
 from ampo_core.environment import Environment
 from ampo_core.folder_lock import held
-from ampo_core.grading import Grader
+from ampo_core.grading.grader import Grader
 from ampo_core.manifest import build_manifest
 from ampo_core.pool.output import PoolOutput
 from ampo_core.pool.shards import ENDED, Answer, Shard, TeacherShards, Verdict, cut

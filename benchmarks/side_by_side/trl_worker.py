@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from turns import Turns
 
-from ampo_core.grading import Grader
+from ampo_core.grading.grader import Grader
 
 
 class Hops(TrainerCallback):

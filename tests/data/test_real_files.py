@@ -9,7 +9,7 @@ from ampo_plugins.rewards.math_verify import MathVerify
 from ampo_registry import GradeRequest
 
 from ampo_core.data.questions import load_questions
-from ampo_core.grading import Grader
+from ampo_core.grading.grader import Grader
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("AMPO_SHARED", ROOT / ".." / "shared")) / "data"

@@ -9,7 +9,7 @@ from ampo_registry import DataError, Grade
 
 from ampo_core.config.jobs import EvaluateDataConfig
 from ampo_core.evaluate import evaluate_sets, load_sets, sampling_options, set_graders
-from ampo_core.grading import Grader
+from ampo_core.grading.grader import Grader
 from ampo_core.ranks import Ranks
 
 ANSWERS = {

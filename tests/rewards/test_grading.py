@@ -14,8 +14,8 @@ from ampo_registry import ConfigError, GradeRequest, RunError
 from hostile_reward import Hostile
 
 from ampo_core.data.report import TruthCheck
-from ampo_core.grading import GradeCounts, Grader
-from ampo_core.grading_pool import worker_count
+from ampo_core.grading.grader import GradeCounts, Grader
+from ampo_core.grading.pool import worker_count
 
 HOSTILE_MATHS = {
     "tower": r"10^{10^{10}}",
@@ -205,7 +205,7 @@ def test_workers_stay_light_while_torch_is_loaded_and_die_with_the_parent(tmp_pa
 PARENT = """
 import os, signal
 import psutil
-from ampo_core.grading import Grader
+from ampo_core.grading.grader import Grader
 from ampo_plugins.rewards.math_verify import MathVerify
 
 if __name__ == "__main__":

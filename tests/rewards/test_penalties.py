@@ -4,7 +4,7 @@ import pytest
 from ampo_plugins.rewards.math_verify import MathVerify
 from ampo_registry import Grade, NgramPenalty, OverlongPenalty, Rollout
 
-from ampo_core.penalties import overlong_penalty, penalised, repetition_penalty
+from ampo_core.grading.penalties import overlong_penalty, penalised, repetition_penalty
 
 RIGHT = Grade(reward=1.0, correct=True, formatted=True)
 ZERO = Grade(reward=0.0, correct=False, formatted=False)

@@ -19,9 +19,9 @@ from ampo_registry.protocols import JsonValue
 from ampo_registry.specs import RewardSpec, component_name
 from ampo_registry.types import Grade, GradeRequest
 
-from ampo_core import grading_worker
 from ampo_core.data.report import TruthCheck
-from ampo_core.grading_pool import GradingPool, Outcome
+from ampo_core.grading import worker as grading_worker
+from ampo_core.grading.pool import GradingPool, Outcome
 
 CACHED_GRADES = 65_536
 RATE_WINDOW = 1_000

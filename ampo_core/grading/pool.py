@@ -16,8 +16,8 @@ from ampo_registry.specs import RewardSpec
 from ampo_registry.types import GradeStatus
 from pebble import ProcessExpired, ProcessPool
 
-from ampo_core import grading_worker
 from ampo_core.config.machines import ranks_here
+from ampo_core.grading import worker as grading_worker
 
 MAX_WORKERS = 16
 
