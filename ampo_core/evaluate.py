@@ -27,7 +27,7 @@ from ampo_core.results import Answer, Evaluation, SetResult
 from ampo_core.tokens import PromptTokenizer
 
 if TYPE_CHECKING:
-    from ampo_core.ranks import Ranks
+    from ampo_core.distributed.ranks import Ranks
 
 SAMPLES_AT_ONCE = 16_384
 """Responses that are asked for in one call: 256 samples of a benchmark with their log-probs would fill the memory."""

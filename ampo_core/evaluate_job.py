@@ -24,7 +24,7 @@ from ampo_core.rescore import grade_anew
 from ampo_core.tokens import PromptTokenizer, load_tokenizer
 
 if TYPE_CHECKING:
-    from ampo_core.ranks import Ranks
+    from ampo_core.distributed.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def run(job: EvaluateJob, environment: Environment) -> Path:
     check_runs(job.comparison.curves)
     if job.predictions:
         return grade_anew(job, environment)
-    from ampo_core.ranks import join_ranks
+    from ampo_core.distributed.ranks import join_ranks
 
     ranks = join_ranks(job.resources.threads)
     job = job.model_copy(update={"models": {name: with_model_folder(model) for name, model in job.models.items()}})
@@ -92,7 +92,7 @@ def _open(
     job: EvaluateJob, environment: Environment, candidates: Sequence[Candidate], ranks: Ranks, stack: ExitStack
 ) -> tuple[EvaluationOutput | None, frozenset[Pair]]:
     """The output, on rank 0, and the pairs that need not be sampled, on every rank."""
-    from ampo_core.together import by_first
+    from ampo_core.distributed.together import by_first
 
     opened: list[EvaluationOutput] = []
     questions = {(candidate.name, item.name): item.questions for candidate in candidates for item in candidate.sets}

@@ -21,6 +21,8 @@ from ampo_registry.types import StepReport
 from ampo_core.budget import total_budget
 from ampo_core.checkpoint_store import CheckpointStore, read_state
 from ampo_core.config.jobs import SftJob, TrainJob
+from ampo_core.distributed.ranks import Ranks
+from ampo_core.distributed.together import by_first
 from ampo_core.environment import Environment
 from ampo_core.folder_lock import held
 from ampo_core.interrupt import Interrupt, Interrupted
@@ -28,11 +30,9 @@ from ampo_core.learner.checkpoint import Checkpoint, Checkpoints, Position
 from ampo_core.learner.learner import Learner
 from ampo_core.model_card import write_card
 from ampo_core.progress import Progress
-from ampo_core.ranks import Ranks
 from ampo_core.report.build import refresh_report
 from ampo_core.resume import Beginning
 from ampo_core.runfolder import RunFolder, discard_unfinished
-from ampo_core.together import by_first
 from ampo_core.tokens import PromptTokenizer
 
 SAMPLES_PER_STEP = 8

@@ -14,7 +14,7 @@ from typing import Any
 
 from ampo_registry.types import Grade, Question, Rollout, RolloutRequest
 
-from ampo_core.ranks import Ranks
+from ampo_core.distributed.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from statistics import fmean
 import torch
 from ampo_registry.types import GroupReport, Rollout, RolloutGroup
 
+from ampo_core.distributed.ranks import Ranks
 from ampo_core.learner.learner import UpdateReport
 from ampo_core.loop.guidance import AugmentedGroup
 from ampo_core.loop.objective import MiniBatchLoss
-from ampo_core.ranks import Ranks
 from ampo_core.runfolder import POLICY_SOURCE
 
 

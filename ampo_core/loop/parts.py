@@ -13,6 +13,7 @@ from ampo_registry.types import Question, SamplingOptions
 from ampo_core.config.jobs import TrainJob
 from ampo_core.config.tree import GuidanceConfig
 from ampo_core.data.order import QuestionStream
+from ampo_core.distributed.ranks import Ranks
 from ampo_core.evaluate import HeldOutSet, evaluate_sets
 from ampo_core.grading.grader import Grader
 from ampo_core.learner.learner import Learner
@@ -20,7 +21,6 @@ from ampo_core.loop.ahead import SampleAhead
 from ampo_core.loop.guidance import TeacherLibrary
 from ampo_core.loop.objective import Objective
 from ampo_core.loop.scoring import PolicyScorer
-from ampo_core.ranks import Ranks
 from ampo_core.reporting import Reporter
 
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import torch
 
+from ampo_core.distributed.ranks import Ranks
 from ampo_core.learner.packing import TokenPair
 from ampo_core.loop.guidance import AugmentedGroup, Slot
 from ampo_core.loop.objective import TrainSequence
 from ampo_core.loop.parts import TrainParts
-from ampo_core.ranks import Ranks
 
 MEASURED = 8
 """Of the sequences without a gradient one in so many is forwarded, and counts for all of them in the metrics."""

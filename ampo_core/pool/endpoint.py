@@ -17,14 +17,14 @@ from ampo_registry.errors import ConfigError, RunError
 from ampo_registry.types import Question
 
 from ampo_core.config.pool_job import PoolEndpoint, PoolTeacher
+from ampo_core.distributed.together import by_each, by_first
 from ampo_core.pool.shards import ENDED, Answer, Shard, TeacherShards
-from ampo_core.together import by_each, by_first
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
+    from ampo_core.distributed.ranks import Ranks
     from ampo_core.pool.sources import Asking
-    from ampo_core.ranks import Ranks
 
 SEEDS = 2**31
 """What every server takes as a seed is below this."""

@@ -26,6 +26,7 @@ from ampo_core.config.nodes import nearest
 from ampo_core.config.pool_job import PoolJob, PoolTeacher
 from ampo_core.data.contract import teacher_answers
 from ampo_core.data.questions import load_questions
+from ampo_core.distributed.together import by_each, by_first
 from ampo_core.environment import Environment
 from ampo_core.folder_lock import held
 from ampo_core.grading.grader import Grader
@@ -37,11 +38,10 @@ from ampo_core.progress import Progress
 from ampo_core.report.build import refresh_report
 from ampo_core.resume import folder_of, open_again
 from ampo_core.runfolder import RunFolder
-from ampo_core.together import by_each, by_first
 from ampo_core.tokens import load_tokenizer
 
 if TYPE_CHECKING:
-    from ampo_core.ranks import Ranks
+    from ampo_core.distributed.ranks import Ranks
 
 HOW_IT_IS_GRADED = ("workers", "max_error_rate")
 """Options of a reward that change no verdict."""
@@ -53,7 +53,7 @@ def run(job: PoolJob, environment: Environment) -> Path:
     Raises ConfigError and DataError before anything is written; RunError where sampling or verifying fails, after
     which the same command goes on with the first shard that is missing.
     """
-    from ampo_core.ranks import join_ranks
+    from ampo_core.distributed.ranks import join_ranks
 
     ranks = join_ranks(job.resources.threads)
     with ExitStack() as stack:

@@ -25,7 +25,7 @@ from ampo_core.pool.shards import ENDED, Answer, Shard, TeacherShards
 from ampo_core.tokens import THINK, PromptTokenizer, load_tokenizer
 
 if TYPE_CHECKING:
-    from ampo_core.ranks import Ranks
+    from ampo_core.distributed.ranks import Ranks
 
 NOT_OF_THE_ANSWERS = {"concurrency", "retries", "timeout_s", "key_env"}
 """Options of an endpoint that decide how it is asked, not what it answers."""

@@ -10,7 +10,7 @@ from ampo_registry.discovery import discover
 
 from ampo_core.config.held_out import EvaluationConfig
 from ampo_core.config.tree import ModelConfig
-from ampo_core.ranks import Ranks
+from ampo_core.distributed.ranks import Ranks
 from ampo_core.tokens import load_tokenizer
 
 

@@ -8,9 +8,9 @@ import pytest
 from ampo_registry import DataError, Grade
 
 from ampo_core.config.jobs import EvaluateDataConfig
+from ampo_core.distributed.ranks import Ranks
 from ampo_core.evaluate import evaluate_sets, load_sets, sampling_options, set_graders
 from ampo_core.grading.grader import Grader
-from ampo_core.ranks import Ranks
 
 ANSWERS = {
     "1 + 1": ["<answer> 2 </answer>", "<answer> 3 </answer>", "2 ...", "<answer>2</answer>"],

@@ -14,7 +14,7 @@ from ampo_plugins.rollouts.vllm import VllmRollout
 from ampo_registry import BuildContext, Rollout, RolloutRequest, SamplingOptions
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ampo_core.ranks import join_ranks
+from ampo_core.distributed.ranks import join_ranks
 
 PROMPTS = ((5, 6, 7), (8, 9, 10, 11, 12, 13))
 

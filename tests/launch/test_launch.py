@@ -15,12 +15,13 @@ import pytest
 from ampo_registry import ConfigError, RunError
 from ampo_registry.discovery import discover
 
-from ampo_core import jobs, launch
+from ampo_core import jobs
 from ampo_core.config.load import LoadedConfig, load_config
+from ampo_core.distributed import launch
+from ampo_core.distributed.launch import Launch, run_ranks
+from ampo_core.distributed.outcome import Order, read_order
+from ampo_core.distributed.starters import DeepSpeedRanks
 from ampo_core.environment import Environment
-from ampo_core.launch import Launch, run_ranks
-from ampo_core.outcome import Order, read_order
-from ampo_core.starters import DeepSpeedRanks
 
 PARENT = """\
 import subprocess, sys, time

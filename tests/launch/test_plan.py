@@ -15,8 +15,8 @@ from ampo_core.config.jobs import PipelineJob, SftJob
 from ampo_core.config.load import load_config
 from ampo_core.config.machines import ALONE, rank_in, read_hostfile, under_launcher, unmet_resources, visible_gpus
 from ampo_core.config.tree import ResourcesConfig
-from ampo_core.launch import Launch, plan_launch
-from ampo_core.starters import DeepSpeedRanks
+from ampo_core.distributed.launch import Launch, plan_launch
+from ampo_core.distributed.starters import DeepSpeedRanks
 
 
 def job(**resources: Any) -> SftJob:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from ampo_registry import RunError
 
-from ampo_core import supervise as module
-from ampo_core.outcome import Outcome, announce, leave
-from ampo_core.supervise import supervise
+from ampo_core.distributed import supervise as module
+from ampo_core.distributed.outcome import Outcome, announce, leave
+from ampo_core.distributed.supervise import supervise
 
 IGNORES = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
 STOPS = """\

@@ -8,9 +8,9 @@ import signal
 import pytest
 from ampo_registry import ConfigError, RunError
 
+from ampo_core.distributed.outcome import Outcome, announce, leave, outcomes, processes
+from ampo_core.distributed.supervise import Unexplained, verdict
 from ampo_core.interrupt import Interrupted
-from ampo_core.outcome import Outcome, announce, leave, outcomes, processes
-from ampo_core.supervise import Unexplained, verdict
 
 DONE = Outcome("done", 0)
 TERM, KILL, ABORT = -signal.SIGTERM, -signal.SIGKILL, -signal.SIGABRT

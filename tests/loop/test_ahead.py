@@ -10,8 +10,8 @@ import pytest
 import torch
 from ampo_registry import Grade, Message, Question, Rollout, RolloutRequest, RunError
 
+from ampo_core.distributed.ranks import Ranks
 from ampo_core.loop.ahead import SampleAhead, SampledBatch
-from ampo_core.ranks import Ranks
 
 QUESTIONS = [Question(f"q{i}", (Message("user", f"{i}?"),), (1, i), str(i), "test") for i in range(3)]
 REQUESTS = [RolloutRequest(question.prompt_token_ids, (10 + i, 20 + i)) for i, question in enumerate(QUESTIONS)]

@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from ampo_core.ranks import join_ranks
+from ampo_core.distributed.ranks import join_ranks
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 
 from ampo_core.checkpoint_store import CheckpointStore
 from ampo_core.config.tree import CheckpointConfig
+from ampo_core.distributed.ranks import Ranks
+from ampo_core.distributed.together import by_each, by_first
 from ampo_core.learner.checkpoint import Checkpoint, Checkpoints, Position
-from ampo_core.ranks import Ranks
-from ampo_core.together import by_each, by_first
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 

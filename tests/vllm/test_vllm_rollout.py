@@ -130,7 +130,7 @@ import random
 import numpy as np, torch, torch.distributed as dist
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
-from ampo_core.ranks import join_ranks
+from ampo_core.distributed.ranks import join_ranks
 from ampo_plugins.rollouts.vllm import VllmRollout
 from ampo_registry import BuildContext, RolloutRequest, SamplingOptions
 

@@ -8,7 +8,7 @@ from ampo_plugins.rollouts.vllm import VllmRollout
 from ampo_registry import BuildContext
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ampo_core.ranks import Ranks, join_ranks
+from ampo_core.distributed.ranks import Ranks, join_ranks
 from tests.vllm.conftest import requests, sampling
 from tests.vllm.parity import disturb, largest_gap, named, tokens
 

@@ -22,11 +22,11 @@ from ampo_core.config.jobs import Job, resources_of
 from ampo_core.config.machines import read_hostfile, under_launcher, unmet_resources
 from ampo_core.config.nodes import dotted
 from ampo_core.config.tree import ResourcesConfig
+from ampo_core.distributed.outcome import Order, write_order
+from ampo_core.distributed.starters import DeepSpeedRanks, ElasticRanks
+from ampo_core.distributed.supervise import Starter, supervise
 from ampo_core.environment import Environment
-from ampo_core.outcome import Order, write_order
 from ampo_core.runfolder import finished_output
-from ampo_core.starters import DeepSpeedRanks, ElasticRanks
-from ampo_core.supervise import Starter, supervise
 
 MASTER_PORT = 29500
 

@@ -16,7 +16,7 @@ from typing import Any
 from ampo_registry.errors import ConfigError, RunError
 
 from ampo_core.config.machines import visible_gpus
-from ampo_core.outcome import outcomes, processes
+from ampo_core.distributed.outcome import outcomes, processes
 
 _LAST_LINES = 20
 _SSH_S = 20

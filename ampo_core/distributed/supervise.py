@@ -14,8 +14,8 @@ from typing import Protocol
 import psutil
 from ampo_registry.errors import AmpoError, RunError
 
+from ampo_core.distributed.outcome import Outcome, outcomes, processes
 from ampo_core.interrupt import end_now, handling, say_stopping
-from ampo_core.outcome import Outcome, outcomes, processes
 
 POLL_S = 0.1
 GRACE_S = 5.0

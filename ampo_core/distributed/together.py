@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from ampo_registry.errors import ConfigError, RunError
 
-from ampo_core.ranks import Ranks
+from ampo_core.distributed.ranks import Ranks
 
 T = TypeVar("T")
 
