@@ -13,10 +13,10 @@ from typing import Any
 
 from ampo_registry.errors import ConfigError
 
-from ampo_core.changes import read_manifest
 from ampo_core.config.metric_names import TEACHER
 from ampo_core.lineage import lineage, read_config, read_metrics, run_of_policy
-from ampo_core.runfolder import METRICS
+from ampo_core.run.changes import read_manifest
+from ampo_core.run.folder import METRICS
 
 TRAINED = ("train", "sft")
 _TEACHER_SHARE = TEACHER.removesuffix("NAME")

@@ -15,16 +15,16 @@ from ampo_core.budget import Budget, policy_budget
 from ampo_core.compare import Comparison, compare, print_table
 from ampo_core.config.jobs import EvaluateJob
 from ampo_core.curves import draw_curves, read_run
-from ampo_core.environment import Environment
 from ampo_core.evaluate_resume import EvaluationStart, kept_results
 from ampo_core.evaluate_table import markdown, screen_readings, screen_table
-from ampo_core.files import write_atomically, write_json
-from ampo_core.folder_lock import held
 from ampo_core.predictions import FILE, Pair, keep_only, write
-from ampo_core.progress import Progress
 from ampo_core.report.build import refresh_report
 from ampo_core.results import MACRO_METRIC, Evaluation, SetResult
-from ampo_core.runfolder import RunFolder
+from ampo_core.run.environment import Environment
+from ampo_core.run.files import write_atomically, write_json
+from ampo_core.run.folder import RunFolder
+from ampo_core.run.lock import held
+from ampo_core.run.progress import Progress
 from ampo_core.statistics import average
 
 

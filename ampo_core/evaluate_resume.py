@@ -14,12 +14,12 @@ from typing import Any
 from ampo_registry.errors import ConfigError, DataError
 from ampo_registry.types import Question
 
-from ampo_core.changes import Change, config_changes, manifest_changes
 from ampo_core.config.jobs import EvaluateJob
-from ampo_core.environment import Environment
 from ampo_core.predictions import FILE, Pair, Predictions, answer_of
 from ampo_core.results import SetResult
-from ampo_core.resume import allowed, folder_of, look, refusal
+from ampo_core.run.changes import Change, config_changes, manifest_changes
+from ampo_core.run.environment import Environment
+from ampo_core.run.resume import allowed, folder_of, look, refusal
 
 UNTOUCHED = ("comparison", "resources", "tracking", "evaluation.groups")
 """Keys that change no sample."""

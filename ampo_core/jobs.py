@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ampo_core.config.jobs import Job
 from ampo_core.distributed.launch import plan_launch, run_ranks
-from ampo_core.environment import Environment
-from ampo_core.resume import folder_of, look
-from ampo_core.runfolder import finished_output
+from ampo_core.run.environment import Environment
+from ampo_core.run.folder import finished_output
+from ampo_core.run.resume import folder_of, look
 
 MODULES = {
     "train": "ampo_core.train",

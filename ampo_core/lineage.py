@@ -11,7 +11,7 @@ from typing import Any
 from ampo_registry.errors import ConfigError
 
 from ampo_core.config.yaml_source import parse_yaml
-from ampo_core.runfolder import METRICS
+from ampo_core.run.folder import METRICS
 
 Origin = tuple[Path, int | None]
 """A run's folder, and the step up to which it counts; None = all of it."""

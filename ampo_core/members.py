@@ -10,15 +10,15 @@ from typing import Any
 
 from ampo_registry.errors import ConfigError
 
-from ampo_core.changes import config_changes, listed
 from ampo_core.config.jobs import PipelineJob, SuiteJob
 from ampo_core.config.load import LoadedConfig, load_config
 from ampo_core.config.nodes import KeyPath, dotted, nearest
 from ampo_core.config.references import REFERENCE, leaves, names_in
-from ampo_core.environment import Environment
-from ampo_core.files import write_atomically, write_json
-from ampo_core.manifest import build_manifest
-from ampo_core.runfolder import RunFolder
+from ampo_core.run.changes import config_changes, listed
+from ampo_core.run.environment import Environment
+from ampo_core.run.files import write_atomically, write_json
+from ampo_core.run.folder import RunFolder
+from ampo_core.run.manifest import build_manifest
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,6 @@ from ampo_core.config.jobs import PipelineJob
 from ampo_core.config.load import LoadedConfig
 from ampo_core.config.suite_job import Stage
 from ampo_core.config.yaml_source import parse_yaml
-from ampo_core.environment import Environment
-from ampo_core.folder_lock import check_not_held, held
 from ampo_core.jobs import run_job
 from ampo_core.members import (
     Finished,
@@ -36,9 +34,11 @@ from ampo_core.members import (
     load_member,
     open_folder,
 )
-from ampo_core.progress import format_seconds
 from ampo_core.report.build import refresh_report
-from ampo_core.runfolder import RunFolder, check_free, finished_output
+from ampo_core.run.environment import Environment
+from ampo_core.run.folder import RunFolder, check_free, finished_output
+from ampo_core.run.lock import check_not_held, held
+from ampo_core.run.progress import format_seconds
 
 
 def run(job: PipelineJob, environment: Environment) -> Path:

@@ -15,8 +15,8 @@ from typing import Any
 from ampo_registry.errors import DataError, RunError
 from ampo_registry.types import Grade
 
-from ampo_core.files import append_lines, flush
 from ampo_core.results import Answer, SetResult
+from ampo_core.run.files import append_lines, flush
 
 FILE = "predictions.jsonl"
 Pair = tuple[str, str]

@@ -25,15 +25,15 @@ from ampo_registry.types import Grade, GradeRequest, TaskData, TaskQuestion, Tea
 
 from ampo_core.config.jobs import PrepareJob
 from ampo_core.config.tree import ModelConfig
-from ampo_core.environment import Environment
-from ampo_core.files import write_json
-from ampo_core.folder_lock import held
 from ampo_core.grading.grader import Grader
-from ampo_core.manifest import build_manifest
 from ampo_core.prepare_data import write_data
 from ampo_core.report.build import refresh_report
-from ampo_core.resume import start_over
-from ampo_core.runfolder import RunFolder, discard_unfinished
+from ampo_core.run.environment import Environment
+from ampo_core.run.files import write_json
+from ampo_core.run.folder import RunFolder, discard_unfinished
+from ampo_core.run.lock import held
+from ampo_core.run.manifest import build_manifest
+from ampo_core.run.resume import start_over
 
 Measure = Callable[[TaskQuestion, str], int]
 

@@ -19,20 +19,20 @@ from ampo_registry.protocols import RunContext, Stateful, Tracker
 from ampo_registry.types import StepReport
 
 from ampo_core.budget import total_budget
-from ampo_core.checkpoint_store import CheckpointStore, read_state
 from ampo_core.config.jobs import SftJob, TrainJob
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.distributed.together import by_first
-from ampo_core.environment import Environment
-from ampo_core.folder_lock import held
-from ampo_core.interrupt import Interrupt, Interrupted
 from ampo_core.learner.checkpoint import Checkpoint, Checkpoints, Position
 from ampo_core.learner.learner import Learner
 from ampo_core.model_card import write_card
-from ampo_core.progress import Progress
 from ampo_core.report.build import refresh_report
-from ampo_core.resume import Beginning
-from ampo_core.runfolder import RunFolder, discard_unfinished
+from ampo_core.run.checkpoint_store import CheckpointStore, read_state
+from ampo_core.run.environment import Environment
+from ampo_core.run.folder import RunFolder, discard_unfinished
+from ampo_core.run.interrupt import Interrupt, Interrupted
+from ampo_core.run.lock import held
+from ampo_core.run.progress import Progress
+from ampo_core.run.resume import Beginning
 from ampo_core.tokens import PromptTokenizer
 
 SAMPLES_PER_STEP = 8

@@ -19,14 +19,14 @@ from ampo_core.config.jobs import SftJob, SftTrainingConfig
 from ampo_core.data.order import QuestionStream
 from ampo_core.distributed.ranks import Ranks, join_ranks
 from ampo_core.distributed.together import by_first
-from ampo_core.environment import Environment
-from ampo_core.interrupt import Interrupt
 from ampo_core.learner.checkpoint import Position
 from ampo_core.learner.learner import Learner, UpdateReport
 from ampo_core.learner.packing import TokenPair
-from ampo_core.manifest import build_manifest
 from ampo_core.reporting import Reporter
-from ampo_core.resume import begin
+from ampo_core.run.environment import Environment
+from ampo_core.run.interrupt import Interrupt
+from ampo_core.run.manifest import build_manifest
+from ampo_core.run.resume import begin
 from ampo_core.sft_data import Examples, load_examples
 from ampo_core.tokens import load_tokenizer
 

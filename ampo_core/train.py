@@ -20,9 +20,7 @@ from ampo_registry.types import GradeRequest, Question, Rollout, RolloutGroup, R
 
 from ampo_core.config.jobs import TrainJob
 from ampo_core.data.seeds import derive_seed, sample_seed
-from ampo_core.environment import Environment
 from ampo_core.grading.penalties import penalised
-from ampo_core.interrupt import Interrupt
 from ampo_core.learner.checkpoint import Position
 from ampo_core.loop.ahead import SampledBatch
 from ampo_core.loop.assemble import assemble
@@ -46,6 +44,8 @@ from ampo_core.loop.sequences import (
     with_old_log_probs,
     with_reference,
 )
+from ampo_core.run.environment import Environment
+from ampo_core.run.interrupt import Interrupt
 
 RESAMPLE_ROUNDS = 10
 """With `group_filter.resample`, a step samples at most this many times before it trains on what it has."""

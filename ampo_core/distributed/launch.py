@@ -25,8 +25,8 @@ from ampo_core.config.tree import ResourcesConfig
 from ampo_core.distributed.outcome import Order, write_order
 from ampo_core.distributed.starters import DeepSpeedRanks, ElasticRanks
 from ampo_core.distributed.supervise import Starter, supervise
-from ampo_core.environment import Environment
-from ampo_core.runfolder import finished_output
+from ampo_core.run.environment import Environment
+from ampo_core.run.folder import finished_output
 
 MASTER_PORT = 29500
 

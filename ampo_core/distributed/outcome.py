@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from ampo_registry.errors import AmpoError, ConfigError, RunError
 
-from ampo_core.interrupt import INTERRUPTED, Interrupted
+from ampo_core.run.interrupt import INTERRUPTED, Interrupted
 
 Kind = Literal["done", "error", "fault", "lost", "interrupted"]
 """lost: the connection to another rank broke, which is rarely where a trouble began"""

@@ -15,7 +15,7 @@ import psutil
 from ampo_registry.errors import AmpoError, RunError
 
 from ampo_core.distributed.outcome import Outcome, outcomes, processes
-from ampo_core.interrupt import end_now, handling, say_stopping
+from ampo_core.run.interrupt import end_now, handling, say_stopping
 
 POLL_S = 0.1
 GRACE_S = 5.0

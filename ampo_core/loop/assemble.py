@@ -22,7 +22,6 @@ from ampo_core.data.order import QuestionStream
 from ampo_core.data.questions import LoadedQuestions, load_questions
 from ampo_core.distributed.ranks import Ranks, join_ranks
 from ampo_core.distributed.together import by_first
-from ampo_core.environment import Environment
 from ampo_core.evaluate import HeldOutSet, load_sets, sampling_options, set_graders
 from ampo_core.grading.grader import Grader
 from ampo_core.learner.learner import Learner
@@ -31,9 +30,10 @@ from ampo_core.loop.guidance import TeacherLibrary
 from ampo_core.loop.objective import Objective
 from ampo_core.loop.parts import Evaluator, GuidanceParts, TrainParts
 from ampo_core.loop.scoring import PolicyScorer
-from ampo_core.manifest import build_manifest
 from ampo_core.reporting import Reporter
-from ampo_core.resume import Beginning, begin
+from ampo_core.run.environment import Environment
+from ampo_core.run.manifest import build_manifest
+from ampo_core.run.resume import Beginning, begin
 from ampo_core.tokens import PromptTokenizer, load_tokenizer
 
 

@@ -16,7 +16,7 @@ from ampo_core.distributed.ranks import Ranks
 from ampo_core.learner.learner import UpdateReport
 from ampo_core.loop.guidance import AugmentedGroup
 from ampo_core.loop.objective import MiniBatchLoss
-from ampo_core.runfolder import POLICY_SOURCE
+from ampo_core.run.folder import POLICY_SOURCE
 
 
 class Stopwatch:

@@ -27,17 +27,17 @@ from ampo_core.config.pool_job import PoolJob, PoolTeacher
 from ampo_core.data.contract import teacher_answers
 from ampo_core.data.questions import load_questions
 from ampo_core.distributed.together import by_each, by_first
-from ampo_core.environment import Environment
-from ampo_core.folder_lock import held
 from ampo_core.grading.grader import Grader
-from ampo_core.manifest import build_manifest
 from ampo_core.pool.output import PoolOutput
 from ampo_core.pool.shards import ENDED, Answer, Shard, TeacherShards, Verdict, cut
 from ampo_core.pool.sources import Reader, Source, about, open_source, recipe
-from ampo_core.progress import Progress
 from ampo_core.report.build import refresh_report
-from ampo_core.resume import folder_of, open_again
-from ampo_core.runfolder import RunFolder
+from ampo_core.run.environment import Environment
+from ampo_core.run.folder import RunFolder
+from ampo_core.run.lock import held
+from ampo_core.run.manifest import build_manifest
+from ampo_core.run.progress import Progress
+from ampo_core.run.resume import folder_of, open_again
 from ampo_core.tokens import load_tokenizer
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ampo_registry.errors import RunError
 from ampo_registry.types import Question
 
-from ampo_core.files import flush, write_json
+from ampo_core.run.files import flush, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa

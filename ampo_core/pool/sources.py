@@ -19,9 +19,9 @@ from ampo_core.config.pool_job import PoolJob, PoolTeacher
 from ampo_core.data.contract import teacher_answers
 from ampo_core.data.rows import file_hash
 from ampo_core.data.seeds import derive_seed
-from ampo_core.environment import Environment
-from ampo_core.manifest import hash_model
 from ampo_core.pool.shards import ENDED, Answer, Shard, TeacherShards
+from ampo_core.run.environment import Environment
+from ampo_core.run.manifest import hash_model
 from ampo_core.tokens import THINK, PromptTokenizer, load_tokenizer
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ampo_registry.errors import AmpoError, ConfigError
 
-from ampo_core.files import write_atomically
 from ampo_core.report.comparing import (
     differences_section,
     final_section,
@@ -33,7 +32,8 @@ from ampo_core.report.training import (
     run_tiles,
     time_section,
 )
-from ampo_core.runfolder import SAMPLES
+from ampo_core.run.files import write_atomically
+from ampo_core.run.folder import SAMPLES
 
 REPORT, COMPARISON = "report.html", "comparison.html"
 MOST_SHOWN = 6

@@ -10,7 +10,6 @@ from typing import Any
 from ampo_registry.errors import ConfigError
 
 from ampo_core.budget import Budget, total_budget
-from ampo_core.changes import PLACE_ONLY, Change, differences
 from ampo_core.config.metric_names import MACRO
 from ampo_core.curves import Series
 from ampo_core.report.evaluation import Scores, read_results
@@ -29,6 +28,7 @@ from ampo_core.report.training import (
     replaced_by_teacher,
     teachers_figure,
 )
+from ampo_core.run.changes import PLACE_ONLY, Change, differences
 
 SEED = "run.seed"
 MOST_COLUMNS = 5

@@ -11,10 +11,10 @@ from typing import Any
 from ampo_registry.errors import ConfigError
 from ampo_registry.text import nearest
 
-from ampo_core.changes import read_manifest
 from ampo_core.config.yaml_source import parse_yaml
 from ampo_core.curves import RunCurves, read_run
-from ampo_core.runfolder import METRICS
+from ampo_core.run.changes import read_manifest
+from ampo_core.run.folder import METRICS
 
 SEED_FOLDER = re.compile(r"seed-\d+")
 WITH_CURVES = ("train", "sft")

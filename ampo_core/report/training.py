@@ -8,7 +8,6 @@ from statistics import fmean
 
 from ampo_core.config.metric_names import MACRO, TEACHER
 from ampo_core.curves import RunCurves, Series, choose_panels, running_mean
-from ampo_core.progress import format_seconds
 from ampo_core.report.figures import (
     Figure,
     Line,
@@ -29,6 +28,7 @@ from ampo_core.report.html import paragraph, table
 from ampo_core.report.page import Section
 from ampo_core.report.samples import Samples
 from ampo_core.report.sources import RunData
+from ampo_core.run.progress import format_seconds
 
 LEARNING = (
     Panel("reward/mean", "Reward", "mean reward", paper="Figure 4(a)"),

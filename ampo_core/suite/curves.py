@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ampo_core.curves import RunCurves, choose_panels, draw_curves, read_run
-from ampo_core.runfolder import METRICS
+from ampo_core.run.folder import METRICS
 from ampo_core.statistics import average
 
 

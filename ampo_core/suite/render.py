@@ -13,7 +13,7 @@ from rich.table import Table
 from ampo_core import markdown
 from ampo_core.compare import print_table
 from ampo_core.curves import COLOURS
-from ampo_core.files import write_atomically
+from ampo_core.run.files import write_atomically
 from ampo_core.statistics import average
 from ampo_core.suite.statistics import SeedEstimate
 

@@ -6,7 +6,7 @@ import pytest
 from ampo_registry import ConfigError
 
 from ampo_core.config.ready import missing_files
-from ampo_core.models import model_folder
+from ampo_core.run.models import model_folder
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from ampo_core.distributed import launch
 from ampo_core.distributed.launch import Launch, run_ranks
 from ampo_core.distributed.outcome import Order, read_order
 from ampo_core.distributed.starters import DeepSpeedRanks
-from ampo_core.environment import Environment
+from ampo_core.run.environment import Environment
 
 PARENT = """\
 import subprocess, sys, time

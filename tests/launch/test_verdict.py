@@ -10,7 +10,7 @@ from ampo_registry import ConfigError, RunError
 
 from ampo_core.distributed.outcome import Outcome, announce, leave, outcomes, processes
 from ampo_core.distributed.supervise import Unexplained, verdict
-from ampo_core.interrupt import Interrupted
+from ampo_core.run.interrupt import Interrupted
 
 DONE = Outcome("done", 0)
 TERM, KILL, ABORT = -signal.SIGTERM, -signal.SIGKILL, -signal.SIGABRT

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from ampo_core.progress import Progress, format_seconds
+from ampo_core.run.progress import Progress, format_seconds
 
 METRICS = {
     "reward/mean": 0.5,

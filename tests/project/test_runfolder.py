@@ -7,8 +7,8 @@ import pytest
 from ampo_registry import ConfigError, GroupReport, Message, Question, RunError
 
 from ampo_core.config.tree import RunConfig
-from ampo_core.manifest import build_manifest, hash_file, hash_model
-from ampo_core.runfolder import RunFolder, discard_unfinished, finished_output
+from ampo_core.run.folder import RunFolder, discard_unfinished, finished_output
+from ampo_core.run.manifest import build_manifest, hash_file, hash_model
 
 
 def make(tmp_path: Path) -> RunFolder:
@@ -158,8 +158,8 @@ def test_a_model_is_known_by_its_weights(tmp_path):
 
 @pytest.mark.parametrize(("changed", "seen"), [(0, True), (200, True), (4_999, True), (120, False)])
 def test_of_large_weight_files_blocks_from_start_to_end_are_hashed(tmp_path, monkeypatch, changed, seen):
-    monkeypatch.setattr("ampo_core.manifest.BLOCK_BYTES", 100)
-    monkeypatch.setattr("ampo_core.manifest.SAMPLES", 26)
+    monkeypatch.setattr("ampo_core.run.manifest.BLOCK_BYTES", 100)
+    monkeypatch.setattr("ampo_core.run.manifest.SAMPLES", 26)
     (tmp_path / "config.json").write_text("{}")
     weights = bytearray(5_000)
     (tmp_path / "model.safetensors").write_bytes(weights)

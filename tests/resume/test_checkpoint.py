@@ -14,11 +14,11 @@ import torch
 from ampo_registry import ConfigError, RunError
 from safetensors import SafetensorError
 
-from ampo_core.checkpoint_store import CheckpointStore
 from ampo_core.config.tree import CheckpointConfig
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.distributed.together import by_each, by_first
 from ampo_core.learner.checkpoint import Checkpoint, Checkpoints, Position
+from ampo_core.run.checkpoint_store import CheckpointStore
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 

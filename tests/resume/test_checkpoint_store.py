@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from ampo_registry import ConfigError, RunError
 
-from ampo_core.checkpoint_store import CheckpointStore, is_whole
 from ampo_core.config.tree import CheckpointConfig
+from ampo_core.run.checkpoint_store import CheckpointStore, is_whole
 
 SCORE = "eval/macro/avg"
 
@@ -98,7 +98,7 @@ CRASHES = ["filling", "state.json", "flush", "rename", "best.json", "latest", "p
 
 def crash(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """Let the next commit die at `where`."""
-    from ampo_core import checkpoint_store
+    from ampo_core.run import checkpoint_store
 
     atomically = checkpoint_store.write_atomically
 

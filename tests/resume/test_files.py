@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from ampo_registry import ConfigError, RunError
 
-from ampo_core.files import append_lines, cut_back, write_json
-from ampo_core.folder_lock import check_not_held, held
+from ampo_core.run.files import append_lines, cut_back, write_json
+from ampo_core.run.lock import check_not_held, held
 
 
 def lines(path: Path) -> list[int]:
@@ -65,7 +65,7 @@ def test_a_disk_that_refuses_is_a_run_error(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from ampo_core.folder_lock import held
+from ampo_core.run.lock import held
 with held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -11,11 +11,11 @@ from ampo_registry.discovery import Plugins, discover
 from rich.console import Console
 
 from ampo_core.config.load import load_config
-from ampo_core.environment import Environment
-from ampo_core.folder_lock import held
 from ampo_core.jobs import run_job
-from ampo_core.manifest import build_manifest
-from ampo_core.runfolder import RunFolder
+from ampo_core.run.environment import Environment
+from ampo_core.run.folder import RunFolder
+from ampo_core.run.lock import held
+from ampo_core.run.manifest import build_manifest
 
 CONFIG = """\
 job: prepare
@@ -70,7 +70,7 @@ def test_an_unfinished_one_of_another_config_is_refused_unless_allowed(tmp_path:
 
 def test_two_processes_do_not_share_a_folder(tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(tmp_path, plugins, start=True)
-    monkeypatch.setattr("ampo_core.folder_lock._acquired", lambda descriptor, how: False)
+    monkeypatch.setattr("ampo_core.run.lock._acquired", lambda descriptor, how: False)
     (tmp_path / "w" / ".lock").write_text("process 7 on elsewhere\n")
     with pytest.raises(ConfigError, match="is in use by process 7 on elsewhere"):
         prepare(tmp_path, plugins)

@@ -14,16 +14,16 @@ from ampo_registry import ConfigError
 from ampo_registry.discovery import Plugins, discover
 from rich.console import Console
 
-from ampo_core.changes import differences, manifest_changes
-from ampo_core.checkpoint_store import CheckpointStore
 from ampo_core.config.jobs import SftJob
 from ampo_core.config.load import load_config
 from ampo_core.config.tree import CheckpointConfig
-from ampo_core.environment import Environment
 from ampo_core.jobs import run_job
-from ampo_core.manifest import build_manifest
-from ampo_core.resume import Beginning, begin, look
-from ampo_core.runfolder import RunFolder
+from ampo_core.run.changes import differences, manifest_changes
+from ampo_core.run.checkpoint_store import CheckpointStore
+from ampo_core.run.environment import Environment
+from ampo_core.run.folder import RunFolder
+from ampo_core.run.manifest import build_manifest
+from ampo_core.run.resume import Beginning, begin, look
 
 MANIFEST = {
     "job": "sft",

@@ -11,7 +11,7 @@ from ampo_registry import ConfigError
 from ampo_registry.discovery import Plugins
 
 from ampo_core.config.load import LoadedConfig
-from ampo_core.environment import Environment
+from ampo_core.run.environment import Environment
 from ampo_core.suite.plan import Plan, command_line, load_task, plan_suite
 from ampo_core.suite.processes import environments
 

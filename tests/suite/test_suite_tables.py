@@ -14,7 +14,7 @@ from ampo_registry.discovery import Plugins
 from rich.console import Console
 
 from ampo_core.config.load import LoadedConfig
-from ampo_core.environment import Environment
+from ampo_core.run.environment import Environment
 from ampo_core.suite.plan import plan_suite
 from ampo_core.suite.tables import write_tables
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ampo_core.config.jobs import Job
 from ampo_core.config.load import load_config
-from ampo_core.environment import Environment
+from ampo_core.run.environment import Environment
 
 
 @pytest.fixture(scope="session")

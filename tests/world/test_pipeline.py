@@ -13,10 +13,10 @@ from ampo_registry import ConfigError, DataError, RunError
 
 from ampo_core import pipeline, sft
 from ampo_core.config.jobs import Job, PrepareJob
-from ampo_core.environment import Environment
-from ampo_core.manifest import build_manifest
-from ampo_core.resume import folder_of, start_over
-from ampo_core.runfolder import RunFolder
+from ampo_core.run.environment import Environment
+from ampo_core.run.folder import RunFolder
+from ampo_core.run.manifest import build_manifest
+from ampo_core.run.resume import folder_of, start_over
 
 PREPARE = "job: prepare\ntask: {type: labelled_arithmetic, questions: 12, heldout_per_level: 2, warmup_examples: 20}\n"
 SFT = """\

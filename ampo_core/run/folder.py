@@ -25,10 +25,10 @@ from typing import Any
 from ampo_registry.errors import ConfigError, RunError
 from ampo_registry.types import GroupReport
 
-from ampo_core.changes import config_changes, read_manifest
-from ampo_core.checkpoint_store import step_name
 from ampo_core.config.tree import RunConfig
-from ampo_core.files import append_lines, cut_back, flush, write_atomically, write_json
+from ampo_core.run.changes import config_changes, read_manifest
+from ampo_core.run.checkpoint_store import step_name
+from ampo_core.run.files import append_lines, cut_back, flush, write_atomically, write_json
 
 POLICY_SOURCE = "policy"
 UNMADE = {".lock", "manifest.json", ".manifest.json.partial", ".config.yaml.partial"}

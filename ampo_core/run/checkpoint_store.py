@@ -21,7 +21,7 @@ from typing import Any
 from ampo_registry.errors import ConfigError, RunError
 
 from ampo_core.config.tree import CheckpointConfig
-from ampo_core.files import flush, flush_tree, write_atomically, write_json
+from ampo_core.run.files import flush, flush_tree, write_atomically, write_json
 
 FORMAT = 1
 """Version of what a checkpoint holds."""

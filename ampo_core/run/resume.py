@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 from ampo_registry.errors import ConfigError
 
-from ampo_core.changes import Change, config_changes, listed, manifest_changes, read_manifest
-from ampo_core.checkpoint_store import CheckpointStore, read_state, step_of
 from ampo_core.config.jobs import EvaluateJob, Job, PoolJob, SftJob, TrainJob
-from ampo_core.environment import Environment
-from ampo_core.folder_lock import check_not_held
-from ampo_core.runfolder import RunFolder, check_free, discard_unfinished, finished_output
+from ampo_core.run.changes import Change, config_changes, listed, manifest_changes, read_manifest
+from ampo_core.run.checkpoint_store import CheckpointStore, read_state, step_of
+from ampo_core.run.environment import Environment
+from ampo_core.run.folder import RunFolder, check_free, discard_unfinished, finished_output
+from ampo_core.run.lock import check_not_held
 
 State = Literal["new", "unfinished", "finished"]
 
