@@ -15,7 +15,7 @@ from ampo_core.run.resume import folder_of, look
 MODULES = {
     "train": "ampo_core.train",
     "sft": "ampo_core.sft",
-    "evaluate": "ampo_core.evaluate_job",
+    "evaluate": "ampo_core.evaluation.job",
     "prepare": "ampo_core.prepare",
     "pool": "ampo_core.pool.job",
     "pipeline": "ampo_core.pipeline",

@@ -22,7 +22,7 @@ from ampo_core.data.order import QuestionStream
 from ampo_core.data.questions import LoadedQuestions, load_questions
 from ampo_core.distributed.ranks import Ranks, join_ranks
 from ampo_core.distributed.together import by_first
-from ampo_core.evaluate import HeldOutSet, load_sets, sampling_options, set_graders
+from ampo_core.evaluation.evaluate import HeldOutSet, load_sets, sampling_options, set_graders
 from ampo_core.grading.grader import Grader
 from ampo_core.learner.learner import Learner
 from ampo_core.loop.ahead import SampleAhead

@@ -14,7 +14,7 @@ from ampo_core.config.jobs import TrainJob
 from ampo_core.config.tree import GuidanceConfig
 from ampo_core.data.order import QuestionStream
 from ampo_core.distributed.ranks import Ranks
-from ampo_core.evaluate import HeldOutSet, evaluate_sets
+from ampo_core.evaluation.evaluate import HeldOutSet, evaluate_sets
 from ampo_core.grading.grader import Grader
 from ampo_core.learner.learner import Learner
 from ampo_core.loop.ahead import SampleAhead

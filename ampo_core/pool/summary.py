@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ampo_core.compare import print_table
 from ampo_core.config.pool_job import PoolJob
 from ampo_core.data.report import LoadReport
+from ampo_core.evaluation.compare import print_table
 from ampo_core.pool.choose import FATES, Tally
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ampo_core.curves import RunCurves, choose_panels, draw_curves, read_run
+from ampo_core.evaluation.statistics import average
 from ampo_core.run.folder import METRICS
-from ampo_core.statistics import average
 
 
 def draw_training(runs: Sequence[tuple[str, Sequence[Path]]], path: Path) -> bool:

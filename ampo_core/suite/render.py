@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ampo_core import markdown
-from ampo_core.compare import print_table
 from ampo_core.curves import COLOURS
+from ampo_core.evaluation.compare import print_table
+from ampo_core.evaluation.statistics import average
 from ampo_core.run.files import write_atomically
-from ampo_core.statistics import average
 from ampo_core.suite.statistics import SeedEstimate
 
 if TYPE_CHECKING:

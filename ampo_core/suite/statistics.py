@@ -10,7 +10,7 @@ from statistics import stdev
 import numpy
 
 from ampo_core.data.seeds import derive_seed
-from ampo_core.statistics import CONFIDENCE, RESAMPLES, average, resampled_means
+from ampo_core.evaluation.statistics import CONFIDENCE, RESAMPLES, average, resampled_means
 
 Scores = Mapping[str, Mapping[str, float]]
 """set -> uid of a question -> a number of that question, such as its avg@K."""

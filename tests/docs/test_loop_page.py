@@ -34,7 +34,7 @@ def in_code() -> set[str]:
 
 
 def short_evaluation_names() -> set[str]:
-    text = ROOT.joinpath("ampo_core/results.py").read_text(encoding="utf-8")
+    text = ROOT.joinpath("ampo_core/evaluation/results.py").read_text(encoding="utf-8")
     body = text[text.index("def metrics") : text.index("def predictions")]
     names = re.findall(r'f?"([\w@{}.]+)":', body)
     return {f"eval/SET/{re.sub(r'{.*}', 'K', name)}" for name in names}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ampo_core.config.load import load_config
-from ampo_core.evaluate import evaluate_sets, load_sets, sampling_options, set_graders
+from ampo_core.evaluation.evaluate import evaluate_sets, load_sets, sampling_options, set_graders
 from ampo_core.grading.grader import Grader
 
 ROOT = Path(__file__).parents[2]

@@ -6,10 +6,10 @@ import pytest
 from ampo_registry import Grade, Question
 from rich.console import Console
 
-from ampo_core.compare import MACRO, compare, print_table
-from ampo_core.evaluate_table import markdown, screen_readings, screen_table
-from ampo_core.pass_curves import draw_pass_curves
-from ampo_core.results import Answer, Evaluation, SetResult
+from ampo_core.evaluation.compare import MACRO, compare, print_table
+from ampo_core.evaluation.pass_curves import draw_pass_curves
+from ampo_core.evaluation.results import Answer, Evaluation, SetResult
+from ampo_core.evaluation.table import markdown, screen_readings, screen_table
 
 
 def result(name, correct, pass_at=(1,), first=0, status="ok"):

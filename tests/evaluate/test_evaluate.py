@@ -9,7 +9,7 @@ from ampo_registry import DataError, Grade
 
 from ampo_core.config.jobs import EvaluateDataConfig
 from ampo_core.distributed.ranks import Ranks
-from ampo_core.evaluate import evaluate_sets, load_sets, sampling_options, set_graders
+from ampo_core.evaluation.evaluate import evaluate_sets, load_sets, sampling_options, set_graders
 from ampo_core.grading.grader import Grader
 
 ANSWERS = {
@@ -128,7 +128,7 @@ def test_greedy_answers_have_no_entropy(evaluate, sums):
 
 def test_large_sets_are_sampled_in_parts_with_the_same_result(evaluate, sums, monkeypatch):
     whole, _ = evaluate({"a": {"path": sums, "samples": 4}})
-    monkeypatch.setattr("ampo_core.evaluate.SAMPLES_AT_ONCE", 9)
+    monkeypatch.setattr("ampo_core.evaluation.evaluate.SAMPLES_AT_ONCE", 9)
     parts, engine = evaluate({"a": {"path": sums, "samples": 4}})
     assert len(engine.options) == 2
     assert parts == whole

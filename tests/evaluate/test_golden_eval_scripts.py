@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from ampo_registry import SamplingOptions
 
-from ampo_core.compare import MACRO, compare
 from ampo_core.config.jobs import EvaluateDataConfig
 from ampo_core.data.questions import load_questions
-from ampo_core.evaluate import evaluate_sets, load_sets, set_graders
+from ampo_core.evaluation.compare import MACRO, compare
+from ampo_core.evaluation.evaluate import evaluate_sets, load_sets, set_graders
 from ampo_core.grading.grader import Grader
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "eval_scripts.json").read_text())

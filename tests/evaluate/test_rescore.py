@@ -93,7 +93,7 @@ def test_no_model_and_no_tokenizer_is_loaded(letters, monkeypatch):
         raise AssertionError("grading anew needs no model")
 
     monkeypatch.setattr(VllmRollout, "build", refuse)
-    monkeypatch.setattr("ampo_core.evaluate_job.load_tokenizer", refuse)
+    monkeypatch.setattr("ampo_core.evaluation.job.load_tokenizer", refuse)
     assert main(["rescore.yaml", "models={one: {path: gone}, two: {path: gone}}"]) == 0
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy
 import pytest
 
-from ampo_core import statistics
-from ampo_core.statistics import average, bootstrap_macro_mean, bootstrap_mean, paired_difference, pass_at_k
+from ampo_core.evaluation import statistics
+from ampo_core.evaluation.statistics import average, bootstrap_macro_mean, bootstrap_mean, paired_difference, pass_at_k
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "pass_at_k.json").read_text())
 

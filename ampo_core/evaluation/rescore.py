@@ -18,12 +18,12 @@ from ampo_registry.types import Message, Question
 from ampo_core.config.held_out import EvaluationSet
 from ampo_core.config.jobs import EvaluateJob
 from ampo_core.config.nodes import nearest
-from ampo_core.evaluate import grade_texts, set_graders
-from ampo_core.evaluate_output import EvaluationOutput
-from ampo_core.evaluate_resume import begin_evaluation
+from ampo_core.evaluation.evaluate import grade_texts, set_graders
+from ampo_core.evaluation.output import EvaluationOutput
+from ampo_core.evaluation.predictions import FILE, Pair, Predictions, answer_of
+from ampo_core.evaluation.results import SetResult
+from ampo_core.evaluation.resume import begin_evaluation
 from ampo_core.grading.grader import Grader
-from ampo_core.predictions import FILE, Pair, Predictions, answer_of
-from ampo_core.results import SetResult
 from ampo_core.run.environment import Environment
 from ampo_core.run.manifest import build_manifest
 from ampo_core.run.models import model_folder

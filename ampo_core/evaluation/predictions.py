@@ -15,7 +15,7 @@ from typing import Any
 from ampo_registry.errors import DataError, RunError
 from ampo_registry.types import Grade
 
-from ampo_core.results import Answer, SetResult
+from ampo_core.evaluation.results import Answer, SetResult
 from ampo_core.run.files import append_lines, flush
 
 FILE = "predictions.jsonl"

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rich.table import Table
 
-from ampo_core.compare import Comparison, Row, reading
+from ampo_core.evaluation.compare import Comparison, Row, reading
+from ampo_core.evaluation.statistics import Estimate
 from ampo_core.markdown import table
-from ampo_core.statistics import Estimate
 
 WIDE = 3
 """More models than this are shown in the compact form."""

@@ -15,8 +15,8 @@ from ampo_registry.errors import ConfigError, DataError
 from ampo_registry.types import Question
 
 from ampo_core.config.jobs import EvaluateJob
-from ampo_core.predictions import FILE, Pair, Predictions, answer_of
-from ampo_core.results import SetResult
+from ampo_core.evaluation.predictions import FILE, Pair, Predictions, answer_of
+from ampo_core.evaluation.results import SetResult
 from ampo_core.run.changes import Change, config_changes, manifest_changes
 from ampo_core.run.environment import Environment
 from ampo_core.run.resume import allowed, folder_of, look, refusal

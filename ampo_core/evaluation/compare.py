@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ampo_core.data.seeds import derive_seed
-from ampo_core.results import Evaluation, SetResult
-from ampo_core.statistics import (
+from ampo_core.evaluation.results import Evaluation, SetResult
+from ampo_core.evaluation.statistics import (
     Estimate,
     average,
     bootstrap_macro_mean,

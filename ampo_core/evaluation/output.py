@@ -12,20 +12,20 @@ from ampo_registry.protocols import RunContext, Tracker
 from ampo_registry.types import Question
 
 from ampo_core.budget import Budget, policy_budget
-from ampo_core.compare import Comparison, compare, print_table
 from ampo_core.config.jobs import EvaluateJob
 from ampo_core.curves import draw_curves, read_run
-from ampo_core.evaluate_resume import EvaluationStart, kept_results
-from ampo_core.evaluate_table import markdown, screen_readings, screen_table
-from ampo_core.predictions import FILE, Pair, keep_only, write
+from ampo_core.evaluation.compare import Comparison, compare, print_table
+from ampo_core.evaluation.predictions import FILE, Pair, keep_only, write
+from ampo_core.evaluation.results import MACRO_METRIC, Evaluation, SetResult
+from ampo_core.evaluation.resume import EvaluationStart, kept_results
+from ampo_core.evaluation.statistics import average
+from ampo_core.evaluation.table import markdown, screen_readings, screen_table
 from ampo_core.report.build import refresh_report
-from ampo_core.results import MACRO_METRIC, Evaluation, SetResult
 from ampo_core.run.environment import Environment
 from ampo_core.run.files import write_atomically, write_json
 from ampo_core.run.folder import RunFolder
 from ampo_core.run.lock import held
 from ampo_core.run.progress import Progress
-from ampo_core.statistics import average
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class EvaluationOutput:
             draw_curves(runs, picture)
             self.say(f"training curves: {picture}")
         if any(len(row.pass_at) > 1 for row in comparison.rows):
-            from ampo_core.pass_curves import draw_pass_curves
+            from ampo_core.evaluation.pass_curves import draw_pass_curves
 
             picture = self.folder.path / "pass_at_k.png"
             draw_pass_curves(comparison, picture)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ampo_registry.types import FinishReason, Grade, Question, Rollout
 
-from ampo_core.statistics import average, pass_at_k
+from ampo_core.evaluation.statistics import average, pass_at_k
 
 MACRO_METRIC = "eval/macro/avg"
 
