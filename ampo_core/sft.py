@@ -22,7 +22,7 @@ from ampo_core.distributed.together import by_first
 from ampo_core.learner.checkpoint import Position
 from ampo_core.learner.learner import Learner, UpdateReport
 from ampo_core.learner.packing import TokenPair
-from ampo_core.reporting import Reporter
+from ampo_core.report.reporting import Reporter
 from ampo_core.run.environment import Environment
 from ampo_core.run.interrupt import Interrupt
 from ampo_core.run.manifest import build_manifest

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from ampo_core.config.jobs import EvaluateJob
 from ampo_core.config.tree import SampledModel
-from ampo_core.curves import check_runs
 from ampo_core.evaluation.evaluate import HeldOutSet, evaluate_sets, load_sets, sampling_options, set_graders
 from ampo_core.evaluation.output import EvaluationOutput
 from ampo_core.evaluation.predictions import Pair
 from ampo_core.evaluation.rescore import grade_anew
 from ampo_core.evaluation.resume import begin_evaluation
 from ampo_core.grading.grader import Grader
+from ampo_core.report.curves import check_runs
 from ampo_core.run.environment import Environment
 from ampo_core.run.manifest import build_manifest
 from ampo_core.run.models import with_model_folder

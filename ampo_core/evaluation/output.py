@@ -11,16 +11,16 @@ from ampo_registry.errors import ConfigError
 from ampo_registry.protocols import RunContext, Tracker
 from ampo_registry.types import Question
 
-from ampo_core.budget import Budget, policy_budget
 from ampo_core.config.jobs import EvaluateJob
-from ampo_core.curves import draw_curves, read_run
 from ampo_core.evaluation.compare import Comparison, compare, print_table
 from ampo_core.evaluation.predictions import FILE, Pair, keep_only, write
 from ampo_core.evaluation.results import MACRO_METRIC, Evaluation, SetResult
 from ampo_core.evaluation.resume import EvaluationStart, kept_results
 from ampo_core.evaluation.statistics import average
 from ampo_core.evaluation.table import markdown, screen_readings, screen_table
+from ampo_core.report.budget import Budget, policy_budget
 from ampo_core.report.build import refresh_report
+from ampo_core.report.curves import draw_curves, read_run
 from ampo_core.run.environment import Environment
 from ampo_core.run.files import write_atomically, write_json
 from ampo_core.run.folder import RunFolder

@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ampo_core.curves import COLOURS, COLUMNS, STYLES
 from ampo_core.evaluation.compare import Comparison, Row
+from ampo_core.report.curves import COLOURS, COLUMNS, STYLES
 
 
 def draw_pass_curves(comparison: Comparison, path: Path) -> list[str]:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ampo_core.evaluation.compare import Comparison, Row, reading
 from ampo_core.evaluation.statistics import Estimate
-from ampo_core.markdown import table
+from ampo_core.report.markdown import table
 
 WIDE = 3
 """More models than this are shown in the compact form."""

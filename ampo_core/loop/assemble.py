@@ -30,7 +30,7 @@ from ampo_core.loop.guidance import TeacherLibrary
 from ampo_core.loop.objective import Objective
 from ampo_core.loop.parts import Evaluator, GuidanceParts, TrainParts
 from ampo_core.loop.scoring import PolicyScorer
-from ampo_core.reporting import Reporter
+from ampo_core.report.reporting import Reporter
 from ampo_core.run.environment import Environment
 from ampo_core.run.manifest import build_manifest
 from ampo_core.run.resume import Beginning, begin

@@ -21,7 +21,7 @@ from ampo_core.loop.ahead import SampleAhead
 from ampo_core.loop.guidance import TeacherLibrary
 from ampo_core.loop.objective import Objective
 from ampo_core.loop.scoring import PolicyScorer
-from ampo_core.reporting import Reporter
+from ampo_core.report.reporting import Reporter
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 from ampo_registry.errors import ConfigError
 
-from ampo_core.budget import Budget, total_budget
 from ampo_core.config.metric_names import MACRO
-from ampo_core.curves import Series
+from ampo_core.report.budget import Budget, total_budget
+from ampo_core.report.curves import Series
 from ampo_core.report.evaluation import Scores, read_results
 from ampo_core.report.facts import SPENT_TITLE, spent_table
 from ampo_core.report.figures import Line, Panel, last_part, shown

@@ -7,7 +7,7 @@ from typing import Any
 
 from ampo_registry.errors import ConfigError
 
-from ampo_core.budget import read_budget, total_budget
+from ampo_core.report.budget import read_budget, total_budget
 from ampo_core.report.html import facts, paragraph, table
 from ampo_core.report.sources import WITH_CURVES, RunData
 

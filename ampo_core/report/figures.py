@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any
 
-from ampo_core.curves import COLOURS, SMOOTHING_SHARE, RunCurves, Series, running_mean
+from ampo_core.report.curves import COLOURS, SMOOTHING_SHARE, RunCurves, Series, running_mean
 
 DASHES = ("solid", "dash", "dashdot", "dot")
 SPIKES = 20.0

@@ -12,7 +12,7 @@ from ampo_registry.errors import ConfigError
 from ampo_registry.text import nearest
 
 from ampo_core.config.yaml_source import parse_yaml
-from ampo_core.curves import RunCurves, read_run
+from ampo_core.report.curves import RunCurves, read_run
 from ampo_core.run.changes import read_manifest
 from ampo_core.run.folder import METRICS
 

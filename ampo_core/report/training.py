@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from ampo_core.config.metric_names import MACRO, TEACHER
-from ampo_core.curves import RunCurves, Series, choose_panels, running_mean
+from ampo_core.report.curves import RunCurves, Series, choose_panels, running_mean
 from ampo_core.report.figures import (
     Figure,
     Line,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ampo_core.curves import RunCurves, choose_panels, draw_curves, read_run
 from ampo_core.evaluation.statistics import average
+from ampo_core.report.curves import RunCurves, choose_panels, draw_curves, read_run
 from ampo_core.run.folder import METRICS
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from ampo_core import markdown
-from ampo_core.curves import COLOURS
 from ampo_core.evaluation.compare import print_table
 from ampo_core.evaluation.statistics import average
+from ampo_core.report import markdown
+from ampo_core.report.curves import COLOURS
 from ampo_core.run.files import write_atomically
 from ampo_core.suite.statistics import SeedEstimate
 

@@ -12,9 +12,9 @@ from typing import Any
 from ampo_registry.errors import ConfigError, RunError
 from rich.console import Console
 
-from ampo_core.budget import Budget, total_budget
 from ampo_core.config.suite_job import SuiteTable
 from ampo_core.evaluation.statistics import average
+from ampo_core.report.budget import Budget, total_budget
 from ampo_core.run.files import write_json
 from ampo_core.suite.curves import draw_training
 from ampo_core.suite.plan import EVALUATIONS, Plan

@@ -5,7 +5,7 @@ import json
 import pytest
 from ampo_registry import ConfigError
 
-from ampo_core.curves import RunCurves, check_runs, choose_panels, draw_curves, read_run, running_mean
+from ampo_core.report.curves import RunCurves, check_runs, choose_panels, draw_curves, read_run, running_mean
 
 
 def write_run(folder, lines):

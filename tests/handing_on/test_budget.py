@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from ampo_registry import ConfigError
 
-from ampo_core.budget import Budget, policy_budget, read_budget, total_budget
 from ampo_core.config.yaml_source import dump_yaml
-from ampo_core.lineage import run_of_policy
+from ampo_core.report.budget import Budget, policy_budget, read_budget, total_budget
+from ampo_core.report.lineage import run_of_policy
 
 GUIDED = {"guidance/replaced": 1.3125, "groups/sampled": 16.0, "tokens/teacher": 500.0}
 
@@ -187,6 +187,6 @@ def test_what_cannot_be_read_is_refused(tmp_path):
 
 
 def test_it_needs_no_torch():
-    code = "import sys, ampo_core.budget; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    code = "import sys, ampo_core.report.budget; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

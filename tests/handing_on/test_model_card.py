@@ -13,9 +13,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from ampo_core.budget import read_budget, total_budget
-from ampo_core.markdown import cell
-from ampo_core.model_card import code, model_card, write_card
+from ampo_core.report.budget import read_budget, total_budget
+from ampo_core.report.markdown import cell
+from ampo_core.report.model_card import code, model_card, write_card
 from ampo_core.run.manifest import hash_file
 from tests.handing_on.conftest import OPTIONS, Handed, World
 

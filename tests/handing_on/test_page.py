@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from ampo_core.budget import Budget, total_budget
+from ampo_core.report.budget import Budget, total_budget
 from tests.handing_on.conftest import Handed
 
 PAGE = Path(__file__).parents[2].joinpath("docs/handing-on.md").read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ampo_core.curves import RunCurves, running_mean
+from ampo_core.report.curves import RunCurves, running_mean
 from ampo_core.report.figures import Line, Panel, last_part, metric_figure, shown
 from ampo_core.report.training import guidance_section, health_section, replaced_by_teacher, time_section
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from ampo_registry import RunError
 
-from ampo_core import cli, reporting, sft
-from ampo_core.report import build
+from ampo_core import cli, sft
+from ampo_core.report import build, reporting
 
 WORLD = """\
 job: prepare

@@ -15,7 +15,7 @@ from ampo_registry.errors import ConfigError
 
 from ampo_core.config.metric_names import TEACHER
 from ampo_core.config.yaml_source import dump_yaml
-from ampo_core.lineage import Lineage, lineage, read_config, read_metrics
+from ampo_core.report.lineage import Lineage, lineage, read_config, read_metrics
 from ampo_core.run.changes import read_manifest
 
 SETTINGS = {

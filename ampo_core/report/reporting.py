@@ -18,14 +18,14 @@ from ampo_registry.errors import ConfigError, RunError
 from ampo_registry.protocols import RunContext, Stateful, Tracker
 from ampo_registry.types import StepReport
 
-from ampo_core.budget import total_budget
 from ampo_core.config.jobs import SftJob, TrainJob
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.distributed.together import by_first
 from ampo_core.learner.checkpoint import Checkpoint, Checkpoints, Position
 from ampo_core.learner.learner import Learner
-from ampo_core.model_card import write_card
+from ampo_core.report.budget import total_budget
 from ampo_core.report.build import refresh_report
+from ampo_core.report.model_card import write_card
 from ampo_core.run.checkpoint_store import CheckpointStore, read_state
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import RunFolder, discard_unfinished

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import yaml
 from ampo_registry.errors import AmpoError
 
-from ampo_core.budget import total_budget
-from ampo_core.card_facts import CardRun, history, identity, scores, settings, usage
-from ampo_core.markdown import cell
+from ampo_core.report.budget import total_budget
+from ampo_core.report.card_facts import CardRun, history, identity, scores, settings, usage
+from ampo_core.report.markdown import cell
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
