@@ -181,7 +181,7 @@ def check_truths(data: TaskData, grader: Grader) -> None:
 
 
 def _token_measure(model: Path) -> tuple[Measure, str]:
-    from ampo_core.tokens import load_tokenizer
+    from ampo_core.data.tokens import load_tokenizer
 
     tokenizer = load_tokenizer(ModelConfig(path=str(model)))
 

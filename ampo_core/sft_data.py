@@ -14,8 +14,8 @@ from ampo_core.config.jobs import SftDataConfig
 from ampo_core.data.contract import teacher_answers
 from ampo_core.data.questions import load_questions
 from ampo_core.data.rows import read_rows
+from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.learner.packing import TokenPair
-from ampo_core.tokens import PromptTokenizer
 
 Conversation = tuple[Sequence[Message], str, str | None]
 """Prompt, answer and the teacher that wrote it, if that is known."""

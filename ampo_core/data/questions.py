@@ -16,7 +16,7 @@ from ampo_core.data.contract import CheckedRow, check_row, column
 from ampo_core.data.repeats import SharedAnswers
 from ampo_core.data.report import FileReport, LoadReport, RowTruth, TruthCheck
 from ampo_core.data.rows import Row, file_hash, read_rows
-from ampo_core.tokens import PromptTokenizer
+from ampo_core.data.tokens import PromptTokenizer
 
 Scalar = str | int | float | bool
 CheckTruths = Callable[[Sequence[str]], Sequence[TruthCheck]]

@@ -22,9 +22,9 @@ from ampo_core.config.tree import DataConfig
 from ampo_core.data.questions import load_questions
 from ampo_core.data.report import LoadReport
 from ampo_core.data.seeds import derive_seed
+from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.evaluation.results import Answer, Evaluation, SetResult
 from ampo_core.grading.grader import Grader
-from ampo_core.tokens import PromptTokenizer
 
 if TYPE_CHECKING:
     from ampo_core.distributed.ranks import Ranks

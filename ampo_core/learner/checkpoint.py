@@ -27,12 +27,12 @@ from ampo_registry.errors import RunError
 from ampo_registry.protocols import JsonValue, Stateful
 from safetensors import SafetensorError
 
+from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.distributed.together import by_each, by_first
 from ampo_core.learner.learner import Learner
 from ampo_core.run.checkpoint_store import CheckpointStore, read_state, step_name
 from ampo_core.run.files import write_atomically
-from ampo_core.tokens import PromptTokenizer
 
 DISK_ERRORS = (OSError, RuntimeError, SafetensorError)
 """What a full disk looks like: PyTorch and safetensors have errors of their own for it."""

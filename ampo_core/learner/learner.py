@@ -20,12 +20,12 @@ from ampo_registry.errors import RunError
 from torch import nn
 
 from ampo_core.config.tree import DeepSpeedConfig, ModelConfig, OptimizerConfig
+from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.learner.deepspeed_engine import start_deepspeed
 from ampo_core.learner.packing import TokenPair, microbatches
 from ampo_core.learner.policy import Policy, end_with, load_policy
 from ampo_core.learner.schedule import learning_rate_at
-from ampo_core.tokens import PromptTokenizer
 
 DUMMY = TokenPair((0,), (0,))
 """What a rank forwards when others still have a micro-batch and it has none; its loss is multiplied by 0."""

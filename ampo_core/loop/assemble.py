@@ -20,6 +20,7 @@ from ampo_registry.types import SamplingOptions
 from ampo_core.config.jobs import TrainJob
 from ampo_core.data.order import QuestionStream
 from ampo_core.data.questions import LoadedQuestions, load_questions
+from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 from ampo_core.distributed.ranks import Ranks, join_ranks
 from ampo_core.distributed.together import by_first
 from ampo_core.evaluation.evaluate import HeldOutSet, load_sets, sampling_options, set_graders
@@ -34,7 +35,6 @@ from ampo_core.report.reporting import Reporter
 from ampo_core.run.environment import Environment
 from ampo_core.run.manifest import build_manifest
 from ampo_core.run.resume import Beginning, begin
-from ampo_core.tokens import PromptTokenizer, load_tokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ from ampo_registry.types import (
 )
 
 from ampo_core.data.seeds import request_rng
+from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.grading.grader import Grader
-from ampo_core.tokens import PromptTokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from ampo_registry.types import Guidance, Question
 
+from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.learner.learner import Learner
 from ampo_core.learner.packing import TokenPair
-from ampo_core.tokens import PromptTokenizer
 
 OPEN, CLOSE = "<answer>", "</answer>"
 

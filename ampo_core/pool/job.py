@@ -26,6 +26,7 @@ from ampo_core.config.nodes import nearest
 from ampo_core.config.pool_job import PoolJob, PoolTeacher
 from ampo_core.data.contract import teacher_answers
 from ampo_core.data.questions import load_questions
+from ampo_core.data.tokens import load_tokenizer
 from ampo_core.distributed.together import by_each, by_first
 from ampo_core.grading.grader import Grader
 from ampo_core.pool.output import PoolOutput
@@ -38,7 +39,6 @@ from ampo_core.run.lock import held
 from ampo_core.run.manifest import build_manifest
 from ampo_core.run.progress import Progress
 from ampo_core.run.resume import folder_of, open_again
-from ampo_core.tokens import load_tokenizer
 
 if TYPE_CHECKING:
     from ampo_core.distributed.ranks import Ranks

@@ -16,11 +16,11 @@ from ampo_core.config.pool_checks import SFT
 from ampo_core.config.pool_job import PoolJob, PoolTeacher
 from ampo_core.data.contract_files import conversations_of, write_conversations, write_questions
 from ampo_core.data.report import LoadReport
+from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 from ampo_core.pool.choose import Judged, Kept, Tally, choose, composed, judge, quality, united
 from ampo_core.pool.shards import Answer, Shard, TeacherShards
 from ampo_core.pool.summary import CompositionCount, PoolSummary
 from ampo_core.run.files import flush_tree, write_json
-from ampo_core.tokens import PromptTokenizer, load_tokenizer
 
 TRAIN = "train"
 """The one composition of all teachers, where none is named."""

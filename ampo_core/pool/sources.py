@@ -19,10 +19,10 @@ from ampo_core.config.pool_job import PoolJob, PoolTeacher
 from ampo_core.data.contract import teacher_answers
 from ampo_core.data.rows import file_hash
 from ampo_core.data.seeds import derive_seed
+from ampo_core.data.tokens import THINK, PromptTokenizer, load_tokenizer
 from ampo_core.pool.shards import ENDED, Answer, Shard, TeacherShards
 from ampo_core.run.environment import Environment
 from ampo_core.run.manifest import hash_model
-from ampo_core.tokens import THINK, PromptTokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from ampo_core.distributed.ranks import Ranks

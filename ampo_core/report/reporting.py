@@ -19,6 +19,7 @@ from ampo_registry.protocols import RunContext, Stateful, Tracker
 from ampo_registry.types import StepReport
 
 from ampo_core.config.jobs import SftJob, TrainJob
+from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.distributed.together import by_first
 from ampo_core.learner.checkpoint import Checkpoint, Checkpoints, Position
@@ -33,7 +34,6 @@ from ampo_core.run.interrupt import Interrupt, Interrupted
 from ampo_core.run.lock import held
 from ampo_core.run.progress import Progress
 from ampo_core.run.resume import Beginning
-from ampo_core.tokens import PromptTokenizer
 
 SAMPLES_PER_STEP = 8
 REPORT_EVERY_S = 60.0

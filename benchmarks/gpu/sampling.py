@@ -11,9 +11,9 @@ from typing import Any
 from ampo_registry.types import RolloutRequest, SamplingOptions
 
 from ampo_core.data.questions import load_questions
+from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 from ampo_core.distributed.ranks import join_ranks
 from ampo_core.libraries import settle_libraries
-from ampo_core.tokens import PromptTokenizer, load_tokenizer
 from gpu import device
 from gpu.learning import load_job
 from gpu.rows import Rows, Setting

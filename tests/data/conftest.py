@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ampo_core.config.tree import ModelConfig
-from ampo_core.tokens import PromptTokenizer, load_tokenizer
+from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -7,7 +7,7 @@ import pytest
 from ampo_registry import ConfigError, Message
 
 from ampo_core.config.tree import ModelConfig
-from ampo_core.tokens import PromptTokenizer, load_tokenizer
+from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 
 MESSAGES = (Message("system", "put the answer"), Message("user", "x + y"))
 

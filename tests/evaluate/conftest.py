@@ -10,8 +10,8 @@ from ampo_registry.discovery import discover
 
 from ampo_core.config.held_out import EvaluationConfig
 from ampo_core.config.tree import ModelConfig
+from ampo_core.data.tokens import load_tokenizer
 from ampo_core.distributed.ranks import Ranks
-from ampo_core.tokens import load_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import torch
 from ampo_registry import Message
 
 from ampo_core.config.tree import ModelConfig
-from ampo_core.tokens import load_tokenizer
+from ampo_core.data.tokens import load_tokenizer
 from tests.handing_on.conftest import OPTIONS, Handed
 from tests.handing_on.test_page import POLICY, shell_lines
 from tests.vllm.conftest import needs_vllm, own_environment

@@ -11,8 +11,8 @@ import torch
 from ampo_registry import ConfigError, Message
 
 from ampo_core.config.tree import ModelConfig
+from ampo_core.data.tokens import load_tokenizer
 from ampo_core.learner.policy import load_policy
-from ampo_core.tokens import load_tokenizer
 from tests.handing_on.conftest import OPTIONS, STOP, TEMPLATE, Handed, World
 
 RUNS = ["guided", "sft", "lora", "after_sft"]

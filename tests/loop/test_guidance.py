@@ -28,10 +28,10 @@ from ampo_registry import (
 from ampo_registry.discovery import discover
 
 from ampo_core.config.tree import GuidanceConfig, ModelConfig
+from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import Ranks, join_ranks
 from ampo_core.loop.guidance import AugmentedGroup, TeacherLibrary, replace_wrong, select, triggered, unguided
 from ampo_core.loop.scoring import answer_tokens, corrected_trajectory
-from ampo_core.tokens import PromptTokenizer
 
 Golden = Callable[[str], dict[str, Any]]
 

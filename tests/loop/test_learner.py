@@ -12,11 +12,11 @@ import torch
 from ampo_registry import ConfigError, RunError
 
 from ampo_core.config.tree import DeepSpeedConfig, LoraConfig, ModelConfig, OptimizerConfig
+from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import join_ranks
 from ampo_core.learner.learner import Learner
 from ampo_core.learner.packing import TokenPair
 from ampo_core.learner.schedule import learning_rate_at
-from ampo_core.tokens import PromptTokenizer
 
 PAIRS = [TokenPair((1, 2, 3), tuple(range(4, 4 + n))) for n in (3, 9, 1, 6, 2)]
 

@@ -11,11 +11,11 @@ import torch
 from ampo_registry import Grade, Guidance, Message, Question
 
 from ampo_core.config.tree import DeepSpeedConfig, ModelConfig, OptimizerConfig
+from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 from ampo_core.distributed.ranks import join_ranks
 from ampo_core.learner.learner import Learner
 from ampo_core.learner.logprobs import logprobs_from_logits
 from ampo_core.loop.scoring import PolicyScorer, answer_tokens, corrected_trajectory
-from ampo_core.tokens import PromptTokenizer, load_tokenizer
 
 Golden = Callable[[str], dict[str, Any]]
 

@@ -16,9 +16,9 @@ from ampo_registry import ConfigError, DataError, RunError
 from ampo_core.config.jobs import SftDataConfig
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.questions import load_questions
+from ampo_core.data.tokens import load_tokenizer
 from ampo_core.pool.choose import FATES
 from ampo_core.sft_data import load_examples
-from ampo_core.tokens import load_tokenizer
 
 
 def test_every_answer_and_question_is_accounted_for(built: Any) -> None:

@@ -26,10 +26,10 @@ from ampo_core.cli import main
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.questions import load_questions
 from ampo_core.data.report import TruthCheck
+from ampo_core.data.tokens import load_tokenizer
 from ampo_core.grading.grader import Grader
 from ampo_core.prepare import check_truths, grade_pool, run, summarise
 from ampo_core.prepare_data import write_data
-from ampo_core.tokens import load_tokenizer
 
 
 class Exact(RewardSpec):
