@@ -19,7 +19,7 @@ from ampo_registry.errors import AmpoError
 from ampo_core.config.load import load_config
 from ampo_core.config.machines import ALONE
 from ampo_core.distributed.outcome import Outcome, announce, leave, outcomes, read_order
-from ampo_core.jobs import run_job
+from ampo_core.jobs.table import run_job
 from ampo_core.run.environment import Environment
 from ampo_core.run.interrupt import INTERRUPTED, terminating
 

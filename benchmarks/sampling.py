@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from ampo_core.libraries import settle_libraries
+from ampo_core.jobs.libraries import settle_libraries
 
 
 class NumberTokenizer:

@@ -30,10 +30,10 @@ from rich.table import Table
 from ampo_core.config.tree import DeepSpeedConfig, ModelConfig, OptimizerConfig
 from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import join_ranks
+from ampo_core.jobs.libraries import settle_libraries
 from ampo_core.learner.attention import Sequences
 from ampo_core.learner.learner import Learner
 from ampo_core.learner.packing import TokenPair, microbatches
-from ampo_core.libraries import settle_libraries
 from ampo_core.loop.scoring import PolicyScorer, answer_tokens, corrected_trajectory
 
 Item = tuple[Question, Guidance]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from ampo_registry.types import Rollout, RolloutRequest
 
+from ampo_core.jobs.libraries import settle_libraries
 from ampo_core.learner.packing import TokenPair
-from ampo_core.libraries import settle_libraries
 from ampo_core.loop.assemble import assemble
 from gpu import device
 from gpu.learning import load_job

@@ -14,9 +14,9 @@ from ampo_registry.discovery import discover
 from ampo_core.config.jobs import TrainJob
 from ampo_core.config.load import load_config
 from ampo_core.distributed.ranks import join_ranks
+from ampo_core.jobs.libraries import settle_libraries
 from ampo_core.learner.learner import Learner
 from ampo_core.learner.packing import TokenPair
-from ampo_core.libraries import settle_libraries
 from ampo_core.loop.objective import MiniBatchLoss, Objective, TrainSequence
 from ampo_core.run.environment import Environment
 from gpu.rows import Setting

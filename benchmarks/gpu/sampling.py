@@ -13,7 +13,7 @@ from ampo_registry.types import RolloutRequest, SamplingOptions
 from ampo_core.data.questions import load_questions
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 from ampo_core.distributed.ranks import join_ranks
-from ampo_core.libraries import settle_libraries
+from ampo_core.jobs.libraries import settle_libraries
 from gpu import device
 from gpu.learning import load_job
 from gpu.rows import Rows, Setting

@@ -13,9 +13,9 @@ import torch
 
 from ampo_core.config.tree import DeepSpeedConfig, ModelConfig, OptimizerConfig
 from ampo_core.distributed.ranks import join_ranks
+from ampo_core.jobs.libraries import settle_libraries
 from ampo_core.learner.learner import Learner
 from ampo_core.learner.packing import TokenPair
-from ampo_core.libraries import settle_libraries
 
 WEIGHTS = (1.0, -0.5, 0.25, -0.75)
 

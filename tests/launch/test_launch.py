@@ -15,12 +15,12 @@ import pytest
 from ampo_registry import ConfigError, RunError
 from ampo_registry.discovery import discover
 
-from ampo_core import jobs
 from ampo_core.config.load import LoadedConfig, load_config
 from ampo_core.distributed import launch
 from ampo_core.distributed.launch import Launch, run_ranks
 from ampo_core.distributed.outcome import Order, read_order
 from ampo_core.distributed.starters import DeepSpeedRanks
+from ampo_core.jobs import table as jobs
 from ampo_core.run.environment import Environment
 
 PARENT = """\

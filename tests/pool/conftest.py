@@ -16,7 +16,7 @@ from ampo_registry.discovery import Plugins, discover
 from rich.console import Console
 
 from ampo_core.config.load import load_config
-from ampo_core.jobs import run_job
+from ampo_core.jobs.table import run_job
 from ampo_core.run.environment import Environment
 
 PLUGIN = Path(__file__).with_name("pool_plugin.py")

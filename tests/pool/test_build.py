@@ -17,8 +17,8 @@ from ampo_core.config.jobs import SftDataConfig
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.questions import load_questions
 from ampo_core.data.tokens import load_tokenizer
-from ampo_core.pool.choose import FATES
-from ampo_core.sft_data import load_examples
+from ampo_core.jobs.pool.choose import FATES
+from ampo_core.jobs.sft_data import load_examples
 
 
 def test_every_answer_and_question_is_accounted_for(built: Any) -> None:
@@ -154,7 +154,7 @@ def test_the_result_is_written_under_the_lock_and_what_fails_there_failed_while_
         assert (again.run / ".lock").is_file()
         raise DataError("no such rows")
 
-    monkeypatch.setattr("ampo_core.pool.output.write_questions", refusing)
+    monkeypatch.setattr("ampo_core.jobs.pool.output.write_questions", refusing)
     with pytest.raises(RunError, match="no such rows"):
         again("keep=all", allow=True)
     assert not (again.run / ".lock").exists()

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 from ampo_registry import TeacherAnswer
 
-from ampo_core.pool.choose import FATES, Judged, Tally, choose, composed, judge, quality, united
-from ampo_core.pool.shards import Answer, Verdict
+from ampo_core.jobs.pool.choose import FATES, Judged, Tally, choose, composed, judge, quality, united
+from ampo_core.jobs.pool.shards import Answer, Verdict
 
 
 def answer(sample: int, text: str, finish: str = "stop") -> Answer:

@@ -88,7 +88,7 @@ def test_a_request_that_fails_for_good_stops_the_build_and_nothing_is_asked_twic
 
 
 def test_what_came_before_a_crash_is_kept(asking: Any, server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ampo_core.pool.shards import TeacherShards
+    from ampo_core.jobs.pool.shards import TeacherShards
 
     whole = asking()
     whole()

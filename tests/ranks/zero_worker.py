@@ -17,9 +17,9 @@ import torch
 from ampo_core.config.tree import DeepSpeedConfig, LoraConfig, ModelConfig, OptimizerConfig
 from ampo_core.data.tokens import load_tokenizer
 from ampo_core.distributed.ranks import Ranks, join_ranks
+from ampo_core.jobs.libraries import settle_libraries
 from ampo_core.learner.learner import Learner
 from ampo_core.learner.packing import TokenPair
-from ampo_core.libraries import settle_libraries
 
 LENGTHS = (3, 9, 1, 6, 2, 30, 4, 12)
 PAIRS = [TokenPair((1, 2 + i), tuple(4 + (7 * i + t) % 50 for t in range(n))) for i, n in enumerate(LENGTHS)]

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from ampo_registry import RunError
 
-from ampo_core import cli, sft
+from ampo_core import cli
+from ampo_core.jobs import sft
 from ampo_core.report import build, reporting
 
 WORLD = """\

@@ -17,7 +17,7 @@ from rich.console import Console
 from ampo_core.config.jobs import SftJob
 from ampo_core.config.load import load_config
 from ampo_core.config.tree import CheckpointConfig
-from ampo_core.jobs import run_job
+from ampo_core.jobs.table import run_job
 from ampo_core.run.changes import differences, manifest_changes
 from ampo_core.run.checkpoint_store import CheckpointStore
 from ampo_core.run.environment import Environment

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from ampo_core.suite.statistics import difference, macro, over_seeds
+from ampo_core.jobs.suite.statistics import difference, macro, over_seeds
 
 
 def questions(chance: float, count: int, seed: int, prefix: str = "q") -> dict[str, float]:

@@ -14,9 +14,9 @@ from ampo_registry.discovery import Plugins
 from rich.console import Console
 
 from ampo_core.config.load import LoadedConfig
+from ampo_core.jobs.suite.plan import plan_suite
+from ampo_core.jobs.suite.tables import write_tables
 from ampo_core.run.environment import Environment
-from ampo_core.suite.plan import plan_suite
-from ampo_core.suite.tables import write_tables
 
 
 def leave_evaluation(seed: int, run: str, right: int) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from ampo_registry import ConfigError, DataError, RunError
 
-from ampo_core import pipeline, sft
 from ampo_core.config.jobs import Job, PrepareJob
+from ampo_core.jobs import pipeline, sft
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import RunFolder
 from ampo_core.run.manifest import build_manifest
@@ -239,7 +239,7 @@ def test_an_interrupted_prepare_with_an_out_of_its_own_starts_over(
 
     stage = f"name: a, config: world.yaml, overrides: {{out: {folder}/data}}"
     with monkeypatch.context() as patch:
-        patch.setattr("ampo_core.prepare.write_data", interrupt)
+        patch.setattr("ampo_core.jobs.prepare.write_data", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run_pipeline(stage)
     run_pipeline(stage)

@@ -28,8 +28,8 @@ from ampo_core.data.questions import load_questions
 from ampo_core.data.report import TruthCheck
 from ampo_core.data.tokens import load_tokenizer
 from ampo_core.grading.grader import Grader
-from ampo_core.prepare import check_truths, grade_pool, run, summarise
-from ampo_core.prepare_data import write_data
+from ampo_core.jobs.prepare import check_truths, grade_pool, run, summarise
+from ampo_core.jobs.prepare_data import write_data
 
 
 class Exact(RewardSpec):
@@ -224,7 +224,7 @@ def test_an_interrupted_job_leaves_no_out_and_starts_over(
 
     job, environment = environment_of(config)
     with monkeypatch.context() as patch:
-        patch.setattr("ampo_core.prepare.write_data", interrupt)
+        patch.setattr("ampo_core.jobs.prepare.write_data", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(job, environment)
     assert not out.exists()

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ampo_core import pipeline
 from ampo_core.config.yaml_source import dump_yaml
+from ampo_core.jobs import pipeline
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SETS = ("level2", "level3", "level4", "level5", "level6")

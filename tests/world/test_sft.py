@@ -15,9 +15,9 @@ from ampo_registry import DataError
 from ampo_core.config.jobs import SftDataConfig, SftTrainingConfig
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
+from ampo_core.jobs.sft import batches, run
+from ampo_core.jobs.sft_data import load_examples
 from ampo_core.learner.packing import TokenPair
-from ampo_core.sft import batches, run
-from ampo_core.sft_data import load_examples
 
 CONVERSATIONS = [
     [

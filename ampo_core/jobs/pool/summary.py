@@ -13,7 +13,7 @@ from rich.table import Table
 from ampo_core.config.pool_job import PoolJob
 from ampo_core.data.report import LoadReport
 from ampo_core.evaluation.compare import print_table
-from ampo_core.pool.choose import FATES, Tally
+from ampo_core.jobs.pool.choose import FATES, Tally
 
 
 @dataclass(frozen=True, slots=True)

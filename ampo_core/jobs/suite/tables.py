@@ -14,12 +14,12 @@ from rich.console import Console
 
 from ampo_core.config.suite_job import SuiteTable
 from ampo_core.evaluation.statistics import average
+from ampo_core.jobs.suite.curves import draw_training
+from ampo_core.jobs.suite.plan import EVALUATIONS, Plan
+from ampo_core.jobs.suite.render import render
+from ampo_core.jobs.suite.statistics import Scores, SeedEstimate, difference, over_seeds
 from ampo_core.report.budget import Budget, total_budget
 from ampo_core.run.files import write_json
-from ampo_core.suite.curves import draw_training
-from ampo_core.suite.plan import EVALUATIONS, Plan
-from ampo_core.suite.render import render
-from ampo_core.suite.statistics import Scores, SeedEstimate, difference, over_seeds
 
 MEASURED = ("length_mean", "truncated")
 

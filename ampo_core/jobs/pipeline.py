@@ -24,8 +24,7 @@ from ampo_core.config.jobs import PipelineJob
 from ampo_core.config.load import LoadedConfig
 from ampo_core.config.suite_job import Stage
 from ampo_core.config.yaml_source import parse_yaml
-from ampo_core.jobs import run_job
-from ampo_core.members import (
+from ampo_core.jobs.members import (
     Finished,
     Member,
     check_current,
@@ -34,6 +33,7 @@ from ampo_core.members import (
     load_member,
     open_folder,
 )
+from ampo_core.jobs.table import run_job
 from ampo_core.report.build import refresh_report
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import RunFolder, check_free, finished_output

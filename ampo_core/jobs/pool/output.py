@@ -17,9 +17,9 @@ from ampo_core.config.pool_job import PoolJob, PoolTeacher
 from ampo_core.data.contract_files import conversations_of, write_conversations, write_questions
 from ampo_core.data.report import LoadReport
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
-from ampo_core.pool.choose import Judged, Kept, Tally, choose, composed, judge, quality, united
-from ampo_core.pool.shards import Answer, Shard, TeacherShards
-from ampo_core.pool.summary import CompositionCount, PoolSummary
+from ampo_core.jobs.pool.choose import Judged, Kept, Tally, choose, composed, judge, quality, united
+from ampo_core.jobs.pool.shards import Answer, Shard, TeacherShards
+from ampo_core.jobs.pool.summary import CompositionCount, PoolSummary
 from ampo_core.run.files import flush_tree, write_json
 
 TRAIN = "train"

@@ -14,12 +14,12 @@ from ampo_core.run.resume import folder_of, look
 
 MODULES = {
     "train": "ampo_core.train",
-    "sft": "ampo_core.sft",
+    "sft": "ampo_core.jobs.sft",
     "evaluate": "ampo_core.evaluation.job",
-    "prepare": "ampo_core.prepare",
-    "pool": "ampo_core.pool.job",
-    "pipeline": "ampo_core.pipeline",
-    "suite": "ampo_core.suite.job",
+    "prepare": "ampo_core.jobs.prepare",
+    "pool": "ampo_core.jobs.pool.job",
+    "pipeline": "ampo_core.jobs.pipeline",
+    "suite": "ampo_core.jobs.suite.job",
 }
 
 
@@ -42,7 +42,7 @@ def run_job(job: Job, environment: Environment) -> Path | None:
     if launch is not None:
         return run_ranks(launch, job, environment)
     if job.job not in FROM_OTHERS:
-        importlib.import_module("ampo_core.libraries").settle_libraries()
+        importlib.import_module("ampo_core.jobs.libraries").settle_libraries()
     output: Path | None = importlib.import_module(MODULES[job.job]).run(job, environment)
     return output
 

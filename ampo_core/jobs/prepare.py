@@ -26,7 +26,7 @@ from ampo_registry.types import Grade, GradeRequest, TaskData, TaskQuestion, Tea
 from ampo_core.config.jobs import PrepareJob
 from ampo_core.config.tree import ModelConfig
 from ampo_core.grading.grader import Grader
-from ampo_core.prepare_data import write_data
+from ampo_core.jobs.prepare_data import write_data
 from ampo_core.report.build import refresh_report
 from ampo_core.run.environment import Environment
 from ampo_core.run.files import write_json

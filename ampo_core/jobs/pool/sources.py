@@ -20,7 +20,7 @@ from ampo_core.data.contract import teacher_answers
 from ampo_core.data.rows import file_hash
 from ampo_core.data.seeds import derive_seed
 from ampo_core.data.tokens import THINK, PromptTokenizer, load_tokenizer
-from ampo_core.pool.shards import ENDED, Answer, Shard, TeacherShards
+from ampo_core.jobs.pool.shards import ENDED, Answer, Shard, TeacherShards
 from ampo_core.run.environment import Environment
 from ampo_core.run.manifest import hash_model
 
@@ -55,7 +55,7 @@ def open_source(
     if teacher.recorded is not None:
         return Recorded(teacher.recorded)
     if teacher.endpoint is not None:
-        from ampo_core.pool.endpoint import Endpoint
+        from ampo_core.jobs.pool.endpoint import Endpoint
 
         return Endpoint(teacher.endpoint, teacher, Asking.of(job, teacher), ranks, files)
     assert reader is not None

@@ -20,6 +20,7 @@ from ampo_core.data.order import QuestionStream
 from ampo_core.data.tokens import load_tokenizer
 from ampo_core.distributed.ranks import Ranks, join_ranks
 from ampo_core.distributed.together import by_first
+from ampo_core.jobs.sft_data import Examples, load_examples
 from ampo_core.learner.checkpoint import Position
 from ampo_core.learner.learner import Learner, UpdateReport
 from ampo_core.learner.packing import TokenPair
@@ -28,7 +29,6 @@ from ampo_core.run.environment import Environment
 from ampo_core.run.interrupt import Interrupt
 from ampo_core.run.manifest import build_manifest
 from ampo_core.run.resume import begin
-from ampo_core.sft_data import Examples, load_examples
 
 
 def run(job: SftJob, environment: Environment) -> Path:

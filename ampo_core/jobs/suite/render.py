@@ -12,13 +12,13 @@ from rich.table import Table
 
 from ampo_core.evaluation.compare import print_table
 from ampo_core.evaluation.statistics import average
+from ampo_core.jobs.suite.statistics import SeedEstimate
 from ampo_core.report import markdown
 from ampo_core.report.curves import COLOURS
 from ampo_core.run.files import write_atomically
-from ampo_core.suite.statistics import SeedEstimate
 
 if TYPE_CHECKING:
-    from ampo_core.suite.tables import ResultRow, ResultTable
+    from ampo_core.jobs.suite.tables import ResultRow, ResultTable
 
 CAPTION = (
     "Shares in percent. Avg. is the mean over sets, as mean ± standard deviation over training seeds, with the 95 % "

@@ -24,7 +24,10 @@ from pathlib import Path
 from ampo_registry.errors import ConfigError, RunError
 
 from ampo_core.config.suite_job import SuiteJob
-from ampo_core.members import check_current, check_unchanged, is_folder_of, open_folder
+from ampo_core.jobs.members import check_current, check_unchanged, is_folder_of, open_folder
+from ampo_core.jobs.suite.plan import Plan, Task, command_line, load_task, plan_suite
+from ampo_core.jobs.suite.processes import Ended, Processes, environments
+from ampo_core.jobs.suite.tables import write_tables
 from ampo_core.report.build import refresh_report
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import check_free
@@ -32,9 +35,6 @@ from ampo_core.run.interrupt import INTERRUPTED
 from ampo_core.run.lock import check_not_held, held
 from ampo_core.run.manifest import FROM_A_FILE
 from ampo_core.run.progress import Progress, format_seconds
-from ampo_core.suite.plan import Plan, Task, command_line, load_task, plan_suite
-from ampo_core.suite.processes import Ended, Processes, environments
-from ampo_core.suite.tables import write_tables
 
 POLL_S = 0.2
 

@@ -18,13 +18,13 @@ from ampo_registry.types import Question
 
 from ampo_core.config.pool_job import PoolEndpoint, PoolTeacher
 from ampo_core.distributed.together import by_each, by_first
-from ampo_core.pool.shards import ENDED, Answer, Shard, TeacherShards
+from ampo_core.jobs.pool.shards import ENDED, Answer, Shard, TeacherShards
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
     from ampo_core.distributed.ranks import Ranks
-    from ampo_core.pool.sources import Asking
+    from ampo_core.jobs.pool.sources import Asking
 
 SEEDS = 2**31
 """What every server takes as a seed is below this."""

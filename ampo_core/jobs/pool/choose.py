@@ -12,7 +12,7 @@ from typing import Literal
 
 from ampo_registry.types import TeacherAnswer
 
-from ampo_core.pool.shards import ENDED, Answer, Verdict
+from ampo_core.jobs.pool.shards import ENDED, Answer, Verdict
 
 Rule = Literal["shortest", "longest", "first", "all"]
 Unify = Literal["intersection", "every_teacher"]
