@@ -71,7 +71,7 @@ def start_workers(case: Case, arguments: argparse.Namespace, work: Path) -> list
             continue
         config = ampo_config(case, rollout, work, steps=steps, threads=arguments.threads)
         plugin = str(HERE / "side_by_side" / "ampo_turns.py")
-        command = [sys.executable, "-m", "ampo_core.cli", str(config), "--plugin", plugin]
+        command = [sys.executable, "-m", "ampo_core.cli.main", str(config), "--plugin", plugin]
         workers.append(Worker(f"AMPO, {rollout}", command, environment, work / f"{case.name}-{rollout}.log"))
     settings = trl_case(case, work, steps=steps, threads=arguments.threads)
     command = [str(trl_python(arguments.trl_venv)), str(HERE / "side_by_side" / "trl_worker.py"), str(settings)]

@@ -33,7 +33,7 @@ def start(name: str, ahead: int, arguments: argparse.Namespace, work: Path) -> W
     world = arguments.quickstart or quickstart_world(work)
     (model,) = (world / "warmup" / "checkpoints").glob("*/policy")
     command = [
-        *(sys.executable, "-m", "ampo_core.cli", str(ROOT / "configs/quickstart/ampo.yaml")),
+        *(sys.executable, "-m", "ampo_core.cli.main", str(ROOT / "configs/quickstart/ampo.yaml")),
         *("--plugin", str(HERE / "side_by_side" / "ampo_turns.py")),
         f"model.path={model.resolve()}",
         f"data.train=[{(world / 'prepare' / 'out' / 'train.parquet').resolve()}]",

@@ -11,10 +11,10 @@ from typing import Any
 from ampo_registry.catalog import Catalog
 from ampo_registry.discovery import discover
 
+from ampo_core.cli.listing import default_text, options
 from ampo_core.config.component import COMPONENT
 from ampo_core.config.jobs import JOBS
 from ampo_core.config.schema import Schema, SchemaView
-from ampo_core.listing import default_text, options
 
 TARGET = Path(__file__).parent / "config.md"
 DISTRIBUTION = "ampo"

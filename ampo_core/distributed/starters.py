@@ -73,7 +73,7 @@ class ElasticRanks:
             from torch.distributed.launcher.api import elastic_launch
 
             _quieten()
-            elastic_launch(self._config(), sys.executable)("-m", "ampo_core.rank", str(self._folder))
+            elastic_launch(self._config(), sys.executable)("-m", "ampo_core.cli.rank", str(self._folder))
         except Exception as error:
             failures = getattr(error, "failures", None)  # of torch's ChildFailedError, which is imported only now
             if failures is None:
@@ -125,7 +125,7 @@ class DeepSpeedRanks:
             "deepspeed.launcher.runner",
             *options,
             "--module",
-            "ampo_core.rank",
+            "ampo_core.cli.rank",
             str(self._folder),
         ]
 

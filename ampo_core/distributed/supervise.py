@@ -27,7 +27,7 @@ _CONSEQUENCES = (signal.SIGTERM, signal.SIGINT, signal.SIGABRT)
 
 
 class Starter(Protocol):
-    """A way to start ranks that run `ampo_core.rank`. `local`: all on this machine, each leading a session."""
+    """A way to start ranks that run `ampo_core.cli.rank`. `local`: all on this machine, each leading a session."""
 
     @property
     def local(self) -> bool: ...

@@ -36,7 +36,7 @@ def train(setting: Setting, rows: Rows) -> None:
     path.write_text(json.dumps(world.train_config(scale, setting.folder, setting.rollout), indent=2), "utf-8")
     metrics = setting.folder / "runs" / "train" / "metrics.jsonl"
     started, steps, running = time.perf_counter(), 0, True
-    process = subprocess.Popen([sys.executable, "-m", "ampo_core.cli", str(path)], cwd=setting.folder)
+    process = subprocess.Popen([sys.executable, "-m", "ampo_core.cli.main", str(path)], cwd=setting.folder)
     # Step by step, so that what is known stands even if the run does not end in time.
     while running:
         time.sleep(POLL_S)

@@ -44,7 +44,7 @@ def quickstart_world(work: Path) -> Path:
             encoding="utf-8",
         )
         print("warming the student up (two minutes, once) ...", flush=True)
-        subprocess.run([sys.executable, "-m", "ampo_core.cli", str(config)], check=True)
+        subprocess.run([sys.executable, "-m", "ampo_core.cli.main", str(config)], check=True)
     return run
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ampo_core import cli
+from ampo_core.cli import main as cli
 
 CONFIG = """\
 job: train
@@ -38,7 +38,7 @@ def folder(tmp_path, monkeypatch):
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`ampo-run` as a process of its own."""
-    command = [sys.executable, "-m", "ampo_core.cli", *arguments]
+    command = [sys.executable, "-m", "ampo_core.cli.main", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
@@ -159,7 +159,7 @@ def test_a_kind_lists_its_components():
 )
 def test_nothing_heavy_is_imported(folder, arguments):
     code = (
-        "import sys\nfrom ampo_core.cli import main\n"
+        "import sys\nfrom ampo_core.cli.main import main\n"
         f"try:\n    code = main({list(arguments)!r})\nexcept SystemExit as end:\n    code = end.code\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules], code, file=sys.stderr)"
     )
@@ -170,7 +170,7 @@ def test_nothing_heavy_is_imported(folder, arguments):
 
 def test_a_shipped_config_checks_as_a_process():
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "ampo_core.cli", "configs/paper/qwen2.5-7b.yaml", "--check"]
+    command = [sys.executable, "-m", "ampo_core.cli.main", "configs/paper/qwen2.5-7b.yaml", "--check"]
     result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0
     assert yaml.safe_load(result.stdout)["run"]["name"] == "ampo-qwen2.5-7b"
@@ -221,7 +221,7 @@ def test_interruption_tells_what_is_on_disk(folder, monkeypatch, capsys):
 
 
 def test_output_may_be_cut_short(folder):
-    command = f"{sys.executable} -m ampo_core.cli --schema | head -1"
+    command = f"{sys.executable} -m ampo_core.cli.main --schema | head -1"
     result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
     assert result.stdout == "{\n"
     assert result.stderr == ""

@@ -86,7 +86,7 @@ def test_ampo_commands_run(page, command, desk):
 def test_a_plugin_file_is_found_where_the_folder_is_on_the_path_already(desk):
     save_files("README.md", desk)
     flags = ("--plugin", "nearest_length.py", "--plugins", "nearest_length")
-    done = run(desk, sys.executable, "-m", "ampo_core.cli", *flags)
+    done = run(desk, sys.executable, "-m", "ampo_core.cli.main", *flags)
     assert "broken" not in done.stdout + done.stderr
     assert "selector nearest_length" in done.stdout
 

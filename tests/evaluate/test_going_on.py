@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ampo_core.cli import main
+from ampo_core.cli.main import main
 
 PLUGIN = Path(__file__).with_name("ending_tracker.py")
 FILES = ("predictions.jsonl", "metrics.jsonl", "results.json", "results.md")
@@ -48,7 +48,15 @@ def unfinish(pairs, torn=""):
 
 def test_a_killed_job_goes_on_and_ends_as_if_it_had_not_been(config):
     """By the command line, with SIGKILL after the first model and a torn line behind it."""
-    command = [sys.executable, "-m", "ampo_core.cli", "evaluate.yaml", "--plugin", str(PLUGIN), "tracking=[ending]"]
+    command = [
+        sys.executable,
+        "-m",
+        "ampo_core.cli.main",
+        "evaluate.yaml",
+        "--plugin",
+        str(PLUGIN),
+        "tracking=[ending]",
+    ]
     environment = {**os.environ, "AMPO_TEST_END": "1", "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr

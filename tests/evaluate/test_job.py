@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ampo_core.cli import main
+from ampo_core.cli.main import main
 
 
 def test_evaluate_writes_compares_and_draws(config, capfd):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ampo_core.cli import main
+from ampo_core.cli.main import main
 
 TEXTS = {
     "a": ["<answer> B </answer>", "the answer is (B)", "<answer> C </answer>", "\\boxed{B}"],

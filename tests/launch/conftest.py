@@ -28,7 +28,7 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 def ampo_run(*arguments: object) -> list[str]:
     """The command line of `ampo-run`."""
-    return [sys.executable, "-m", "ampo_core.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "ampo_core.cli.main", *map(str, arguments)]
 
 
 class Run:
@@ -56,7 +56,7 @@ class Run:
     def ranks(self) -> list[psutil.Process]:
         """The processes of its ranks, as far as they have started."""
         children = psutil.Process(self.process.pid).children()
-        return [child for child in children if "ampo_core.rank" in child.cmdline()]
+        return [child for child in children if "ampo_core.cli.rank" in child.cmdline()]
 
     def wait_for(self, text: str) -> None:
         """Until it has said `text`; remembers all processes that it has started by then."""

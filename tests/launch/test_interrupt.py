@@ -12,7 +12,7 @@ import time
 import psutil
 import pytest
 
-from ampo_core import cli
+from ampo_core.cli import main as cli
 from ampo_core.run.interrupt import Interrupt, terminating
 
 LOOP = """\

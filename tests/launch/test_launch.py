@@ -25,7 +25,7 @@ from ampo_core.run.environment import Environment
 
 PARENT = """\
 import subprocess, sys, time
-child = "import time; from ampo_core.rank import _end_with_parent as e; e(); print(1, flush=True); time.sleep(60)"
+child = "import time; from ampo_core.cli.rank import _end_with_parent as e; e(); print(1, flush=True); time.sleep(60)"
 process = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE)
 process.stdout.readline()
 print(process.pid, flush=True)

@@ -90,7 +90,7 @@ def test_a_host_file_goes_through_deepspeed_s_launcher(hosts, programs):
     assert ranks.command({"MASTER_ADDR": "10.0.0.1"}) == [
         *(sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--no_ssh_check", "--hostfile", hosts),
         *("--num_nodes", "2", "--num_gpus", "4", "--no_local_rank", "--master_addr", "10.0.0.1"),
-        *("--module", "ampo_core.rank", "/shared/f"),
+        *("--module", "ampo_core.cli.rank", "/shared/f"),
     ]
 
 

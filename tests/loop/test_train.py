@@ -323,7 +323,7 @@ def test_the_command_line_trains_and_tells_observers(world: Path, student: Path,
     path = tmp_path / "train.yaml"
     path.write_text(yaml.safe_dump(train(world, student)), encoding="utf-8")
     (tmp_path / "seeing_plugin.py").write_text(OBSERVER, encoding="utf-8")
-    command = [sys.executable, "-m", "ampo_core.cli", str(path), "training.steps=2", f"run.dir={tmp_path}"]
+    command = [sys.executable, "-m", "ampo_core.cli.main", str(path), "training.steps=2", f"run.dir={tmp_path}"]
     command += ["--plugin", str(tmp_path / "seeing_plugin.py")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)

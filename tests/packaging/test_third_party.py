@@ -110,7 +110,7 @@ def clean(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Clean
 
 def test_wheels_hold_what_they_should(wheels: list[Path]) -> None:
     names = [set(zipfile.ZipFile(wheel).namelist()) for wheel in wheels]
-    assert {"ampo_core/cli.py", "ampo_registry/catalog.py", "ampo_plugins/selectors/length.py"} <= names[0]
+    assert {"ampo_core/cli/main.py", "ampo_registry/catalog.py", "ampo_plugins/selectors/length.py"} <= names[0]
     assert {"ampo_core/py.typed", "ampo_registry/py.typed", "ampo_plugins/py.typed"} <= names[0]
     assert {"ampo_nearest_length/__init__.py", "ampo_nearest_length/py.typed"} <= names[1]
     assert not [name for name in names[0] | names[1] if name.startswith(("tests/", "plugins/", "registry/"))]

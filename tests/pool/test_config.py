@@ -117,7 +117,7 @@ def test_checking_imports_no_torch(world: dict[str, Any], tmp_path: Path) -> Non
     path = tmp_path / "pool.yaml"
     path.write_text(yaml.safe_dump({**world, "reward": "math_verify"}))
     code = (
-        "import sys; from ampo_core.cli import main; code = main([sys.argv[1], '--check']); "
+        "import sys; from ampo_core.cli.main import main; code = main([sys.argv[1], '--check']); "
         "heavy = [name for name in ('torch', 'transformers', 'openai', 'vllm') if name in sys.modules]; "
         "print(heavy, file=sys.stderr); sys.exit(code)"
     )

@@ -15,7 +15,7 @@ PLUGIN = Path(__file__).with_name("pool_plugin.py")
 def ampo_run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     ranks = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "AMPO_ALONE")
     kept = {name: value for name, value in os.environ.items() if name not in ranks}
-    command = [sys.executable, "-m", "ampo_core.cli", *map(str, arguments), "--plugin", str(PLUGIN)]
+    command = [sys.executable, "-m", "ampo_core.cli.main", *map(str, arguments), "--plugin", str(PLUGIN)]
     settings = {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
     return subprocess.run(command, capture_output=True, text=True, env=settings, timeout=300)
 

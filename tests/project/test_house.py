@@ -123,7 +123,9 @@ def test_pre_commit_hooks_are_local_and_call_what_check_calls():
         assert Path(hook["entry"].split()[0]).name in checks
 
 
-@pytest.mark.parametrize("module", ["ampo_registry", "ampo_core.cli", "ampo_core.run.folder", "ampo_core.run.manifest"])
+@pytest.mark.parametrize(
+    "module", ["ampo_registry", "ampo_core.cli.main", "ampo_core.run.folder", "ampo_core.run.manifest"]
+)
 def test_importing_it_brings_in_no_torch(module):
     code = (
         f"import sys, {module}; print([name for name in ('torch', 'transformers', 'deepspeed') if name in sys.modules])"

@@ -11,7 +11,7 @@ import sys
 import pytest
 from ampo_registry import ConfigError
 
-from ampo_core import cli
+from ampo_core.cli import main as cli
 from ampo_core.report import build
 from ampo_core.report.build import refresh_report, write_report
 from ampo_core.report.library import plotting_library, script_hash
@@ -193,7 +193,7 @@ def test_the_command_line(pipeline, tmp_path, capsys):
 
 def test_nothing_heavy_is_imported(run):
     code = (
-        "import sys\nfrom ampo_core.cli import main\n"
+        "import sys\nfrom ampo_core.cli.main import main\n"
         f"assert main(['--report', {str(run)!r}]) == 0\n"
         "print([n for n in ('torch', 'transformers', 'vllm', 'matplotlib', 'plotly', 'numpy') if n in sys.modules])"
     )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ampo_registry import RunError
 
-from ampo_core import cli
+from ampo_core.cli import main as cli
 from ampo_core.jobs import sft
 from ampo_core.report import build, reporting
 

@@ -92,7 +92,14 @@ class Runs:
 
     def __call__(self, config: str, name: str, *arguments: str, end: str = "nowhere:0") -> Ended:
         """Run `config` under the name; `end` is a moment of ending_plugin.py."""
-        command = [sys.executable, "-m", "ampo_core.cli", str(self.configs / config), f"run.name={name}", *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "ampo_core.cli.main",
+            str(self.configs / config),
+            f"run.name={name}",
+            *arguments,
+        ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "AMPO_TEST_END": end}
         done = subprocess.run(
             [*command, "--plugin", str(PLUGIN)], capture_output=True, text=True, env=environment, timeout=300

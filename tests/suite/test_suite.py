@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-COMMAND = (sys.executable, "-m", "ampo_core.cli", "suite.yaml")
+COMMAND = (sys.executable, "-m", "ampo_core.cli.main", "suite.yaml")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -86,6 +86,6 @@ def test_a_folder_of_something_else_is_refused(folder: Path) -> None:
 def test_shipped_suites_pass_the_check(file: str) -> None:
     config = Path(__file__).parents[2] / "configs" / "suites" / file
     checked = subprocess.run(
-        [sys.executable, "-m", "ampo_core.cli", str(config), "--check"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "ampo_core.cli.main", str(config), "--check"], capture_output=True, text=True, timeout=60
     )
     assert checked.returncode == 0, checked.stderr

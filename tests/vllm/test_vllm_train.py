@@ -77,7 +77,7 @@ def test_an_ampo_run_of_five_steps_samples_from_the_policy_it_trains(tmp_path):
     }
     (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(pipeline), encoding="utf-8")
     found = subprocess.run(
-        [sys.executable, "-m", "ampo_core.cli", str(tmp_path / "pipeline.yaml")],
+        [sys.executable, "-m", "ampo_core.cli.main", str(tmp_path / "pipeline.yaml")],
         capture_output=True,
         text=True,
         timeout=900,

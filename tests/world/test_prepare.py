@@ -22,7 +22,7 @@ from ampo_registry import (
     TeacherAnswer,
 )
 
-from ampo_core.cli import main
+from ampo_core.cli.main import main
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.questions import load_questions
 from ampo_core.data.report import TruthCheck

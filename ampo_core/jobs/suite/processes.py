@@ -70,7 +70,7 @@ class Processes:
         with log.open("ab") as output:
             # Out of reach of a terminal's Ctrl-C: it is passed on once, by this process.
             process = subprocess.Popen(
-                [sys.executable, "-m", "ampo_core.cli", *arguments, *self._options],
+                [sys.executable, "-m", "ampo_core.cli.main", *arguments, *self._options],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""`python -m ampo_core.rank FOLDER`: one rank of a run that `ampo-run` has started as several processes.
+"""`python -m ampo_core.cli.rank FOLDER`: one rank of a run that `ampo-run` has started as several processes.
 
 It says nothing itself about how it ends: it leaves that in FOLDER, and the process that started it speaks once for all.
 """

@@ -19,12 +19,12 @@ from ampo_registry.discovery import Plugins, discover
 from ampo_registry.errors import AmpoError, ConfigError
 from rich.console import Console
 
+from ampo_core.cli.listing import show_plugin, show_plugins
 from ampo_core.config.jobs import Job, PipelineJob, PoolJob, SuiteJob
 from ampo_core.config.load import LoadedConfig, load_config
 from ampo_core.config.machines import rank_in
 from ampo_core.config.schema import config_schema
 from ampo_core.jobs.table import run_job
-from ampo_core.listing import show_plugin, show_plugins
 from ampo_core.run.environment import Environment
 from ampo_core.run.interrupt import INTERRUPTED, terminating
 
