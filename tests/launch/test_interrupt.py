@@ -87,7 +87,8 @@ def test_sigterm_ends_a_job_as_ctrl_c_does():
 
 def test_the_second_signal_ends_a_job_that_cleans_up():
     script = (
-        "import time\nfrom ampo_core.run.interrupt import terminating\nwith terminating():\n try:\n  print(1, flush=True)\n"
+        "import time\nfrom ampo_core.run.interrupt import terminating\n"
+        "with terminating():\n try:\n  print(1, flush=True)\n"
         "  time.sleep(60)\n finally:\n  print(2, flush=True)\n  time.sleep(60)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
