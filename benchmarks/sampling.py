@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from ampo_plugins.rollouts.transformers import TransformersRollout
 from ampo_plugins.rollouts.transformers_engine import TransformersEngine
-from ampo_plugins.rollouts.vllm import VllmRollout
+from ampo_plugins.rollouts.vllm.spec import VllmRollout
 from ampo_registry import BuildContext, RolloutEngine, RolloutRequest, SamplingOptions
 from rich.console import Console
 from rich.table import Table

@@ -50,7 +50,7 @@ def bare_speeds(setting: Setting, rows: Rows) -> None:
         return
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     import vllm
-    from ampo_plugins.rollouts.vllm_samples import sampling_params
+    from ampo_plugins.rollouts.vllm.samples import sampling_params
 
     scale = setting.scale
     job, _ = load_job(setting, "bare")

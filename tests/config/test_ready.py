@@ -45,7 +45,7 @@ def test_a_package_that_a_component_needs(load, monkeypatch):
 
 
 def test_the_vllm_rollout_needs_vllm(load, monkeypatch):
-    from ampo_plugins.rollouts import vllm
+    from ampo_plugins.rollouts.vllm import spec as vllm
 
     override = "rollout={type: vllm, group_size: 4, max_response_tokens: 32}"
     monkeypatch.setattr(vllm, "find_spec", lambda name: None)

@@ -87,7 +87,7 @@ def test_questions_are_handed_on_where_they_are_known(letters):
 
 
 def test_no_model_and_no_tokenizer_is_loaded(letters, monkeypatch):
-    from ampo_plugins.rollouts.vllm import VllmRollout
+    from ampo_plugins.rollouts.vllm.spec import VllmRollout
 
     def refuse(*_, **__):
         raise AssertionError("grading anew needs no model")

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import torch
-from ampo_plugins.rollouts.vllm import VllmRollout
+from ampo_plugins.rollouts.vllm.spec import VllmRollout
 from ampo_registry import BuildContext, Rollout, RolloutRequest, SamplingOptions
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ampo_plugins.rollouts.vllm import NOT_INSTALLED, VllmRollout
+from ampo_plugins.rollouts.vllm.spec import NOT_INSTALLED, VllmRollout
 from ampo_registry import BuildContext, RolloutEngine, RolloutRequest, SamplingOptions
 
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason=NOT_INSTALLED)

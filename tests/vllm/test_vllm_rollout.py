@@ -131,7 +131,7 @@ import numpy as np, torch, torch.distributed as dist
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 from ampo_core.distributed.ranks import join_ranks
-from ampo_plugins.rollouts.vllm import VllmRollout
+from ampo_plugins.rollouts.vllm.spec import VllmRollout
 from ampo_registry import BuildContext, RolloutRequest, SamplingOptions
 
 folder = {str(tied_model)!r}

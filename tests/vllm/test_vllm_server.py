@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from ampo_plugins.rollouts.vllm_remote import VllmServerEngine
-from ampo_plugins.rollouts.vllm_server import VllmServerRollout
-from ampo_plugins.rollouts.vllm_transfer import WeightSender, buckets
+from ampo_plugins.rollouts.vllm.remote import VllmServerEngine
+from ampo_plugins.rollouts.vllm.server import VllmServerRollout
+from ampo_plugins.rollouts.vllm.transfer import WeightSender, buckets
 from ampo_registry import BuildContext, ConfigError, RolloutRequest, RunError
 from pydantic import ValidationError
 
@@ -43,7 +43,7 @@ def servers():
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr("ampo_plugins.rollouts.vllm_http.BACKOFF_S", 0.01)
+    monkeypatch.setattr("ampo_plugins.rollouts.vllm.http.BACKOFF_S", 0.01)
 
 
 def connect(servers, tokenizer, config=None, **options):
@@ -214,7 +214,7 @@ def test_load_weights_checks_what_it_sends(servers, golden_tokenizer, tied_model
     engine = spec.build(BuildContext(model_path=str(tied_model), tokenizer=golden_tokenizer))
     assert isinstance(engine, VllmServerEngine)
     everybody = Everybody(servers)
-    monkeypatch.setattr("ampo_plugins.rollouts.vllm_remote.join_nccl", everybody.join)
+    monkeypatch.setattr("ampo_plugins.rollouts.vllm.remote.join_nccl", everybody.join)
     weights = dict(AutoModelForCausalLM.from_pretrained(tied_model).named_parameters())
     engine.load_weights(weights.items(), 3)
     assert set(servers[0].received) == {*weights, "lm_head.weight"}

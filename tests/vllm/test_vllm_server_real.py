@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from ampo_plugins.rollouts.vllm_http import VllmServer
-from ampo_plugins.rollouts.vllm_server import VllmServerRollout
+from ampo_plugins.rollouts.vllm.http import VllmServer
+from ampo_plugins.rollouts.vllm.server import VllmServerRollout
 from ampo_registry import BuildContext, RunError
 from transformers import AutoModelForCausalLM
 

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ampo_plugins.rollouts.vllm_engine import VllmEngine
-from ampo_plugins.rollouts.vllm_weights import ModelParameters
+from ampo_plugins.rollouts.vllm.engine import VllmEngine
+from ampo_plugins.rollouts.vllm.weights import ModelParameters
 from ampo_registry import RunError
 
 from tests.vllm.conftest import needs_vllm, requests, sampling

@@ -3,7 +3,7 @@ tests, whose engine stays open: a process has one at a time."""
 
 import pytest
 import torch
-from ampo_plugins.rollouts.vllm import VllmRollout
+from ampo_plugins.rollouts.vllm.spec import VllmRollout
 from ampo_registry import BuildContext, ConfigError, RunError
 
 from tests.vllm.conftest import needs_vllm
@@ -36,7 +36,7 @@ def test_what_a_person_must_change_is_a_config_error(tmp_path, golden_tokenizer,
 
 @pytest.mark.parametrize("version", ["0.25.1", "0.34.0", "1.2", "0.1.dev7+gabc"])
 def test_other_versions_are_refused(version):
-    from ampo_plugins.rollouts.vllm_process import refuse_version
+    from ampo_plugins.rollouts.vllm.process import refuse_version
 
     with pytest.raises(ConfigError, match=rf"vLLM {version.replace('+', '.')} is installed; supported: >=0.26,<0.34"):
         refuse_version(version)

@@ -4,7 +4,7 @@ import sys
 
 import torch
 import torch.distributed as dist
-from ampo_plugins.rollouts.vllm import VllmRollout
+from ampo_plugins.rollouts.vllm.spec import VllmRollout
 from ampo_registry import BuildContext
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

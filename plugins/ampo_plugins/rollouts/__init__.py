@@ -3,8 +3,8 @@
 from ampo_registry import ComponentSpec, hookimpl
 
 from ampo_plugins.rollouts.transformers import TransformersRollout
-from ampo_plugins.rollouts.vllm import VllmRollout
-from ampo_plugins.rollouts.vllm_server import VllmServerRollout
+from ampo_plugins.rollouts.vllm.server import VllmServerRollout
+from ampo_plugins.rollouts.vllm.spec import VllmRollout
 
 
 @hookimpl

@@ -50,7 +50,7 @@ class TransformersEngine:
             raise ConfigError(f"rollout transformers: cannot load the model {context.model_path}: {error}") from error
         device = torch.device("cuda", context.rank % gpus) if gpus else torch.device("cpu")
         if not gpus:
-            from ampo_plugins.rollouts.cpu_attention import use_grouped_attention
+            from ampo_plugins.rollouts.vllm.cpu_attention import use_grouped_attention
 
             use_grouped_attention(model)
         return cls(spec, model.to(device), context.tokenizer)

@@ -11,7 +11,7 @@ import torch
 from ampo_registry import RunError
 from torch import Tensor
 
-from ampo_plugins.rollouts.vllm_http import RouteMissing, VllmServer
+from ampo_plugins.rollouts.vllm.http import RouteMissing, VllmServer
 
 MIB = 2**20
 

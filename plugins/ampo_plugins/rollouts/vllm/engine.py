@@ -12,12 +12,12 @@ import torch.distributed as dist
 from ampo_registry import BuildContext, ConfigError, Rollout, RolloutRequest, RunError, SamplingOptions
 from torch import Tensor
 
-from ampo_plugins.rollouts.vllm_process import guest, import_vllm, keep_process_group, unbound_memory
-from ampo_plugins.rollouts.vllm_samples import Sampled, as_rollout, check_lengths, sampled, sampling_params
-from ampo_plugins.rollouts.vllm_weights import CheckedWeights, ModelParameters
+from ampo_plugins.rollouts.vllm.process import guest, import_vllm, keep_process_group, unbound_memory
+from ampo_plugins.rollouts.vllm.samples import Sampled, as_rollout, check_lengths, sampled, sampling_params
+from ampo_plugins.rollouts.vllm.weights import CheckedWeights, ModelParameters
 
 if TYPE_CHECKING:
-    from ampo_plugins.rollouts.vllm import VllmRollout
+    from ampo_plugins.rollouts.vllm.spec import VllmRollout
 
 GIB = 2**30
 

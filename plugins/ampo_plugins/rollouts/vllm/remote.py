@@ -11,13 +11,13 @@ import torch.distributed as dist
 from ampo_registry import BuildContext, ConfigError, Rollout, RolloutRequest, RunError, SamplingOptions
 from torch import Tensor
 
-from ampo_plugins.rollouts.vllm_http import RouteMissing, VllmServer
-from ampo_plugins.rollouts.vllm_samples import Sampled, as_rollout, check_lengths
-from ampo_plugins.rollouts.vllm_transfer import WeightSender, join_nccl
-from ampo_plugins.rollouts.vllm_weights import CheckedWeights, ModelParameters
+from ampo_plugins.rollouts.vllm.http import RouteMissing, VllmServer
+from ampo_plugins.rollouts.vllm.samples import Sampled, as_rollout, check_lengths
+from ampo_plugins.rollouts.vllm.transfer import WeightSender, join_nccl
+from ampo_plugins.rollouts.vllm.weights import CheckedWeights, ModelParameters
 
 if TYPE_CHECKING:
-    from ampo_plugins.rollouts.vllm_server import VllmServerRollout
+    from ampo_plugins.rollouts.vllm.server import VllmServerRollout
 
 NO_GPU = (
     "rollout vllm_server: weights go to the servers over NCCL, and this machine has no GPU to send them from; "

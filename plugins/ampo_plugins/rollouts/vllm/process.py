@@ -30,7 +30,7 @@ DEFAULTS = {
 def import_vllm() -> Any:
     """The vllm package. Raises ConfigError if it is missing or its version is not supported."""
     if find_spec("vllm") is None:
-        from ampo_plugins.rollouts.vllm import NOT_INSTALLED
+        from ampo_plugins.rollouts.vllm.spec import NOT_INSTALLED
 
         raise ConfigError(f"rollout vllm: {NOT_INSTALLED}")
     for name, value in DEFAULTS.items():

@@ -74,6 +74,6 @@ class VllmRollout(RolloutSpec):
         Raises ConfigError for a missing or unsupported vLLM, a bad model, and ranks that `tensor_parallel` does not
         divide.
         """
-        from ampo_plugins.rollouts.vllm_engine import VllmEngine
+        from ampo_plugins.rollouts.vllm.engine import VllmEngine
 
         return VllmEngine.start(self, context)

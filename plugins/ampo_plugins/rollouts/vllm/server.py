@@ -42,6 +42,6 @@ class VllmServerRollout(RolloutSpec):
         Raises ConfigError if they serve another model, or, in a train job, if there is no GPU to send weights from;
         RunError if one does not answer.
         """
-        from ampo_plugins.rollouts.vllm_remote import VllmServerEngine
+        from ampo_plugins.rollouts.vllm.remote import VllmServerEngine
 
         return VllmServerEngine.connect(self, context)
