@@ -9,8 +9,8 @@ from ampo_registry import BuildContext
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ampo_core.distributed.ranks import Ranks, join_ranks
-from tests.vllm.conftest import requests, sampling
-from tests.vllm.parity import disturb, largest_gap, named, tokens
+from tests.plugins.vllm.conftest import requests, sampling
+from tests.plugins.vllm.parity import disturb, largest_gap, named, tokens
 
 
 def check(ranks: Ranks, folder: str, tensor_parallel: int) -> list[list[tuple[int, ...]]]:

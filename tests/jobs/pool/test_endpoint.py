@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from ampo_registry import RunError
 
-from tests.pool.server import ChatServer
+from tests.jobs.pool.server import ChatServer
 
 KEY = "sk-not-to-be-seen"
 

@@ -3,7 +3,7 @@
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.vllm.conftest import requests, sampling
+from tests.plugins.vllm.conftest import requests, sampling
 
 
 def full_forward_logprobs(model, prompt, response, temperature=1.0):

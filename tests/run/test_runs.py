@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.resume.conftest import Runs
-from tests.vllm.conftest import needs_vllm, write_model
+from tests.plugins.vllm.conftest import needs_vllm, write_model
+from tests.run.conftest import Runs
 
 KILLED = -9
 

@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from ampo_core.report.budget import Budget, total_budget
-from tests.handing_on.conftest import Handed
+from tests.report.handing_on.conftest import Handed
 
-PAGE = Path(__file__).parents[2].joinpath("docs/handing-on.md").read_text(encoding="utf-8")
+PAGE = Path(__file__).parents[3].joinpath("docs/handing-on.md").read_text(encoding="utf-8")
 POLICY = "runs/ampo/checkpoints/step-000500/policy"
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import yaml
 
-from tests.vllm.conftest import needs_vllm, own_environment
+from tests.plugins.vllm.conftest import needs_vllm, own_environment
 
 pytestmark = needs_vllm
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STEPS = 5
 MODEL = {"dtype": "float32", "gradient_checkpointing": False}
 REWARD = {"type": "math_verify", "workers": 1}

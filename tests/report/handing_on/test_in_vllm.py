@@ -15,9 +15,9 @@ from ampo_registry import Message
 
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.tokens import load_tokenizer
-from tests.handing_on.conftest import OPTIONS, Handed
-from tests.handing_on.test_page import POLICY, shell_lines
-from tests.vllm.conftest import needs_vllm, own_environment
+from tests.plugins.vllm.conftest import needs_vllm, own_environment
+from tests.report.handing_on.conftest import OPTIONS, Handed
+from tests.report.handing_on.test_page import POLICY, shell_lines
 
 pytestmark = needs_vllm
 

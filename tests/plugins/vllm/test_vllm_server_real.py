@@ -13,8 +13,8 @@ from ampo_plugins.rollouts.vllm.server import VllmServerRollout
 from ampo_registry import BuildContext, RunError
 from transformers import AutoModelForCausalLM
 
-from tests.vllm.conftest import needs_vllm, own_environment, requests, sampling
-from tests.vllm.parity import largest_gap, tokens
+from tests.plugins.vllm.conftest import needs_vllm, own_environment, requests, sampling
+from tests.plugins.vllm.parity import largest_gap, tokens
 
 needs_server = pytest.mark.skipif(
     importlib.util.find_spec("prometheus_fastapi_instrumentator") is None, reason="vLLM's server is not installed here"

@@ -6,8 +6,8 @@ import torch
 from ampo_plugins.rollouts.vllm.spec import VllmRollout
 from ampo_registry import BuildContext, ConfigError, RunError
 
-from tests.vllm.conftest import needs_vllm
-from tests.vllm.parity import check_parity
+from tests.plugins.vllm.conftest import needs_vllm
+from tests.plugins.vllm.parity import check_parity
 
 pytestmark = needs_vllm
 

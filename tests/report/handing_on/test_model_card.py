@@ -17,7 +17,7 @@ from ampo_core.report.budget import read_budget, total_budget
 from ampo_core.report.markdown import cell
 from ampo_core.report.model_card import code, model_card, write_card
 from ampo_core.run.manifest import hash_file
-from tests.handing_on.conftest import OPTIONS, Handed, World
+from tests.report.handing_on.conftest import OPTIONS, Handed, World
 
 
 def card_of(handed: Handed) -> ModelCard:

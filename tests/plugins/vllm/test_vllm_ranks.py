@@ -4,17 +4,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.vllm.conftest import needs_vllm, own_environment
+from tests.plugins.vllm.conftest import needs_vllm, own_environment
 
 pytestmark = needs_vllm
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_an_engine_a_rank_and_an_engine_of_two_ranks(tied_model):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     found = subprocess.run(
-        [*command, "-m", "tests.vllm.two_ranks", str(tied_model)],
+        [*command, "-m", "tests.plugins.vllm.two_ranks", str(tied_model)],
         capture_output=True,
         text=True,
         timeout=600,

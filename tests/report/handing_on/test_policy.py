@@ -13,7 +13,7 @@ from ampo_registry import ConfigError, Message
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.tokens import load_tokenizer
 from ampo_core.learner.policy import load_policy
-from tests.handing_on.conftest import OPTIONS, STOP, TEMPLATE, Handed, World
+from tests.report.handing_on.conftest import OPTIONS, STOP, TEMPLATE, Handed, World
 
 RUNS = ["guided", "sft", "lora", "after_sft"]
 TURNS = [{"role": "user", "content": "2+3="}]

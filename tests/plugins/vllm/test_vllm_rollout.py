@@ -8,8 +8,8 @@ import torch
 from ampo_registry import RolloutRequest, RunError
 from transformers import AutoModelForCausalLM
 
-from tests.vllm.conftest import needs_vllm, own_environment, requests, sampling
-from tests.vllm.parity import check_parity, disturb, largest_gap, named, tokens
+from tests.plugins.vllm.conftest import needs_vllm, own_environment, requests, sampling
+from tests.plugins.vllm.parity import check_parity, disturb, largest_gap, named, tokens
 
 pytestmark = needs_vllm
 

@@ -19,8 +19,8 @@ from ampo_core.config.load import load_config
 from ampo_core.jobs.table import run_job
 from ampo_core.learner.learner import Learner
 from ampo_core.run.environment import Environment
-from tests.resume.conftest import row
-from tests.vllm.conftest import write_model
+from tests.plugins.vllm.conftest import write_model
+from tests.run.conftest import row
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}: {{ m['content'] }}<|im_end|>{% endfor %}"

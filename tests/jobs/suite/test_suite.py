@@ -84,7 +84,7 @@ def test_a_folder_of_something_else_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("file", ["small_world.yaml"])
 def test_shipped_suites_pass_the_check(file: str) -> None:
-    config = Path(__file__).parents[2] / "configs" / "suites" / file
+    config = Path(__file__).parents[3] / "configs" / "suites" / file
     checked = subprocess.run(
         [sys.executable, "-m", "ampo_core.cli.main", str(config), "--check"], capture_output=True, text=True, timeout=60
     )

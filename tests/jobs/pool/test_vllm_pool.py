@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.pool.conftest import STOPS
-from tests.vllm.conftest import needs_vllm, own_environment, write_model
-from tests.vllm.test_vllm_server_real import COMMAND, OPTIONS, SIZES, needs_server
+from tests.jobs.pool.conftest import STOPS
+from tests.plugins.vllm.conftest import needs_vllm, own_environment, write_model
+from tests.plugins.vllm.test_vllm_server_real import COMMAND, OPTIONS, SIZES, needs_server
 
 START_S = 900.0
 """Far beyond what the server takes to start; a machine may be busy."""

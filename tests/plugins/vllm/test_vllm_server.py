@@ -8,8 +8,8 @@ from ampo_plugins.rollouts.vllm.transfer import WeightSender, buckets
 from ampo_registry import BuildContext, ConfigError, RolloutRequest, RunError
 from pydantic import ValidationError
 
-from tests.vllm.conftest import sampling
-from tests.vllm.fake_server import FakeServer
+from tests.plugins.vllm.conftest import sampling
+from tests.plugins.vllm.fake_server import FakeServer
 
 ASKED = [RolloutRequest((5, 6), (1, 2, 3)), RolloutRequest((7,), (4, 5, 6))]
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.bfloat16), "c": torch.zeros(1)}

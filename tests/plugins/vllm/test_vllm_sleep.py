@@ -8,7 +8,7 @@ from ampo_plugins.rollouts.vllm.engine import VllmEngine
 from ampo_plugins.rollouts.vllm.weights import ModelParameters
 from ampo_registry import RunError
 
-from tests.vllm.conftest import needs_vllm, requests, sampling
+from tests.plugins.vllm.conftest import needs_vllm, requests, sampling
 
 pytestmark = needs_vllm
 
