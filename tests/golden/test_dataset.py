@@ -13,10 +13,10 @@ import json
 from pathlib import Path
 
 import pytest
-from ampo_core.tokens import load_tokenizer
 
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.questions import load_questions
+from ampo_core.data.tokens import load_tokenizer
 
 PAD = 0
 

@@ -1,9 +1,10 @@
 """Format, reward, verdict and repetition against the released program."""
 
 import pytest
-from ampo_core.penalties import repetition_penalty
 from ampo_plugins.rewards.math_verify import MathVerify
 from ampo_registry import GradeRequest, NgramPenalty
+
+from ampo_core.grading.penalties import repetition_penalty
 
 # "50%" for 0.5: the released script looks for the number in a closing sentence, where the percent sign is lost;
 # here the answer is read as it stands, and 50% is 0.5.
