@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ampo_registry.errors import DataError
 from ampo_registry.text import nearest
+
+from ampo_core.data.json_lines import json_lines
 
 Row = Mapping[str, Any]
 BATCH_ROWS = 1024
@@ -25,7 +26,8 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
     elif path.suffix == ".jsonl":
-        yield from _jsonl_rows(path)
+        for line in json_lines(path, dict, what="a JSON object"):
+            yield line.number, line.value
     else:
         raise DataError(f"{path}: a data file ends in .parquet or .jsonl, not in {path.suffix!r}")
 
@@ -49,20 +51,6 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
                     yield number, row
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not readable as Parquet after row {number}: {error}") from error
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}, line {number}: not valid JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, line {number}: a row is a JSON object, found {type(row).__name__}")
-            yield number, row
 
 
 def _nearest(path: Path) -> str:

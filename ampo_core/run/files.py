@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ampo_registry.errors import ConfigError, RunError
+
+from ampo_core.data.json_lines import json_lines
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -37,43 +39,41 @@ def append_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         raise RunError(f"cannot write {path}: {error}") from error
 
 
-def cut_back(path: Path, step: int) -> int:
-    """Take the lines of steps after `step`, and a last one that is not whole, out of a JSON-lines file.
+def cut_back(path: Path, step: int) -> None:
+    """Take the lines of steps after `step`, and a last one that cannot be read, out of a JSON-lines file.
 
-    Returns how many lines went. The file is replaced atomically, and left alone if all of it may stay. Raises
-    ConfigError for a line that cannot be read and is not the last: no crash leaves one.
+    Raises ConfigError for another line that cannot be read: no crash leaves one.
     """
     if not path.exists():
-        return 0
-    partial = path.with_name(f".{path.name}.partial")
-    cut = 0
-    try:
-        with path.open("rb") as old, partial.open("wb") as new:
-            for line, stays in _judged(path, old, step):
-                cut += not stays
-                if stays:
-                    new.write(line.rstrip(b"\n") + b"\n")
+        return
+
+    def stays(record: Mapping[str, Any]) -> bool:
+        return bool(record["step"] <= step)
+
+    what, hint = "a JSON object with a step", "; mend or remove that line"
+    lines = json_lines(path, stays, what=what, error=ConfigError, leave_out="last", hint=hint)
+    keep_lines(path, [(line.start, line.length) for line in lines if line.value])
+
+
+def keep_lines(path: Path, places: Sequence[tuple[int, int]]) -> None:
+    """Leave only the lines at `places` (first byte, length in bytes) in a file, each ended by a newline.
+
+    The file is replaced atomically, and left alone if they are all of it.
+    """
+    with path.open("rb") as old:
+        size = old.seek(0, os.SEEK_END)
+        old.seek(max(0, size - 1))
+        if sum(length for _, length in places) == size and old.read() in (b"", b"\n"):
+            return
+        partial = path.with_name(f".{path.name}.partial")
+        with partial.open("wb") as new:
+            for start, length in places:
+                old.seek(start)
+                new.write(old.read(length).rstrip(b"\n") + b"\n")
             new.flush()
             os.fsync(new.fileno())
-        if cut:
-            partial.replace(path)
-            flush(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
-    return cut
-
-
-def _judged(path: Path, lines: Iterable[bytes], step: int) -> Iterator[tuple[bytes, bool]]:
-    """Each line with whether it may stay."""
-    unreadable = 0
-    for number, line in enumerate(lines, start=1):
-        if unreadable:
-            raise ConfigError(f"{path}, line {unreadable}: not a JSON object with a step; mend or remove that line")
-        try:
-            stays = bool(json.loads(line)["step"] <= step)
-        except (ValueError, TypeError, KeyError):
-            stays, unreadable = False, number
-        yield line, stays
+    partial.replace(path)
+    flush(path.parent)
 
 
 def flush_tree(folder: Path) -> None:

@@ -154,9 +154,9 @@ def test_missing_file_names_the_nearest(load, tmp_path):
     [
         ("empty.jsonl", b"", "holds no row"),
         ("blank.jsonl", b"\n\n", "holds no row"),
-        ("broken.jsonl", json.dumps(ROW).encode() + b"\n{oops\n", r"line 2: not valid JSON"),
-        ("binary.jsonl", b"\xff\xfe\x00\n", r"line 1: not valid JSON"),
-        ("list.jsonl", b"[1]\n", r"line 1: a row is a JSON object, found list"),
+        ("broken.jsonl", json.dumps(ROW).encode() + b"\n{oops\n", r"line 2: not a JSON object: Expecting"),
+        ("binary.jsonl", b"\xff\xfe\x00\n", r"line 1: not a JSON object: Expecting"),
+        ("list.jsonl", b"[1]\n", r"line 1: not a JSON object: found list"),
         ("broken.parquet", b"PAR1 no", "not readable as Parquet"),
         ("rows.csv", b"a,b\n", r"ends in \.parquet or \.jsonl, not in '\.csv'"),
     ],
