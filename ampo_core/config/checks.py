@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from ampo_core.config.held_out import HeldOutConfig
 from ampo_core.config.jobs import EvaluateJob, Job, PipelineJob, PoolJob, SftJob, SuiteJob, TrainJob
-from ampo_core.config.metric_names import GUIDANCE, MACRO, SFT, TEACHER, TRAIN, evaluation_metrics
+from ampo_core.config.metric_names import ANSWERS, GUIDANCE, MACRO, SFT, TEACHER, TRAIN, by_teacher, evaluation_metrics
 from ampo_core.config.nodes import Finding, KeyPath, nearest
 from ampo_core.config.pool_checks import pool_findings
 from ampo_core.config.suite_checks import check_suite
@@ -194,7 +194,11 @@ def _checkpoint(job: TrainJob) -> Iterator[Finding]:
         elif "best" in job.checkpoint.model_fields_set:
             yield Finding(path, f"{best} never comes without an evaluation block, so no checkpoint is best", "warning")
         return
-    if best is not None and job.guidance is not None and best.startswith(TEACHER.removesuffix("NAME")):
+    if (
+        best is not None
+        and job.guidance is not None
+        and any(by_teacher({best: 0}, name) for name in (ANSWERS, TEACHER))
+    ):
         return
     own = (*TRAIN, *GUIDANCE) if job.guidance is not None else TRAIN
     yield from _best(job.checkpoint, [*evaluation_metrics(job.evaluation), *own])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 from ampo_core.config.held_out import HeldOutConfig
 
-TEACHER = "guidance/teacher/NAME"
+T = TypeVar("T")
+ANSWERS, TEACHER = "guidance/answers/NAME", "guidance/teacher/NAME"
 """Any teacher's name may stand for NAME."""
 MACRO = "eval/macro/avg"
 _UPDATES = (
@@ -52,9 +56,16 @@ GUIDANCE = (
     "guidance/left_out_ungraded",
     "guidance/unscorable",
     "tokens/teacher",
+    ANSWERS,
     TEACHER,
 )
 _OF_A_SET = ("length_mean", "truncated", "timeouts", "errors")
+
+
+def by_teacher(metrics: Mapping[str, T], name: str) -> dict[str, T]:
+    """teacher -> what `metrics` hold for it under `name`, which is ANSWERS or TEACHER."""
+    start = name.removesuffix("NAME")
+    return {metric.removeprefix(start): value for metric, value in metrics.items() if metric.startswith(start)}
 
 
 def evaluation_metrics(evaluation: HeldOutConfig | None) -> list[str]:

@@ -67,6 +67,7 @@ def guidance_metrics(groups: Sequence[AugmentedGroup]) -> dict[str, float]:
         "guidance/triggered": fmean(group.triggered for group in groups),
         "guidance/replaced": len(selections) / len(groups),
         **({"guidance/score_mean": fmean(scores)} if scores else {}),
+        **{f"guidance/answers/{name}": float(count) for name, count in sorted(teachers.items())},
         **{f"guidance/teacher/{name}": count / len(selections) for name, count in sorted(teachers.items())},
         "tokens/teacher": float(sum(len(selection.guidance.token_ids) for selection in selections)),
     }

@@ -6,20 +6,20 @@ samples of evaluations, nor what it cost to make the teachers' answers.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ampo_registry.errors import ConfigError
 
-from ampo_core.config.metric_names import TEACHER
+from ampo_core.config.metric_names import ANSWERS, TEACHER, by_teacher
 from ampo_core.report.lineage import lineage, read_config, read_metrics, run_of_policy
 from ampo_core.run.changes import read_manifest
 from ampo_core.run.folder import METRICS
 
 TRAINED = ("train", "sft")
-_TEACHER_SHARE = TEACHER.removesuffix("NAME")
+Line = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,10 @@ class Budget:
             self.tokens_generated + other.tokens_generated,
             self.tokens_trained + other.tokens_trained,
             self.steps + other.steps,
-            _sum(self.teacher_answers, other.teacher_answers),
+            total_of((self.teacher_answers, other.teacher_answers)),
             tuple(sorted({*self.teachers, *other.teachers})),
-            _sum(self.teacher_tokens, other.teacher_tokens),
-            _sum(self.conversations, other.conversations),
+            total_of((self.teacher_tokens, other.teacher_tokens)),
+            total_of((self.conversations, other.conversations)),
             (*self.runs, *other.runs),
             (*self.missing, *other.missing),
         )
@@ -90,29 +90,52 @@ def read_budget(run_folder: Path, step: int | None = None) -> Budget:
     if job not in TRAINED:
         raise ConfigError(f"{run_folder} holds a {job} job; only train and sft jobs have a budget")
     lines = [line for line in read_metrics(run_folder) if line["step"] > 0 and (step is None or line["step"] <= step)]
-    used = {name.removeprefix(_TEACHER_SHARE) for line in lines for name in line if name.startswith(_TEACHER_SHARE)}
-    answers, tokens = _replacements(lines), _recorded(lines, "tokens/teacher")
-    conversations: int | None = 0
-    if job == "sft":
-        examples, used = _seen(manifest, config, len(lines)), set(manifest.get("teachers") or ())
-        pool = config["data"]["format"] == "pool"
-        answers, conversations = (examples, 0) if pool else (0, examples)
-        tokens = _recorded(lines, "tokens/answers") if pool else 0
-    elif config.get("guidance") is None:
-        answers, tokens = 0, 0
-    return Budget(
-        tokens_generated=_needed(lines, "tokens/generated", run_folder) if job == "train" else 0,
+    return replace(
+        _of_sft(manifest, config, lines) if job == "sft" else _of_train(lines, run_folder),
         tokens_trained=_needed(lines, "tokens/trained", run_folder),
         steps=len(lines),
-        teacher_answers=answers,
-        teachers=tuple(sorted(used)),
-        teacher_tokens=tokens,
-        conversations=conversations,
         runs=(str(run_folder),),
     )
 
 
-def _seen(manifest: Mapping[str, Any], config: Mapping[str, Any], steps: int) -> int | None:
+def replacements(lines: Iterable[Line]) -> dict[str, int | None]:
+    """teacher -> how many of its answers the steps in `lines` put in, None where a step does not tell."""
+    counts: dict[str, int | None] = {}
+    for line in lines:
+        for teacher, count in _put_in(line).items():
+            counts[teacher] = total_of((counts.get(teacher, 0), count))
+    return counts
+
+
+def _put_in(line: Line) -> dict[str, float | None]:
+    """The answers of each teacher that one step put in."""
+    if found := by_teacher(line, ANSWERS):
+        return found
+    # What older releases logged: each teacher's share of the mean over all groups.
+    mean, groups = line.get("guidance/replaced"), line.get("groups/sampled")
+    total = None if mean is None or groups is None else mean * groups
+    return {name: None if total is None else share * total for name, share in by_teacher(line, TEACHER).items()}
+
+
+def _of_train(lines: Sequence[Line], run_folder: Path) -> Budget:
+    answers = replacements(lines)
+    return Budget(
+        tokens_generated=_needed(lines, "tokens/generated", run_folder),
+        teacher_answers=total_of(answers.values()),
+        teachers=tuple(sorted(answers)),
+        teacher_tokens=total_of(line.get("tokens/teacher") for line in lines if _put_in(line)),
+    )
+
+
+def _of_sft(manifest: Line, config: Line, lines: Sequence[Line]) -> Budget:
+    examples, teachers = _seen(manifest, config, len(lines)), tuple(sorted(manifest.get("teachers") or ()))
+    if config["data"]["format"] != "pool":
+        return Budget(teachers=teachers, conversations=examples)
+    tokens = total_of(line.get("tokens/answers") for line in lines)
+    return Budget(teachers=teachers, teacher_answers=examples, teacher_tokens=tokens)
+
+
+def _seen(manifest: Line, config: Line, steps: int) -> int | None:
     """How many different examples an sft run has trained on in `steps`: passes are shuffled, without repeats."""
     count: int | None = (manifest.get("examples") or {}).get("count")
     training = config["training"]
@@ -157,28 +180,17 @@ def _trained(run_folder: Path) -> Path:
     return trained[-1]
 
 
-def _recorded(lines: Sequence[Mapping[str, Any]], name: str) -> int | None:
-    """The sum of a count over `lines`, None if one of them lacks it."""
-    counts = [line.get(name) for line in lines]
-    return None if None in counts else sum(round(count) for count in counts if count is not None)
-
-
-def _needed(lines: Sequence[Mapping[str, Any]], name: str, run_folder: Path) -> int:
-    found = _recorded(lines, name)
+def _needed(lines: Sequence[Line], name: str, run_folder: Path) -> int:
+    found = total_of(line.get(name) for line in lines)
     if found is None:
         raise ConfigError(f"{run_folder / METRICS}: not every step has {name}; without it nothing tells what it spent")
     return found
 
 
-def _replacements(lines: Sequence[Mapping[str, Any]]) -> int | None:
-    """Teacher answers put in: the metric is a mean over the sampled groups."""
-    pairs = [(line.get("guidance/replaced"), line.get("groups/sampled")) for line in lines]
-    known = [round(mean * groups) for mean, groups in pairs if mean is not None and groups is not None]
-    return sum(known) if len(known) == len(pairs) else None
-
-
-def _sum(one: int | None, other: int | None) -> int | None:
-    return None if one is None or other is None else one + other
+def total_of(counts: Iterable[float | None]) -> int | None:
+    """The sum of counts, None if one of them is not known."""
+    known = list(counts)
+    return None if None in known else sum(round(count) for count in known if count is not None)
 
 
 def _shown(number: int | None, noun: str, unknown: str = "") -> str:

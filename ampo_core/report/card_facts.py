@@ -7,14 +7,13 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from ampo_registry.errors import ConfigError
 
-from ampo_core.config.metric_names import TEACHER
 from ampo_core.config.yaml_source import dump_yaml
+from ampo_core.report.budget import replacements
 from ampo_core.report.lineage import Lineage, lineage, read_config, read_metrics
 from ampo_core.run.changes import read_manifest
 
@@ -38,8 +37,6 @@ SETTINGS = {
 }
 OPTIMIZER = ("training.learning_rate", "training.schedule", "training.weight_decay", "training.grad_clip")
 TRAINING = ("reward/mean", "reward/accuracy", "response/length_mean", "response/truncated", "policy/loss")
-PER_STEP = ("guidance/replaced", "groups/sampled")
-"""What makes a count of a teacher's share of a step's replacements."""
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """What generation_config.json may ask of whoever samples."""
 
@@ -213,19 +210,12 @@ def _purpose(run: CardRun, path: str) -> str:
 
 
 def _teachers(run: CardRun) -> dict[str, Any]:
-    """The teachers' names, and how many answers of each were used: None where a step does not say."""
+    """The teachers' names, and how many answers of each were used: None where that was not recorded."""
     if run.job == "sft":
         known = (run.manifest.get("examples") or {}).get("teachers") or {}
         unknown = "Unknown: the data are conversations that do not say who wrote the answers."
         return {"teachers": known, "counted": "examples", "no_teachers": unknown}
-    counts: dict[str, int | None] = dict.fromkeys(run.manifest.get("teachers") or (), 0)
-    prefix = TEACHER.removesuffix("NAME")
-    for line in run.lines:
-        for name, share in line.items():
-            if name.startswith(prefix):
-                teacher, factors = name.removeprefix(prefix), (share, *map(line.get, PER_STEP))
-                before = counts.get(teacher, 0)
-                counts[teacher] = None if before is None or None in factors else before + round(prod(factors))
+    counts = {**dict.fromkeys(run.manifest.get("teachers") or (), 0), **replacements(run.lines)}
     return {"teachers": counts, "counted": "answers put in up to this step", "no_teachers": "None."}
 
 

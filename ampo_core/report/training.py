@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from ampo_core.config.metric_names import MACRO, TEACHER
+from ampo_core.config.metric_names import MACRO, TEACHER, by_teacher
+from ampo_core.report.budget import replacements, total_of
 from ampo_core.report.curves import RunCurves, Series, choose_panels, running_mean
 from ampo_core.report.figures import (
     Figure,
@@ -70,7 +72,6 @@ HOPS = {
     "time/sync_s": "weight sync",
 }
 STEP_TIME = "time/step_s"
-_TEACHER = TEACHER.removesuffix("NAME")
 
 
 def learning_section(lines: Sequence[Line]) -> Section:
@@ -103,18 +104,23 @@ def guidance_section(curves: RunCurves, samples: Samples | None) -> Section | No
     scores = samples.scores if samples is not None else {}
     if scores:
         figures.append(_scores_figure(scores, list(replaced)))
-    return Section("guidance", "Guidance", figures=figures, after=_teachers_table(replaced, scores))
+    return Section("guidance", "Guidance", figures=figures, after=_teachers_table(_counts(curves), scores))
+
+
+def _counts(curves: RunCurves) -> dict[str, int | None]:
+    """teacher -> its answers put in over all steps."""
+    lines: defaultdict[int, dict[str, float]] = defaultdict(dict)
+    for metric, series in curves.series.items():
+        for step, value in series:
+            lines[step][metric] = value
+    return dict(sorted(replacements(lines.values()).items()))
 
 
 def replaced_by_teacher(curves: RunCurves) -> dict[str, Series]:
     """teacher -> (step, its replacements a group): its share of the step's times the step's replacements."""
     total = dict(curves.series.get("guidance/replaced", ()))
-    found = {}
-    for metric in sorted(curves.series):
-        if metric.startswith(_TEACHER):
-            share = dict(curves.series[metric])
-            found[metric.removeprefix(_TEACHER)] = [(step, share.get(step, 0.0) * total[step]) for step in total]
-    return found
+    shares = {name: dict(series) for name, series in sorted(by_teacher(curves.series, TEACHER).items())}
+    return {name: [(step, share.get(step, 0.0) * total[step]) for step in total] for name, share in shares.items()}
 
 
 def teachers_figure(replaced: Mapping[str, Series], run: str = "") -> Figure:
@@ -154,15 +160,14 @@ def _scores_figure(scores: Mapping[str, Sequence[tuple[int, float]]], teachers: 
     return Figure("guidance-scores", "Comprehension score of each answer", caption, traces, layout, wide=True)
 
 
-def _teachers_table(replaced: Mapping[str, Series], scores: Mapping[str, Sequence[tuple[int, float]]]) -> str:
-    totals = {name: sum(value for _, value in series) for name, series in replaced.items()}
-    everything = sum(totals.values())
+def _teachers_table(counts: Mapping[str, int | None], scores: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    everything = total_of(counts.values())
     rows = []
-    for name, total in totals.items():
+    for name, count in counts.items():
         own = [value for _, value in sorted(scores.get(name, ()))]
         third = max(1, len(own) // 3)
         first, last = (fmean(own[:third]), fmean(own[-third:])) if own else (None, None)
-        share = total / everything if everything else None
+        share = count / everything if count is not None and everything else None
         rows.append([name, shown(share, share=True), shown(first), shown(last)])
     head = ["teacher", "share of all answers put in", "mean score, first third", "mean score, last third"]
     return table(head, rows)

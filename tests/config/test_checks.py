@@ -77,12 +77,14 @@ def test_every_metric_of_a_set_can_be_the_best(load, short):
     assert load(text, f"checkpoint.best=eval/a/{short}").warnings == ()
 
 
-@pytest.mark.parametrize("best", ["reward/accuracy", "guidance/triggered", "guidance/teacher/long", "policy/entropy"])
+@pytest.mark.parametrize(
+    "best", ["reward/accuracy", "guidance/answers/long", "guidance/teacher/long", "policy/entropy"]
+)
 def test_a_metric_of_training_can_be_the_best(load, best):
     assert load("", f"checkpoint.best={best}").warnings == ()
 
 
-@pytest.mark.parametrize("best", ["guidance/triggered", "guidance/teacher/long"])
+@pytest.mark.parametrize("best", ["guidance/triggered", "guidance/teacher/long", "guidance/answers/long"])
 def test_without_guidance_its_metrics_cannot(load, best):
     with pytest.raises(ConfigError, match=r"checkpoint\.best: this job has no metric guidance/"):
         load("guidance: null\n", f"checkpoint.best={best}")
@@ -277,7 +279,7 @@ def test_the_names_of_metrics_are_those_that_the_code_logs():
     logged = {name for text in sources.values() for name in re.findall(rf'"((?:{FAMILIES})/\w+)"', text)}
     logged |= {f"time/{part}_s" for part in re.findall(r'watch\.measure\("(\w+)"\)', sources["train.py"])}
     known = {*metric_names.TRAIN, *metric_names.GUIDANCE, *metric_names.SFT}
-    assert logged == known - {metric_names.TEACHER}
+    assert logged == known - {metric_names.ANSWERS, metric_names.TEACHER}
     assert {name for name in logged if f'"{name}": ' in sources["sft.py"]} == set(metric_names.SFT)
 
 

@@ -28,7 +28,7 @@ def in_code() -> set[str]:
     """Metric names in the code's strings, with the parts that are filled in named as on the page."""
     found = {name for text in SOURCES.values() for name in re.findall(rf'"((?:{FAMILIES})/[\w{{}}@./]+)"', text)}
     found -= {name for name in found if name.startswith("eval/{")}
-    named = {name.replace("guidance/teacher/{name}", "guidance/teacher/NAME") for name in found}
+    named = {re.sub(r"^(guidance/.*/){name}$", r"\1NAME", name) for name in found}
     parts = {f"time/{part}_s" for part in re.findall(r'watch\.measure\("(\w+)"\)', inspect.getsource(train))}
     return (named - {"time/{name}_s"}) | parts
 

@@ -61,11 +61,12 @@ def test_replacements_of_a_teacher_are_its_share_times_those_of_the_step():
             "guidance/replaced": [(1, 2.0), (2, 1.0), (3, 0.0)],
             "guidance/teacher/x": [(1, 0.25), (2, 1.0)],
             "guidance/teacher/y": [(1, 0.75)],
+            "groups/sampled": [(1, 4.0), (2, 16.0), (3, 4.0)],
         },
     )
     assert replaced_by_teacher(curves) == {"x": [(1, 0.5), (2, 1.0), (3, 0.0)], "y": [(1, 1.5), (2, 0.0), (3, 0.0)]}
     section = guidance_section(curves, None)
-    assert "50.0 %" in section.after
+    assert "75.0 %" in section.after  # 18 of 24, for the second step has four times the groups
     assert guidance_section(RunCurves("a", {"reward/mean": [(1, 0.1)]}), None) is None
 
 

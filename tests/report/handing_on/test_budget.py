@@ -13,8 +13,8 @@ import pytest
 from ampo_registry import ConfigError
 
 from ampo_core.config.yaml_source import dump_yaml
-from ampo_core.report.budget import Budget, policy_budget, read_budget, total_budget
-from ampo_core.report.lineage import run_of_policy
+from ampo_core.report.budget import Budget, policy_budget, read_budget, replacements, total_budget
+from ampo_core.report.lineage import read_metrics, run_of_policy
 
 GUIDED = {"guidance/replaced": 1.3125, "groups/sampled": 16.0, "tokens/teacher": 500.0}
 
@@ -55,7 +55,7 @@ def sft_run(folder: Path, steps: int = 2) -> Path:
 def test_a_guided_run(tmp_path):
     lines = [
         {"step": 0, "eval/macro/avg": 0.5},
-        train_line(1, **GUIDED, **{"guidance/teacher/chain": 0.5, "guidance/teacher/terse": 0.5}),
+        train_line(1, **GUIDED, **{"guidance/teacher/chain": 1 / 3, "guidance/teacher/terse": 2 / 3}),
         train_line(2, **{**GUIDED, "guidance/replaced": 0.0, "tokens/teacher": 0.0}),
     ]
     run = make(tmp_path / "ampo", "train", lines, guidance={}, manifest={"teachers": ["chain", "idle", "terse"]})
@@ -63,6 +63,36 @@ def test_a_guided_run(tmp_path):
     assert read_budget(run, step=1).teacher_answers == 21
     assert read_budget(run, step=1).steps == 1
     assert total_budget(run) == read_budget(run)
+
+
+COUNTED = {**GUIDED, "guidance/teacher/chain": 1 / 3, "guidance/teacher/terse": 2 / 3}
+COUNTED |= {"guidance/answers/chain": 7.0, "guidance/answers/terse": 14.0}
+
+
+def test_answers_are_counts_of_the_run_and_not_made_of_means(tmp_path):
+    line = {name: value for name, value in COUNTED.items() if name != "groups/sampled"}
+    run = make(tmp_path / "ampo", "train", [train_line(1, **line)], guidance={})
+    assert read_budget(run) == Budget(100, 60, 1, 21, ("chain", "terse"), 500, runs=(str(run),))
+    assert replacements(read_metrics(run)) == {"chain": 7, "terse": 14}
+
+
+def test_a_run_that_began_under_an_older_release_has_steps_of_both_kinds(tmp_path):
+    old = {**GUIDED, "guidance/replaced": 1.5, "guidance/teacher/chain": 0.25, "guidance/teacher/idle": 0.75}
+    lines = [train_line(1, **old), train_line(2, **COUNTED), train_line(3, **{"guidance/replaced": 0.0})]
+    run = make(tmp_path / "ampo", "train", lines, guidance={})
+    found = read_budget(run)
+    assert (found.teacher_answers, found.teacher_tokens, found.teachers) == (24 + 21, 1000, ("chain", "idle", "terse"))
+    assert replacements(read_metrics(run)) == {"chain": 6 + 7, "idle": 18, "terse": 14}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line | {"groups/sampled": None}) + "\n" for line in lines))
+    assert replacements(read_metrics(run)) == {"chain": None, "idle": None, "terse": 14}
+    assert read_budget(run).teacher_answers is None
+    assert read_budget(run).teachers == ("chain", "idle", "terse")
+
+
+@pytest.mark.parametrize("guidance", [None, {}])
+def test_guidance_may_have_come_or_gone_while_the_run_went_on(tmp_path, guidance):
+    run = make(tmp_path / "ampo", "train", [train_line(1), train_line(2, **COUNTED)], guidance=guidance)
+    assert read_budget(run) == Budget(200, 120, 2, 21, ("chain", "terse"), 500, runs=(str(run),))
 
 
 def test_a_run_without_guidance_has_no_teacher(tmp_path):
@@ -104,8 +134,10 @@ def test_what_was_not_recorded_is_unknown(tmp_path):
     later = make(tmp_path / "grpo", "train", [train_line(1)], guidance=None, model=str(policy(run, 2)))
     assert total_budget(later).teacher_answers is None
     assert total_budget(later).tokens_trained == 140
-    guided = make(tmp_path / "ampo", "train", [train_line(1)], guidance={})
-    assert read_budget(guided).teacher_answers is None
+    line = {"guidance/replaced": 1.5, "guidance/teacher/chain": 1.0}
+    guided = make(tmp_path / "ampo", "train", [train_line(1, **line)], guidance={})
+    found = read_budget(guided)
+    assert (found.teacher_answers, found.teacher_tokens, found.teachers) == (None, None, ("chain",))
 
 
 def test_the_runs_before_count_up_to_the_checkpoint(tmp_path, monkeypatch):

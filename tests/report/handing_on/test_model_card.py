@@ -17,6 +17,7 @@ from ampo_core.report.budget import read_budget, total_budget
 from ampo_core.report.markdown import cell
 from ampo_core.report.model_card import code, model_card, write_card
 from ampo_core.run.manifest import hash_file
+from tests.report.conftest import write_lines
 from tests.report.handing_on.conftest import OPTIONS, Handed, World
 
 
@@ -61,6 +62,8 @@ def test_a_guided_run_is_described(guided: Handed, handing: World) -> None:
     assert sum(teachers.values()) == read_budget(guided.run).teacher_answers
     assert sum(teachers.values()) > 0
     metrics = [json.loads(line) for line in (guided.run / "metrics.jsonl").read_text().splitlines()]
+    for name, count in teachers.items():
+        assert count == sum(line.get(f"guidance/answers/{name}", 0) for line in metrics)
     shown = table(text, "Scores")
     assert shown["eval/toy/avg@2"] == f"{metrics[-1]['eval/toy/avg@2']:.4g}"
     assert shown["reward/mean"] == f"{metrics[-1]['reward/mean']:.4g}"
@@ -174,11 +177,16 @@ def test_what_an_older_release_did_not_record_is_unknown(guided: Handed, tmp_pat
     kept = {name: value for name, value in manifest.items() if name not in ("teachers", "versions", "seed")}
     (run / "manifest.json").write_text(json.dumps({**kept, "plugins": None, "data": None}))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    old = [{**line, "groups/sampled": None} for line in lines]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in old))
+    old = [{name: value for name, value in line.items() if not name.startswith("guidance/answers/")} for line in lines]
+    write_lines(run / "metrics.jsonl", [line | {"groups/sampled": None} for line in old])
     text = model_card(run, 2, guided.policy).text
     assert "| seed | unknown |" in text
     assert set(table(text, "Teachers").values()) == {"unknown"}
+    for later in (old, [*old[:-1], lines[-1]]):  # shares and means tell as much, and a run may have gone on since
+        write_lines(run / "metrics.jsonl", later)
+        shown = table(model_card(run, 2, guided.policy).text, "Teachers")
+        assert shown.items() <= table(card_of(guided).text, "Teachers").items()
+        assert sum(map(int, shown.values())) == read_budget(guided.run).teacher_answers
 
 
 @pytest.mark.parametrize(

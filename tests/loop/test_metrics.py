@@ -1,0 +1,27 @@
+"""Metrics of a step from what the step made."""
+
+from __future__ import annotations
+
+import pytest
+from ampo_registry import Grade, Guidance, Question, Selection
+
+from ampo_core.loop.guidance import AugmentedGroup, Slot
+from ampo_core.loop.metrics import guidance_metrics
+
+QUESTION, GRADE = Question("q", (), (1,), "2", "toy"), Grade(1.0, True, True)
+
+
+def group(*teachers: str | None) -> AugmentedGroup:
+    """A slot for each name: the teacher's answer, or a rollout for None."""
+    chosen = [None if name is None else Selection(Guidance(name, "2", (5, 6), GRADE)) for name in teachers]
+    slots = tuple(Slot((5, 6), "2", 1.0, True, selection=selection) for selection in chosen)
+    return AugmentedGroup(QUESTION, slots, triggered=any(teachers))
+
+
+def test_the_answers_of_each_teacher_are_counted() -> None:
+    found = guidance_metrics([group("a", "b", None), group("b", "b", "a"), group(None, None, None)])
+    assert (found["guidance/answers/a"], found["guidance/answers/b"]) == (2.0, 3.0)
+    assert (found["guidance/teacher/a"], found["guidance/teacher/b"]) == (0.4, 0.6)
+    assert found["guidance/replaced"] == pytest.approx(5 / 3)
+    assert found["tokens/teacher"] == 10.0
+    assert not [name for name in guidance_metrics([group(None, None)]) if "answers" in name]
