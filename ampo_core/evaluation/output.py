@@ -25,7 +25,7 @@ from ampo_core.run.environment import Environment
 from ampo_core.run.files import write_atomically, write_json
 from ampo_core.run.folder import RunFolder
 from ampo_core.run.lock import held
-from ampo_core.run.progress import Progress
+from ampo_core.run.progress import Progress, say
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +111,14 @@ class EvaluationOutput:
         self.say(*(f"{model}: {line}" for model, line in lines.items()))
         self._draw(comparison)
         if self.job.comparison.note:
-            self.environment.console.print(f"\n{self.job.comparison.note.strip()}", markup=False, highlight=False)
+            self.say(f"\n{self.job.comparison.note.strip()}")
         self.folder.finish()
         refresh_report(self.folder.path, self.say)
         self.environment.plugins.notify("ampo_run_finished", context=self.context)
 
     def say(self, *lines: str) -> None:
         """Print lines as they are, unwrapped where the output is a log."""
-        for line in lines:
-            self.environment.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(self.environment.console, *lines)
 
     def _evaluation(self, model: str) -> Evaluation:
         evaluation = self.job.evaluation

@@ -5,8 +5,6 @@ Its lines are what an interrupted job goes on from, and what can be graded anew 
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,9 @@ from typing import Any
 from ampo_registry.errors import DataError, RunError
 from ampo_registry.types import Grade
 
+from ampo_core.data.json_lines import json_lines, line_at
 from ampo_core.evaluation.results import Answer, SetResult
-from ampo_core.run.files import append_lines, flush
+from ampo_core.run.files import append_lines, flush, keep_lines
 
 FILE = "predictions.jsonl"
 Pair = tuple[str, str]
@@ -37,27 +36,15 @@ class Predictions:
         Raises DataError, with the line, for any other that is no prediction.
         """
         lines: dict[Pair, list[tuple[int, int]]] = {}
-        start = 0
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    record = json.loads(line)
-                    pair = (str(record["model"]), str(record["set"]))
-                except (ValueError, TypeError, KeyError) as error:
-                    raise DataError(f"{path}, line {number}: not a prediction with a model and a set") from error
-                lines.setdefault(pair, []).append((start, len(line)))
-                start += len(line)
+        for line in json_lines(path, _pair, what="a prediction with a model and a set", leave_out="torn"):
+            lines.setdefault(line.value, []).append((line.start, line.length))
         return cls(path, lines)
 
     def read(self, pair: Pair) -> Iterator[dict[str, Any]]:
         """The records of a pair, in the order of the file."""
         with self.path.open("rb") as file:
-            for start, length in self.lines[pair]:
-                file.seek(start)
-                record: dict[str, Any] = json.loads(file.read(length))
-                yield record
+            for start, _ in self.lines[pair]:
+                yield line_at(file, start)
 
     def grouped(self, pair: Pair) -> dict[str, list[dict[str, Any]]]:
         """uid -> its records by sample, questions in the order of the file.
@@ -90,22 +77,10 @@ def write(path: Path, model: str, result: SetResult) -> None:
 
 def keep_only(predictions: Predictions, pairs: Collection[Pair]) -> None:
     """Take everything but `pairs` out of the file, which is replaced atomically; raises RunError if it cannot be."""
-    path = predictions.path
-    kept = sorted(place for pair in pairs for place in predictions.lines[pair])
-    if sum(length for _, length in kept) == path.stat().st_size:
-        return
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with path.open("rb") as old, partial.open("wb") as new:
-            for start, length in kept:
-                old.seek(start)
-                new.write(old.read(length))
-            new.flush()
-            os.fsync(new.fileno())
-        partial.replace(path)
-        flush(path.parent)
+        keep_lines(predictions.path, sorted(place for pair in pairs for place in predictions.lines[pair]))
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error}") from error
+        raise RunError(f"cannot write {predictions.path}: {error}") from error
 
 
 def answer_of(record: Mapping[str, Any], grade: Grade | None = None) -> Answer:
@@ -128,3 +103,7 @@ def answer_of(record: Mapping[str, Any], grade: Grade | None = None) -> Answer:
         logprob=None if logprob is None else float(logprob),
         grade=own,
     )
+
+
+def _pair(record: Mapping[str, Any]) -> Pair:
+    return str(record["model"]), str(record["set"])

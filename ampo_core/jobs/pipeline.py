@@ -38,7 +38,7 @@ from ampo_core.report.build import refresh_report
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import RunFolder, check_free, finished_output
 from ampo_core.run.lock import check_not_held, held
-from ampo_core.run.progress import format_seconds
+from ampo_core.run.progress import format_seconds, say
 
 
 def run(job: PipelineJob, environment: Environment) -> Path:
@@ -66,22 +66,22 @@ def run_stages(job: PipelineJob, folder: RunFolder, environment: Environment) ->
         done = finished_output(folder.path / stage.name)
         if done is not None:
             out = done
-            _say(environment, f"{title}: finished already")
+            say(environment.console, f"{title}: finished already")
         else:
             try:
                 loaded, _ = load_member(_member(stage, folder.path, environment), finished, environment)
                 loaded.require_ready()
-                _say(environment, f"{title} ({loaded.job.job})")
+                say(environment.console, f"{title} ({loaded.job.job})")
                 out = run_stage(folder.path / stage.name, loaded, environment)
             except ConfigError as error:
                 if not ran:
                     raise
                 raise RunError(f"stage {stage.name}, after {', '.join(ran)} had run:\n{error}") from error
             ran.append(stage.name)
-            _say(environment, f"{title}: done in {format_seconds(time.monotonic() - started)}")
+            say(environment.console, f"{title}: done in {format_seconds(time.monotonic() - started)}")
         finished.out[stage.name], finished.run[stage.name] = out, folder.path / stage.name
     folder.finish(out)
-    refresh_report(folder.path, partial(_say, environment))
+    refresh_report(folder.path, partial(say, environment.console))
     return folder.path
 
 
@@ -160,7 +160,3 @@ def run_stage(folder: Path, loaded: LoadedConfig, environment: Environment) -> P
     # A model of the last stage may hang in a reference cycle; the next one needs its memory.
     gc.collect()
     return out if out is not None else folder
-
-
-def _say(environment: Environment, text: str) -> None:
-    environment.console.print(text, markup=False, highlight=False, soft_wrap=True)

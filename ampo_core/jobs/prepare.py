@@ -10,6 +10,7 @@ All of it is written to `.out.partial` beside `out` and renamed at the end: an i
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ from ampo_core.run.files import write_json
 from ampo_core.run.folder import RunFolder, discard_unfinished
 from ampo_core.run.lock import held
 from ampo_core.run.manifest import build_manifest
+from ampo_core.run.progress import say
 from ampo_core.run.resume import start_over
 
 Measure = Callable[[TaskQuestion, str], int]
@@ -86,14 +88,12 @@ def run(job: PrepareJob, environment: Environment) -> Path:
             discard_unfinished(folder.path)
             raise
         write_json(folder.path / "summary.json", summary)
-        for line in summary_lines(summary, out):
-            environment.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(environment.console, *summary_lines(summary, out))
         if out.exists():
             out.rmdir()
         partial.rename(out)
         output = folder.finish(out)
-        console = environment.console
-        refresh_report(folder.path, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+        refresh_report(folder.path, functools.partial(say, environment.console))
         return output
 
 

@@ -10,6 +10,7 @@ from ampo_core.config.jobs import Job
 from ampo_core.distributed.launch import plan_launch, run_ranks
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import finished_output
+from ampo_core.run.progress import say
 from ampo_core.run.resume import folder_of, look
 
 MODULES = {
@@ -50,6 +51,5 @@ def run_job(job: Job, environment: Environment) -> Path | None:
 def _finished_already(job: Job, environment: Environment) -> Path | None:
     folder = folder_of(job)
     output = finished_output(folder)
-    text = f"{folder} is finished already; its output is {output}"
-    environment.console.print(text, markup=False, highlight=False, soft_wrap=True)
+    say(environment.console, f"{folder} is finished already; its output is {output}")
     return output

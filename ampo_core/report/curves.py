@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ampo_registry.errors import ConfigError
+
+from ampo_core.run.files import metrics_lines
 
 # Okabe and Ito's palette without yellow: told apart with any colour vision; the line style says it once more.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -56,19 +57,15 @@ def read_run(name: str, folder: Path) -> RunCurves:
     path = folder / "metrics.jsonl"
     series: dict[str, Series] = {}
     left_out: Counter[str] = Counter()
-    *lines, rest = path.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(lines, start=1):
-        try:
-            metrics: dict[str, Any] = json.loads(line)
-            step = int(metrics.pop("step"))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(f"{path}, line {number}: not a line of metrics with a step") from error
-        for metric, value in metrics.items():
+    end = 0
+    for line in metrics_lines(path):
+        end, step = line.start + line.length, line.value.pop("step")
+        for metric, value in line.value.items():
             if isinstance(value, int | float) and math.isfinite(value):
                 series.setdefault(metric, []).append((step, float(value)))
             else:
                 left_out[metric] += 1
-    return RunCurves(name, series, left_out, torn=bool(rest))
+    return RunCurves(name, series, left_out, torn=end < path.stat().st_size)
 
 
 def draw_curves(runs: Sequence[RunCurves], path: Path) -> list[str]:

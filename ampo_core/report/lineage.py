@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from ampo_registry.errors import ConfigError
 
 from ampo_core.config.yaml_source import parse_yaml
+from ampo_core.run.files import metrics_lines
 from ampo_core.run.folder import METRICS
 
 Origin = tuple[Path, int | None]
@@ -89,20 +89,11 @@ def read_metrics(run_folder: Path) -> list[dict[str, Any]]:
     """
     path = run_folder / METRICS
     try:
-        lines = path.read_bytes().split(b"\n")
+        return [line.value for line in metrics_lines(path)]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    found = []
-    for number, line in enumerate(lines[:-1], start=1):  # what a run is just writing ends without a newline
-        try:
-            record = json.loads(line)
-            record["step"] = int(record["step"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise ConfigError(f"{path}, line {number}: not a JSON object with a step") from error
-        found.append(record)
-    return found
 
 
 def _checkpoint_of(model: Path) -> tuple[Path, int] | None:

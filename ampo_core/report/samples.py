@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ampo_registry.errors import ConfigError
+
+from ampo_core.data.json_lines import json_lines, line_at
 
 MOST_ROWS = 240
 LONGEST_TEXT = 6_000
@@ -40,14 +42,15 @@ def read_samples(path: Path, most: int = MOST_ROWS) -> Samples:
     starts: dict[int, list[int]] = {}
     scores: dict[str, list[tuple[int, float]]] = {}
     try:
+        for line in json_lines(path, dict, what="a sample", error=ConfigError, leave_out="torn"):
+            record = line.value
+            starts.setdefault(int(record["step"]), []).append(line.start)
+            score = record.get("score")
+            if record.get("teacher") and isinstance(score, int | float) and math.isfinite(score):
+                scores.setdefault(str(record["teacher"]), []).append((int(record["step"]), float(score)))
+        chosen = [start for step in _spread(starts, most) for start in starts[step]][:most]
         with path.open("rb") as file:
-            for offset, record in _records(path, file):
-                starts.setdefault(int(record["step"]), []).append(offset)
-                score = record.get("score")
-                if record.get("teacher") and isinstance(score, int | float) and math.isfinite(score):
-                    scores.setdefault(str(record["teacher"]), []).append((int(record["step"]), float(score)))
-            chosen = [offset for step in _spread(starts, most) for offset in starts[step]][:most]
-            rows = tuple(_training_row(_record_at(file, offset)) for offset in chosen)
+            rows = tuple(_training_row(line_at(file, start)) for start in chosen)
     except (OSError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} cannot be read: {error!r}") from error
     return Samples(sum(map(len, starts.values())), rows, scores)
@@ -69,25 +72,6 @@ def read_predictions(path: Path, most: int = MOST_ROWS) -> tuple[Row, ...]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} cannot be read: {error!r}") from error
     return tuple(rows.values())
-
-
-def _records(path: Path, file: BinaryIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(byte offset, record) of each whole line."""
-    offset = 0
-    for number, line in enumerate(file, start=1):
-        if not line.endswith(b"\n"):
-            return
-        try:
-            yield offset, json.loads(line)
-        except ValueError as error:
-            raise ConfigError(f"{path}, line {number}: not JSON: {error}") from error
-        offset += len(line)
-
-
-def _record_at(file: BinaryIO, offset: int) -> dict[str, Any]:
-    file.seek(offset)
-    record: dict[str, Any] = json.loads(file.readline())
-    return record
 
 
 def _spread(starts: Mapping[int, Sequence[int]], most: int) -> list[int]:

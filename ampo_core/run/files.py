@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ampo_registry.errors import ConfigError, RunError
 
-from ampo_core.data.json_lines import json_lines
+from ampo_core.data.json_lines import Line, json_lines
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -37,6 +37,18 @@ def append_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
             file.writelines(lines)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error}") from error
+
+
+def metrics_lines(path: Path) -> Iterator[Line[dict[str, Any]]]:
+    """The lines of a metrics.jsonl, `step` an integer in each; one that is just being written is left out.
+
+    Raises ConfigError for any other that cannot be read.
+    """
+
+    def stepped(record: dict[str, Any]) -> dict[str, Any]:
+        return {**record, "step": int(record["step"])}
+
+    return json_lines(path, stepped, what="a JSON object with a step", error=ConfigError, leave_out="torn")
 
 
 def cut_back(path: Path, step: int) -> None:

@@ -78,17 +78,13 @@ class Progress:
         elif self._line_is_due(step, now):
             self._printed_step, self._printed_at = step, now
             parts = [f"{self._title} {step}/{self._total}", numbers, self._time_left(step, now)]
-            self._print(" ".join(part for part in parts if part))
+            self.note(" ".join(part for part in parts if part))
         if self._first is None:
             self._first = step, now
 
     def note(self, text: str) -> None:
         """Print a sentence above the bar, or as a line."""
-        self._print(text)
-
-    def _print(self, text: str) -> None:
-        # soft_wrap: a log line stays one line whatever the console's width
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(self._console, text)
 
     def _line_is_due(self, step: int, now: float) -> bool:
         return (
@@ -116,6 +112,12 @@ class Progress:
             return ""
         seconds = (now - self._first[1]) / (step - self._first[0]) * (self._total - step)
         return f"({format_seconds(seconds)} left)"
+
+
+def say(console: Console, *lines: str) -> None:
+    """Print lines as they are; each stays one line whatever the console's width."""
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def format_seconds(seconds: float) -> str:

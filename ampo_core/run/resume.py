@@ -19,6 +19,7 @@ from ampo_core.run.checkpoint_store import CheckpointStore, read_state, step_of
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import RunFolder, check_free, discard_unfinished, finished_output
 from ampo_core.run.lock import check_not_held
+from ampo_core.run.progress import say
 
 State = Literal["new", "unfinished", "finished"]
 
@@ -81,7 +82,7 @@ def look(job: Job, environment: Environment) -> State:
 def start_over(path: Path, environment: Environment) -> None:
     """Clear an unfinished run of a kind that cannot go on away, and say so. `look` comes first."""
     if finished_output(path) is None and discard_unfinished(path):
-        environment.console.print(f"{path}: unfinished, starts over", markup=False, highlight=False, soft_wrap=True)
+        say(environment.console, f"{path}: unfinished, starts over")
 
 
 def open_again(

@@ -72,5 +72,5 @@ def test_a_folder_without_metrics_or_with_bad_lines_is_named(tmp_path):
     check_runs({"bad": str(folder)})
     with (folder / "metrics.jsonl").open("a") as file:
         file.write("[1]\n")
-    with pytest.raises(ConfigError, match="line 2: not a line of metrics"):
+    with pytest.raises(ConfigError, match="line 2: not a JSON object with a step: found list"):
         read_run("bad", folder)

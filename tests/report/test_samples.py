@@ -47,7 +47,7 @@ def test_a_line_that_is_being_written_is_left_out_and_a_bad_one_is_named(run):
     assert read_samples(path).total == 320
     with path.open("a") as file:
         file.write("\n")
-    with pytest.raises(ConfigError, match=r"samples\.jsonl, line 321: not JSON"):
+    with pytest.raises(ConfigError, match=r"samples\.jsonl, line 321: not a sample"):
         read_samples(path)
 
 

@@ -37,7 +37,7 @@ from ampo_core.run.environment import Environment
 from ampo_core.run.folder import RunFolder
 from ampo_core.run.lock import held
 from ampo_core.run.manifest import build_manifest
-from ampo_core.run.progress import Progress
+from ampo_core.run.progress import Progress, say
 from ampo_core.run.resume import folder_of, open_again
 
 if TYPE_CHECKING:
@@ -76,17 +76,17 @@ def run(job: PoolJob, environment: Environment) -> Path:
         stack.enter_context(_started())
         shards = cut(loaded.questions, job.shard_questions)
         if ranks.rank == 0:
-            _say(environment, *loaded.report.lines())
+            say(environment.console, *loaded.report.lines())
         with Progress(environment.console, "pool", len(job.teachers) * len(shards)) as progress:
             build = Build(job, environment, ranks, grader, progress, readers, shards)
             files = {teacher.name: build.answered(teacher, i) for i, teacher in enumerate(job.teachers)}
         if ranks.rank == 0:  # no rank waits for this: choosing may take longer than a collective may
             output = PoolOutput(job, student, environment.trust_remote_code, loaded.questions, shards, files)
             summary = output.write(folder.path, loaded.report)
-            _say(environment, *summary.lines())
+            say(environment.console, *summary.lines())
             summary.show(environment.console)
             folder.finish(folder.path / "out")
-            refresh_report(folder.path, partial(_say, environment))
+            refresh_report(folder.path, partial(say, environment.console))
     return folder_of(job) / "out"
 
 
@@ -130,13 +130,8 @@ def _open(job: PoolJob, environment: Environment, stack: ExitStack) -> RunFolder
     )
     folder, notes = open_again(job, environment, manifest)
     stack.enter_context(held(folder.path))
-    _say(environment, *notes)
+    say(environment.console, *notes)
     return folder
-
-
-def _say(environment: Environment, *lines: str) -> None:
-    for line in lines:
-        environment.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)

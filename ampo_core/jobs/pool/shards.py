@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ampo_registry.errors import RunError
 from ampo_registry.types import Question
 
+from ampo_core.data.json_lines import json_lines
 from ampo_core.run.files import flush, write_json
 
 if TYPE_CHECKING:
@@ -149,16 +150,15 @@ class TeacherShards:
         Raises RunError for any other line that cannot be read.
         """
         found: dict[tuple[str, int], Answer] = {}
+        hint = "; remove that line, and its answer is asked for again"
         for path in self.journals(shard):
-            # bytes: a text may hold characters that splitlines takes for ends of lines
-            for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-                try:
-                    answer = Answer(**json.loads(line))
-                except (ValueError, TypeError) as error:
-                    text = f"{path}, line {number} is damaged: {error}; remove that line, and its answer is asked for"
-                    raise RunError(f"{text} again") from error
-                found[answer.uid, answer.sample] = answer
+            for line in json_lines(path, _answer, what="an answer", error=RunError, leave_out="torn", hint=hint):
+                found[line.value.uid, line.value.sample] = line.value
         return found
+
+
+def _answer(row: Mapping[str, Any]) -> Answer:
+    return Answer(**row)
 
 
 def _tuples(row: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from ampo_core.run.folder import check_free
 from ampo_core.run.interrupt import INTERRUPTED
 from ampo_core.run.lock import check_not_held, held
 from ampo_core.run.manifest import FROM_A_FILE
-from ampo_core.run.progress import Progress, format_seconds
+from ampo_core.run.progress import Progress, format_seconds, say
 
 POLL_S = 0.2
 
@@ -52,7 +52,7 @@ def run(job: SuiteJob, environment: Environment) -> Path:
     with held(folder.path):
         failed = run_tasks(plan, todo, places, environment)
         write_tables(plan, environment.console)
-        refresh_report(plan.root, partial(environment.console.print, markup=False, highlight=False, soft_wrap=True))
+        refresh_report(plan.root, partial(say, environment.console))
         if failed:
             raise RunError(
                 f"{len(failed)} of {len(plan.tasks)} did not finish, and what needs them did not run:\n"

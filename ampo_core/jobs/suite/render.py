@@ -16,6 +16,7 @@ from ampo_core.jobs.suite.statistics import SeedEstimate
 from ampo_core.report import markdown
 from ampo_core.report.curves import COLOURS
 from ampo_core.run.files import write_atomically
+from ampo_core.run.progress import say
 
 if TYPE_CHECKING:
     from ampo_core.jobs.suite.tables import ResultRow, ResultTable
@@ -51,8 +52,7 @@ def render(tables: Sequence[ResultTable], folder: Path, console: Console) -> Non
         pictures = [name for name in (f"{table.name}.png", f"{table.name}.curves.png") if (folder / name).exists()]
         write_atomically(folder / f"{table.name}.md", as_markdown(table, header, rows))
         write_atomically(folder / f"{table.name}.html", as_html(table, header, rows, pictures))
-        for text in (*missing(table), *([table.note] if table.note else [])):
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(console, *missing(table), *([table.note] if table.note else []))
 
 
 def _for_the_screen(table: ResultTable, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

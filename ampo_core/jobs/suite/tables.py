@@ -13,6 +13,7 @@ from ampo_registry.errors import ConfigError, RunError
 from rich.console import Console
 
 from ampo_core.config.suite_job import SuiteTable
+from ampo_core.data.json_lines import json_lines
 from ampo_core.evaluation.statistics import average
 from ampo_core.jobs.suite.curves import draw_training
 from ampo_core.jobs.suite.plan import EVALUATIONS, Plan
@@ -20,6 +21,7 @@ from ampo_core.jobs.suite.render import render
 from ampo_core.jobs.suite.statistics import Scores, SeedEstimate, difference, over_seeds
 from ampo_core.report.budget import Budget, total_budget
 from ampo_core.run.files import write_json
+from ampo_core.run.progress import say
 
 MEASURED = ("length_mean", "truncated")
 
@@ -96,7 +98,7 @@ def write_tables(plan: Plan, console: Console) -> list[ResultTable]:
     path = plan.root / "results.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     write_json(path, {**known, **{table.name: table.as_json() for table in tables}})
-    console.print(f"tables: {folder}", markup=False, highlight=False, soft_wrap=True)
+    say(console, f"tables: {folder}")
     return tables
 
 
@@ -167,7 +169,7 @@ def _budget(plan: Plan, run: str, console: Console) -> dict[str, float | None]:
             try:
                 budgets.append(total_budget(here / run, without=shared))
             except ConfigError as error:
-                console.print(f"{run}, seed {seed}: its budget is not known: {error}", markup=False)
+                say(console, f"{run}, seed {seed}: its budget is not known: {error}")
     names = ("tokens_generated", "tokens_trained", "teacher_answers", "teacher_tokens")
     return {name: _mean(budgets, name) for name in names} if budgets else {}
 
@@ -188,10 +190,9 @@ def _read(folder: Path, run: str) -> Found:
     try:
         sets = json.loads((folder / "results.json").read_text(encoding="utf-8"))["models"][run]
         samples: dict[str, dict[str, list[bool]]] = {}
-        with (folder / "predictions.jsonl").open(encoding="utf-8") as file:
-            for line in file:
-                sample = json.loads(line)
-                samples.setdefault(sample["set"], {}).setdefault(sample["uid"], []).append(bool(sample["correct"]))
+        for line in json_lines(folder / "predictions.jsonl", dict, what="a prediction", error=RunError):
+            sample = line.value
+            samples.setdefault(sample["set"], {}).setdefault(sample["uid"], []).append(bool(sample["correct"]))
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"{folder}: what this evaluation left cannot be read: {error!r}") from error
     single = [numbers for name, numbers in sets.items() if name in samples]
