@@ -1,9 +1,8 @@
-"""What a model card says of a run, from its config, manifest and metrics."""
+"""What a model card says of a run, from its config, manifest and metrics; model_card.jinja has the words."""
 
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import Any
 
 from ampo_registry.errors import ConfigError
 
-from ampo_core.config.yaml_source import dump_yaml
 from ampo_core.report.budget import replacements
 from ampo_core.report.lineage import Lineage, lineage, read_config, read_metrics
 from ampo_core.run.changes import read_manifest
@@ -63,12 +61,6 @@ class CardRun:
         """train or sft."""
         return str(self.manifest["job"])
 
-    @property
-    def base_on_hub(self) -> str | None:
-        """The base model's name on the Hub; None if it was read from a folder: manifests have hashes of those."""
-        models = read_manifest(self.line.runs[-1][0]).get("models") or {}
-        return self.line.base if self.line.base in models and models[self.line.base] is None else None
-
     def value(self, key: str) -> Any:
         """The value of a dotted key of the config; None if a block of it is null."""
         found: Any = self.config
@@ -76,158 +68,75 @@ class CardRun:
             found = found.get(name) if isinstance(found, Mapping) else None
         return found
 
+    @property
+    def base_on_hub(self) -> str | None:
+        """The base model's name on the Hub; None if it was read from a folder: manifests have hashes of those."""
+        models = read_manifest(self.line.runs[-1][0]).get("models") or {}
+        return self.line.base if self.line.base in models and models[self.line.base] is None else None
 
-def identity(run: CardRun) -> dict[str, Any]:
-    """What the model is, and what it was made of."""
-    release = (run.manifest.get("versions") or {}).get("ampo") or "(version unknown)"
-    steps = run.value("training.steps")
-    if run.base_on_hub is not None:
-        origin = " on the Hugging Face Hub"
-    else:
-        origin = ", a folder" if run.line.complete else ", a checkpoint of a run that is not there any more"
-    return {
-        "name": run.value("run.name"),
-        "summary": f"A model trained by the {run.job} run `{run.value('run.name')}` of AMPO {release}.",
-        "base": run.line.base,
-        "origin_of_base": origin,
-        "before": [_earlier(folder, last) for folder, last in reversed(run.line.runs[1:])],
-        "algorithm": _algorithm(run),
-        "weights": _weights(run),
-        "step": f"{run.step} of {steps}" if steps is not None else run.step,
-        "seed": run.manifest.get("seed", "unknown"),
-        "data": [(path, _purpose(run, path), file) for path, file in (run.manifest.get("data") or {}).items()],
-        **_teachers(run),
-    }
+    @property
+    def before(self) -> list[str]:
+        """The runs that this one started from, the first one first, in words."""
+        return [_earlier(folder, step) for folder, step in reversed(self.line.runs[1:])]
+
+    def purpose(self, path: str) -> str:
+        """What a data file was for."""
+        sets: Mapping[str, Any] = self.value("evaluation.sets") or {}
+        trained = ["training"] if path in self.value("data.train") else []
+        return ", ".join([*trained, *(f"evaluation {name}" for name, item in sets.items() if item["path"] == path)])
+
+    @property
+    def teachers(self) -> dict[str, int | None]:
+        """teacher -> how many of its answers were used, None where that was not recorded; in sft of all examples."""
+        if self.job == "sft":
+            return dict((self.manifest.get("examples") or {}).get("teachers") or {})
+        return {**dict.fromkeys(self.manifest.get("teachers") or (), 0), **replacements(self.lines)}
+
+    @property
+    def evaluated(self) -> Mapping[str, Any]:
+        """The last line of metrics with an evaluation; empty if there is none."""
+        return next((line for line in reversed(self.lines) if any(name.startswith("eval/") for name in line)), {})
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """The metrics of the step itself that a card shows."""
+        own: Mapping[str, Any] = next((line for line in self.lines if line["step"] == self.step), {})
+        return {name: own[name] for name in TRAINING if name in own}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keys that matter most, with their values as YAML would have them on a line."""
+        values = {key: self.value(key) for key in (*SETTINGS[self.job], *OPTIMIZER)}
+        return {key: value if isinstance(value, str) else as_json(value) for key, value in values.items()}
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """package or plugin -> its version."""
+        found = {**(self.manifest.get("versions") or {}), **(self.manifest.get("plugins") or {})}
+        return {name: version or "not installed" for name, version in found.items()}
+
+    @property
+    def changed(self) -> list[int]:
+        """The steps after which the run went on with another config or other versions."""
+        stems = (path.name.removeprefix("config.step-") for path in self.folder.glob("history/config.step-*.yaml"))
+        return sorted({step for stem in stems if (step := int(stem.partition(".")[0])) <= self.step})
 
 
-def scores(run: CardRun) -> dict[str, Any]:
-    """The last evaluation up to this step, and the metrics of the step itself."""
-    evaluations = [line for line in run.lines if any(name.startswith("eval/") for name in line)]
-    last: Mapping[str, Any] = evaluations[-1] if evaluations else {}
-    own: Mapping[str, Any] = next((line for line in run.lines if line["step"] == run.step), {})
-    sampled = f"temperature {run.value('evaluation.temperature')}, top-p {run.value('evaluation.top_p')}"
-    return {
-        "evaluation": {name: _number(value) for name, value in last.items() if name.startswith("eval/")},
-        "evaluated": f"The run's own evaluation after step {last.get('step')} ({sampled})",
-        "training": {name: _number(own[name]) for name in TRAINING if name in own},
-    }
+def messages(run: CardRun) -> str:
+    """A conversation to complete, with the system prompt that the run put before each."""
+    system, user = run.value("data.system_prompt"), {"role": "user", "content": "…"}
+    return as_json([user] if system == "keep" else [{"role": "system", "content": system}, user])
 
 
-def usage(run: CardRun, policy: Path) -> dict[str, Any]:
-    """How to sample from the model as the run did, and what to beware of."""
-    options: Mapping[str, Any] = run.value("model.chat_template_options") or {}
-    system = run.value("data.system_prompt")
-    turns = [{"role": "user", "content": "…"}]
-    beware = []
-    if system == "keep":
-        beware.append("Prompts kept the system prompts of the data, where it has any: use the same ones.")
-    else:
-        turns.insert(0, {"role": "system", "content": system})
-    inherited = _sampling_defaults(policy)
-    if inherited:
-        beware.append(f"That file also has the base model's sampling options ({inherited}), which many tools apply.")
+def serve_options(run: CardRun) -> str:
+    """What vLLM must be told to answer as the run did."""
+    options = run.value("model.chat_template_options")
     # of float32 weights vLLM would by itself make 16 bits
-    serve = ["--dtype float32"] if run.value("model.dtype") == "float32" else []
-    if options:
-        serve.append(f"--default-chat-template-kwargs {shlex.quote(json.dumps(options, ensure_ascii=False))}")
-    if run.job == "train":
-        purpose = "Trained to answer questions like those of the data, whose final answer a rule can check "
-        purpose += f"(reward: {run.value('reward.type')})."
-    else:
-        purpose = "Trained to imitate the answers of the data, be they right or wrong."
-    return {
-        "messages": json.dumps(turns, ensure_ascii=False),
-        "template_options": "".join(f", {name}={value!r}" for name, value in options.items()),
-        "serve_options": "".join(f" {option}" for option in serve),
-        "max_tokens": run.value("rollout.max_response_tokens") or run.value("data.max_tokens"),
-        "generate_options": _generate_options(run),
-        "beware": beware,
-        "purpose": purpose,
-    }
+    dtype = " --dtype float32" if run.value("model.dtype") == "float32" else ""
+    return dtype + (f" --default-chat-template-kwargs {shlex.quote(as_json(options))}" if options else "")
 
 
-def settings(run: CardRun) -> dict[str, Any]:
-    """The values of the keys that matter most."""
-    return {key: _shown(run.value(key)) for key in (*SETTINGS[run.job], *OPTIMIZER)}
-
-
-def history(run: CardRun) -> dict[str, Any]:
-    """Versions, the resolved config, and the steps after which the run went on with others."""
-    config = dump_yaml(run.config).rstrip()
-    stems = [path.name.removeprefix("config.step-") for path in (run.folder / "history").glob("config.step-*.yaml")]
-    after = sorted({int(stem.partition(".")[0]) for stem in stems})
-    versions: Mapping[str, str | None] = {
-        **(run.manifest.get("versions") or {}),
-        **(run.manifest.get("plugins") or {}),
-    }
-    fence = max((len(found) for found in re.findall("`+", config)), default=0) + 1
-    return {
-        "versions": {name: version or "not installed" for name, version in versions.items()},
-        "changed": ", ".join(f"step {step}" for step in after if step <= run.step),
-        "config": config,
-        "fence": "`" * max(3, fence),
-    }
-
-
-def _earlier(folder: Path, step: int | None) -> str:
-    """A run that this one started from, in words."""
-    try:
-        manifest = read_manifest(folder)
-    except ConfigError:
-        return f"the run `{folder.name}` up to step {step}; its manifest cannot be read"
-    data = ", ".join(f"`{Path(path).name}`" for path in manifest.get("data") or ())
-    return f"the {manifest.get('job')} run `{folder.name}` up to step {step}, on {data or 'unknown data'}"
-
-
-def _algorithm(run: CardRun) -> str:
-    if run.job == "sft":
-        return "SFT: supervised fine-tuning on the answers"
-    if run.value("guidance") is None:
-        return "GRPO, without guidance"
-    trigger, selector, pool = (
-        f"{part.replace('_', ' ')} `{run.value(f'guidance.{part}.type')}`"
-        for part in ("trigger", "selector", "teacher_pool")
-    )
-    return (
-        f"AMPO: GRPO with guidance by teachers ({trigger}, {selector}, {pool}, at most "
-        f"k0 = {run.value('guidance.replacements')} replacements in a group, threshold "
-        f"{run.value('guidance.threshold')})"
-    )
-
-
-def _weights(run: CardRun) -> str:
-    lora, dtype = run.value("model.lora"), run.value("model.dtype")
-    if lora is None:
-        return f"all were trained, {dtype}"
-    return f"LoRA of rank {lora['rank']}, alpha {lora['alpha']}, merged into the base model's weights here, {dtype}"
-
-
-def _purpose(run: CardRun, path: str) -> str:
-    sets: Mapping[str, Any] = run.value("evaluation.sets") or {}
-    evaluated = [name for name, item in sets.items() if item["path"] == path]
-    trained = ["training"] if path in run.value("data.train") else []
-    return ", ".join([*trained, *(f"evaluation {name}" for name in evaluated)])
-
-
-def _teachers(run: CardRun) -> dict[str, Any]:
-    """The teachers' names, and how many answers of each were used: None where that was not recorded."""
-    if run.job == "sft":
-        known = (run.manifest.get("examples") or {}).get("teachers") or {}
-        unknown = "Unknown: the data are conversations that do not say who wrote the answers."
-        return {"teachers": known, "counted": "examples", "no_teachers": unknown}
-    counts = {**dict.fromkeys(run.manifest.get("teachers") or (), 0), **replacements(run.lines)}
-    return {"teachers": counts, "counted": "answers put in up to this step", "no_teachers": "None."}
-
-
-def _sampling_defaults(policy: Path) -> str:
-    file = policy / "generation_config.json"
-    if not file.is_file():
-        return ""
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return ", ".join(f"{name} {found[name]}" for name in SAMPLING if found.get(name) is not None)
-
-
-def _generate_options(run: CardRun) -> str:
+def generate_options(run: CardRun) -> str:
     """How the run sampled when it evaluated, or else when it trained; sft does not sample."""
     temperature, top_p = run.value("evaluation.temperature"), run.value("evaluation.top_p")
     if temperature is None:
@@ -239,9 +148,22 @@ def _generate_options(run: CardRun) -> str:
     return f", do_sample=True, temperature={temperature}, top_p={top_p}, top_k=0"
 
 
-def _number(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.4g}"
+def sampling_defaults(policy: Path) -> str:
+    """The sampling options in generation_config.json of the folder `policy`."""
+    file = policy / "generation_config.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return ", ".join(f"{name} {found[name]}" for name in SAMPLING if found.get(name) is not None)
 
 
-def _shown(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) or value is None else value
+def as_json(value: object) -> str:
+    """`value` (JSON types) on one line."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _earlier(folder: Path, step: int | None) -> str:
+    try:
+        manifest = read_manifest(folder)
+    except ConfigError:
+        return f"the run `{folder.name}` up to step {step}; its manifest cannot be read"
+    data = ", ".join(f"`{Path(path).name}`" for path in manifest.get("data") or ())
+    return f"the {manifest.get('job')} run `{folder.name}` up to step {step}, on {data or 'unknown data'}"

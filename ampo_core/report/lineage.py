@@ -36,19 +36,17 @@ def lineage(run_folder: Path, step: int | None = None) -> Lineage:
     if the config of the run itself cannot be read.
     """
     runs: list[Origin] = [(run_folder, step)]
-    seen = {run_folder.resolve()}
     start = start_model(run_folder)
     while _checkpoint_of(start) is not None:
         found = next((path for path in _candidates(start, runs[-1][0]) if path.exists()), None)
-        origin = run_of_policy(found) if found is not None else None
-        if origin is None or origin[0].resolve() in seen:
+        origin = None if found is None else run_of_policy(found)
+        if origin is None or any(origin[0].samefile(folder) for folder, _ in runs):
             return Lineage(tuple(runs), str(start), complete=False)
         try:
             before = start_model(origin[0])
         except ConfigError:
             return Lineage(tuple(runs), str(start), complete=False)
         runs.append(origin)
-        seen.add(origin[0].resolve())
         start = before
     return Lineage(tuple(runs), str(start))
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import yaml
 from ampo_registry.errors import AmpoError
 
+from ampo_core.config.yaml_source import dump_yaml
 from ampo_core.report.budget import total_budget
-from ampo_core.report.card_facts import CardRun, history, identity, scores, settings, usage
+from ampo_core.report.card_facts import CardRun, generate_options, messages, sampling_defaults, serve_options
 from ampo_core.report.markdown import cell
 
 if TYPE_CHECKING:
@@ -48,13 +49,17 @@ def model_card(run_folder: Path, step: int, policy: Path) -> ModelCard:
     run = CardRun.read(run_folder, step)
     licence = base_licence(run)
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, autoescape=False)
-    environment.filters |= {"cell": cell, "code": code}
+    environment.filters |= {"cell": cell, "code": code, "number": number, "repr": repr}
+    config = dump_yaml(run.config).rstrip()
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        **identity(run),
-        **scores(run),
-        **usage(run, policy),
-        settings=settings(run),
-        **history(run),
+        run=run,
+        value=run.value,
+        messages=messages(run),
+        generate_options=generate_options(run),
+        serve_options=serve_options(run),
+        inherited=sampling_defaults(policy),
+        config=config,
+        fence="`" * max(3, longest_fence(config) + 1),
         licence=licence.get("license_name") or licence.get("license"),
         budget=total_budget(run_folder, step).line(),
     )
@@ -71,7 +76,7 @@ def model_card(run_folder: Path, step: int, policy: Path) -> ModelCard:
 
 
 def base_licence(run: CardRun) -> dict[str, str]:
-    """The licence of the base model by the Hub's keys, as its own card has it; empty without a card on this machine."""
+    """The licence of the base model by the Hub's keys, if its own card lies on this machine and names one."""
     from huggingface_hub import ModelCard, try_to_load_from_cache
 
     name = run.base_on_hub
@@ -83,6 +88,11 @@ def base_licence(run: CardRun) -> dict[str, str]:
     except (OSError, ValueError, yaml.YAMLError):  # a card that cannot be read names no licence
         return {}
     return {key: str(data[key]) for key in LICENCE if data.get(key)}
+
+
+def number(value: float | None) -> str:
+    """A metric to read; a line of metrics has null for what is not finite."""
+    return "not finite" if value is None else f"{value:.4g}"
 
 
 def code(value: object) -> str:
