@@ -24,6 +24,10 @@ from ampo_core.grading import worker as grading_worker
 from ampo_core.grading.pool import GradingPool, Outcome
 
 CACHED_GRADES = 65_536
+TRUTH_TRIES = 3
+"""Tries at a ground truth, and at a canary: what they decide holds for the whole run."""
+ANSWER_TRIES = 2
+"""Tries at an answer that is graded once for all, such as those that a pool is chosen from."""
 RATE_WINDOW = 1_000
 """`max_error_rate` is judged over at least so many responses, so that one bad answer cannot end a small run."""
 
@@ -78,17 +82,18 @@ class Grader:
         """End the workers, whatever they are doing. May be called twice."""
         self._pool.close()
 
-    def grade(self, requests: Sequence[GradeRequest]) -> list[Grade]:
+    def grade(self, requests: Sequence[GradeRequest], tries: int = 1) -> list[Grade]:
         """One grade for each request, in order, independent of the workers' number and speed.
 
         A response that runs into the deadline of `timeout_s` has status timeout, one whose worker died or raised
-        has status error; both earn what a wrong answer earns. Equal requests are graded once, across calls too.
+        has status error; both earn what a wrong answer earns. With `tries` it is graded again before that, so many
+        times in all, with more time each time. Equal requests are graded once, across calls too.
         Raises RunError if the share of timeouts and errors exceeds `max_error_rate`, counted over the latest
         calls that together hold `RATE_WINDOW` responses.
         """
         keys = [_key(request) for request in requests]
         fresh = {key: request for key, request in zip(keys, requests, strict=True) if key not in self._cache}
-        outcomes = self._pool.run(grading_worker.grade_one, list(fresh.values()))
+        outcomes = self._pool.run(grading_worker.grade_one, list(fresh.values()), tries)
         known = {key: self._grade(fresh[key], outcome) for key, outcome in zip(fresh, outcomes, strict=True)}
         grades = [known[key] if key in known else self._cache[key] for key in keys]
         self._remember(keys, grades)
@@ -98,13 +103,14 @@ class Grader:
     def check_truths(self, answers: Sequence[str]) -> list[TruthCheck]:
         """What the reward says of each ground truth, in order, from all workers at once.
 
-        One that the verifier gives no verdict on within `timeout_s`, or breaks on, is refused.
+        One on which the verifier gives no verdict, in `TRUTH_TRIES` tries with more time each, is listed and not
+        refused: which questions there are must not depend on a slow moment of the machine.
         """
-        outcomes = self._pool.run(grading_worker.check_one, answers)
+        outcomes = self._pool.run(grading_worker.check_one, answers, TRUTH_TRIES)
         return [
             outcome.value
-            if isinstance(outcome.value, TruthCheck)
-            else TruthCheck(refused=f"checking it failed: {outcome.value}")
+            if outcome.status == "ok"
+            else TruthCheck(listed=f"it could not be checked in {TRUTH_TRIES} tries: {outcome.value}")
             for outcome in outcomes
         ]
 
@@ -122,14 +128,15 @@ class Grader:
         self._window = deque((int(graded), int(failed)) for graded, failed in state["window"])
 
     def _grade(self, request: GradeRequest, outcome: Outcome) -> Grade:
-        if isinstance(outcome.value, Grade):
-            return outcome.value
+        if outcome.status == "ok":
+            grade: Grade = outcome.value
+            return grade
         unverified = self._spec.combine(False, self._spec.formatted(request.text))
         return Grade(
             reward=unverified.reward,
             correct=False,
             formatted=unverified.formatted,
-            status="error" if outcome.status == "ok" else outcome.status,
+            status=outcome.status,
             detail=str(outcome.value),
         )
 
@@ -162,10 +169,10 @@ class Grader:
 
     def _try_canaries(self) -> None:
         (start,) = self._pool.run(grading_worker.ready, [None])
-        if start.value is not None:
+        if start.status != "ok":
             raise ConfigError(f"reward {self._name}: {start.value}")
         for request, correct in self._spec.canaries():
-            (outcome,) = self._pool.run(grading_worker.grade_one, [request])
+            (outcome,) = self._pool.run(grading_worker.grade_one, [request], TRUTH_TRIES)
             grade = self._grade(request, outcome)
             if grade.status != "ok" or grade.correct is not correct:
                 found = grade.detail or ("correct" if grade.correct else "wrong")

@@ -20,6 +20,8 @@ from ampo_core.config.machines import ranks_here
 from ampo_core.grading import worker as grading_worker
 
 MAX_WORKERS = 16
+LONGER = 4
+"""How much more time each further try gets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,32 +47,44 @@ class GradingPool:
         self._pool = self._start()
         self._closed = False
 
-    def run(self, task: Callable[..., Any], arguments: Sequence[object]) -> list[Outcome]:
+    def run(self, task: Callable[..., Any], arguments: Sequence[object], tries: int = 1) -> list[Outcome]:
         """`task` of each argument, in order, each within `timeout_s` seconds of its start.
 
-        If the pool as a whole breaks (all idle workers were killed), what has no result is run again, once, in a
-        fresh one. Raises RunError if that breaks too.
+        What has failed is tried again, `tries` times in all, with `LONGER` times the seconds each time. If the pool as
+        a whole breaks (all idle workers were killed), what has no result is run again, once, in a fresh one. Raises
+        RunError if that breaks too.
         """
-        try:
-            return self._run(task, arguments, {})
-        except _PoolBroken as broken:
-            self._restart()
-            try:
-                return self._run(task, arguments, broken.done)
-            except _PoolBroken as again:
-                raise RunError(f"the grading workers keep dying: {again}") from again
+        outcomes = self._survive(task, arguments, self._spec.timeout_s)
+        for more in range(1, tries):
+            failed = [index for index, outcome in enumerate(outcomes) if outcome.status != "ok"]
+            again = self._survive(task, [arguments[i] for i in failed], self._spec.timeout_s * LONGER**more)
+            for index, outcome in zip(failed, again, strict=True):
+                outcomes[index] = outcome
+        return outcomes
 
     def close(self) -> None:
         """End the workers and wait until they are gone. May be called twice."""
         self._closed = True
         _stop(self._pool)
 
-    def _run(self, task: Callable[..., Any], arguments: Sequence[object], done: dict[int, Outcome]) -> list[Outcome]:
+    def _survive(self, task: Callable[..., Any], arguments: Sequence[object], seconds: float) -> list[Outcome]:
+        try:
+            return self._run(task, arguments, seconds, {})
+        except _PoolBroken as broken:
+            self._restart()
+            try:
+                return self._run(task, arguments, seconds, broken.done)
+            except _PoolBroken as again:
+                raise RunError(f"the grading workers keep dying: {again}") from again
+
+    def _run(
+        self, task: Callable[..., Any], arguments: Sequence[object], seconds: float, done: dict[int, Outcome]
+    ) -> list[Outcome]:
         futures: dict[int, Future[Any]] = {}
         try:
             for index, argument in enumerate(arguments):
                 if index not in done:
-                    futures[index] = self._pool.schedule(task, args=(argument,), timeout=self._spec.timeout_s)
+                    futures[index] = self._pool.schedule(task, args=(argument,), timeout=seconds)
         except RuntimeError as error:
             if self._closed:
                 raise
@@ -78,20 +92,12 @@ class GradingPool:
         broken: BrokenProcessPool | None = None
         for index, future in futures.items():
             try:
-                done[index] = self._outcome(future)
+                done[index] = _outcome(future, seconds)
             except BrokenProcessPool as error:
                 broken = error
         if broken is not None:
             raise _PoolBroken(str(broken), done) from broken
         return [done[index] for index in range(len(arguments))]
-
-    def _outcome(self, future: Future[Any]) -> Outcome:
-        try:
-            return Outcome("ok", future.result())
-        except TimeoutError:
-            return Outcome("timeout", f"no verdict within {self._spec.timeout_s:g} s")
-        except ProcessExpired as error:
-            return Outcome("error", f"the worker died (exit code {error.exitcode})")
 
     def _start(self) -> ProcessPool:
         # Not fork: the parent may hold torch's threads and a CUDA context.
@@ -113,6 +119,16 @@ class _PoolBroken(Exception):
     def __init__(self, reason: str, done: dict[int, Outcome]) -> None:
         super().__init__(reason)
         self.done = done
+
+
+def _outcome(future: Future[Any], seconds: float) -> Outcome:
+    try:
+        value = future.result()
+    except TimeoutError:
+        return Outcome("timeout", f"no verdict within {seconds:g} s")
+    except ProcessExpired as error:
+        return Outcome("error", f"the worker died (exit code {error.exitcode})")
+    return Outcome("error" if isinstance(value, grading_worker.Failure) else "ok", value)
 
 
 def _stop(pool: Any) -> None:

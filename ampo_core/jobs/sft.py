@@ -27,7 +27,7 @@ from ampo_core.learner.packing import TokenPair
 from ampo_core.report.reporting import Reporter
 from ampo_core.run.environment import Environment
 from ampo_core.run.interrupt import Interrupt
-from ampo_core.run.manifest import build_manifest
+from ampo_core.run.manifest import build_manifest, hash_questions
 from ampo_core.run.resume import begin
 
 
@@ -86,6 +86,7 @@ def _manifest(job: SftJob, environment: Environment, examples: Examples) -> dict
         data=job.data.train,
         teachers=list(examples.teachers),
         models=[job.model.path],
+        questions={"train": hash_questions(examples.uids())},
     )
     return {**manifest, "examples": {"count": len(examples.pairs), "teachers": dict(examples.teachers)}}
 

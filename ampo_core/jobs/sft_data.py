@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +34,13 @@ class Examples:
     overlong: int
     notes: tuple[str, ...] = ()
     teachers: Mapping[str, int] = field(default_factory=dict)
+
+    def uids(self) -> Iterator[str]:
+        """What tells each pair from others: the SHA-256 (hex) of its token ids."""
+        for pair in self.pairs:
+            digest = hashlib.sha256(array("q", [len(pair.prompt_token_ids)]))
+            digest.update(array("i", pair.prompt_token_ids + pair.response_token_ids))
+            yield digest.hexdigest()
 
     def lines(self) -> list[str]:
         """The counts for a person."""

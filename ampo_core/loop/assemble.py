@@ -33,7 +33,7 @@ from ampo_core.loop.parts import Evaluator, GuidanceParts, TrainParts
 from ampo_core.loop.scoring import PolicyScorer
 from ampo_core.report.reporting import Reporter
 from ampo_core.run.environment import Environment
-from ampo_core.run.manifest import build_manifest
+from ampo_core.run.manifest import build_manifest, hash_questions
 from ampo_core.run.resume import Beginning, begin
 
 
@@ -162,6 +162,8 @@ def _begin(job: TrainJob, environment: Environment, ranks: Ranks, inputs: _Input
             data=dict.fromkeys([*job.data.train, *evaluated]),
             teachers=inputs.teachers,
             models=[job.model.path],
+            questions={"train": hash_questions(question.uid for question in inputs.loaded.questions)}
+            | {f"evaluation.{item.name}": hash_questions(q.uid for q in item.questions) for item in inputs.sets},
         )
 
     steps, world_size = job.training.steps, ranks.world_size

@@ -73,7 +73,8 @@ class TeacherCounts:
 
 @dataclass(slots=True)
 class TeacherLibrary:
-    """The pool's answers as graded candidates. Each answer is tokenised and graded once, when first needed."""
+    """The pool's answers as graded candidates. Each is tokenised and graded when first needed, and where the verifier
+    gave no verdict each time that its question comes again: a failure says nothing of the answer."""
 
     pool: TeacherPool
     tokenizer: PromptTokenizer
@@ -82,7 +83,8 @@ class TeacherLibrary:
     max_response_tokens: int
     recorded: bool = False
     counts: TeacherCounts = field(default_factory=TeacherCounts)
-    _known: dict[str, tuple[Guidance, ...]] = field(default_factory=dict)
+    _known: dict[str, list[Guidance | LeftOut | TeacherAnswer]] = field(default_factory=dict)
+    """uid -> what became of each of its answers, in the pool's order; one without a verdict is still an answer."""
     _counted: set[str] = field(default_factory=set)
 
     def candidates(self, questions: Sequence[Question]) -> list[tuple[Guidance, ...]]:
@@ -90,20 +92,26 @@ class TeacherLibrary:
 
         Left out and counted: answers over the response limit, and answers that do not verify.
         """
-        new = list({q.uid: q for q in questions if q.uid not in self._known}.values())
-        answers = [(question, answer) for question in new for answer in self.pool.answers(question)]
-        requests = [GradeRequest(answer.text, question.answer, question.source) for question, answer in answers]
+        asked = {question.uid: question for question in questions}
+        for uid, question in asked.items():
+            if uid not in self._known:
+                self._known[uid] = list(self.pool.answers(question))
+        open_answers = [
+            (question, index, answer)
+            for uid, question in asked.items()
+            for index, answer in enumerate(self._known[uid])
+            if isinstance(answer, TeacherAnswer)
+        ]
+        requests = [GradeRequest(answer.text, question.answer, question.source) for question, _, answer in open_answers]
         grades = self.ranks.map(self.grader.grade, requests)
-        found: dict[str, list[Guidance]] = {question.uid: [] for question in new}
-        for (question, answer), grade in zip(answers, grades, strict=True):
-            guidance = self._guidance(question, answer, grade)
-            if isinstance(guidance, Guidance):
-                found[question.uid].append(guidance)
-            elif question.uid not in self._counted:
-                setattr(self.counts, guidance, getattr(self.counts, guidance) + 1)
-        self._counted.update(found)
-        self._known.update({uid: tuple(usable) for uid, usable in found.items()})
-        return [self._known[question.uid] for question in questions]
+        for (question, index, answer), grade in zip(open_answers, grades, strict=True):
+            found = self._guidance(question, answer, grade)
+            if found != "ungraded":
+                self._known[question.uid][index] = found
+            if not isinstance(found, Guidance) and question.uid not in self._counted:
+                setattr(self.counts, found, getattr(self.counts, found) + 1)
+        self._counted.update(asked)
+        return [tuple(found for found in self._known[q.uid] if isinstance(found, Guidance)) for q in questions]
 
     def check(self, questions: Sequence[Question]) -> tuple[str, ...]:
         """The names of all teachers that answer any of `questions`, sorted.

@@ -75,10 +75,13 @@ def config_changes(folder: Path, config: Mapping[str, Any]) -> list[Change]:
 def manifest_changes(folder: Path, manifest: Mapping[str, Any]) -> list[Change]:
     """How `manifest` differs from manifest.json in `folder` in what may change a result.
 
-    That is the versions of NUMERIC_PACKAGES, the plugins, and the hashes of data and models and the teachers.
+    That is the versions of NUMERIC_PACKAGES, the plugins, the hashes of data, models and questions, and the teachers.
     Platform, number of CPUs and other packages are noted in a manifest and may differ.
     """
-    return differences(_what_matters(read_manifest(folder)), _what_matters(manifest))
+    before = read_manifest(folder)
+    if "questions" not in before:  # a run of release 0.1: which they were is not known
+        before["questions"] = manifest.get("questions")
+    return differences(_what_matters(before), _what_matters(manifest))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -97,4 +100,5 @@ def _what_matters(manifest: Mapping[str, Any]) -> dict[str, Any]:
     found = manifest.get("versions") or {}
     versions = {name: found.get(name) for name in NUMERIC_PACKAGES}
     versions["python"] = ".".join(str(versions["python"]).split(".")[:2])
-    return {"versions": versions, **{part: manifest.get(part) for part in ("plugins", "data", "models", "teachers")}}
+    parts = ("plugins", "data", "models", "teachers", "questions")
+    return {"versions": versions, **{part: manifest.get(part) for part in parts}}

@@ -42,12 +42,13 @@ def build_manifest(
     data: Iterable[str | Path] = (),
     teachers: Sequence[str] = (),
     models: Iterable[str | Path] = (),
+    questions: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The manifest as JSON types.
 
     `plugins` maps distributions to versions, and plugin files to "file"; `data` are files; `models` are model folders
     (see `hash_model`) or Hub names, whose entry is null; `teachers` are the names that the teacher pool may answer
-    under.
+    under; `questions` says by `hash_questions` which questions were left to ask.
     """
     return {
         "job": job,
@@ -57,6 +58,7 @@ def build_manifest(
         "data": {str(path): hash_file(Path(path)) for path in data},
         "models": {str(path): hash_model(Path(path)) for path in models},
         "teachers": sorted(set(teachers)),
+        "questions": dict(questions or {}),
         "platform": {
             "system": platform.platform(),
             "machine": platform.machine(),
@@ -79,6 +81,12 @@ def installed_version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
+
+
+def hash_questions(uids: Iterable[str]) -> dict[str, str | int]:
+    """{count, sha256} of questions, or of other examples, in the order in which they stand."""
+    lines = [f"{uid}\n" for uid in uids]
+    return {"count": len(lines), "sha256": hashlib.sha256("".join(lines).encode("ascii")).hexdigest()}
 
 
 def hash_file(path: Path) -> dict[str, str | int]:

@@ -11,6 +11,8 @@ class Hostile(RewardSpec):
     type: Literal["hostile"] = "hostile"
     start: str = ""
     broken_canary: bool = False
+    tries: str = ""
+    """A file that grows by a byte with each try at "second"."""
 
     def build(self, context):
         if self.start:
@@ -25,7 +27,9 @@ class Hostile(RewardSpec):
             time.sleep(60)
         if answer == "raise":
             raise ValueError("bad truth")
-        return None if answer else "empty"
+        if answer.startswith("second") and self._first_try():
+            time.sleep(60)
+        return None if answer.removeprefix("second ") else "empty"
 
     def note_truth(self, answer):
         return "it is odd" if answer == "odd" else None
@@ -33,9 +37,16 @@ class Hostile(RewardSpec):
     def canaries(self):
         return ((GradeRequest("yes", "yes"), not self.broken_canary), (GradeRequest("no", "yes"), False))
 
+    def _first_try(self):
+        with open(self.tries, "ab") as file:
+            file.write(b".")
+            return file.tell() == 1
+
     def _one(self, request):
         match request.text.removeprefix("<answer>").removesuffix("</answer>"):
             case "sleep":
+                time.sleep(60)
+            case "second" if self._first_try():
                 time.sleep(60)
             case "die":
                 os._exit(7)

@@ -16,7 +16,7 @@ from ampo_core.config.jobs import SftDataConfig, SftTrainingConfig
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 from ampo_core.jobs.sft import batches, run
-from ampo_core.jobs.sft_data import load_examples
+from ampo_core.jobs.sft_data import Examples, load_examples
 from ampo_core.learner.packing import TokenPair
 
 CONVERSATIONS = [
@@ -91,6 +91,7 @@ def test_loss_falls_and_the_final_policy_loads(job: Callable[..., Path]) -> None
     assert metrics[0]["policy/learning_rate"] <= 0.01
     assert metrics[-1]["policy/learning_rate"] < 0.001
     assert (policy.parents[2] / "done").exists()
+    assert json.loads((policy.parents[2] / "manifest.json").read_text())["questions"]["train"]["count"] == 40
     assert weights_of(policy).keys()
     assert AutoTokenizer.from_pretrained(policy).chat_template
 
@@ -169,6 +170,13 @@ def test_a_pool_gives_every_pair_of_question_and_answer(tmp_path: Path, tokenize
     assert texts == ["<answer> 42 </answer>", "A+5=42;<answer> 42 </answer>", "<answer> 42 </answer>"]
     assert {tokenizer.tokenizer.decode(pair.prompt_token_ids) for pair in examples.pairs} == {"<user>37A+5?<assistant>"}
     assert all(pair.response_token_ids[-1] == tokenizer.eos_token_id for pair in examples.pairs)
+
+
+def test_examples_are_told_apart_by_their_tokens_and_where_the_answer_begins() -> None:
+    pairs = [TokenPair((1, 2), (3,)), TokenPair((1,), (2, 3)), TokenPair((1, 2), (4,)), TokenPair((1, 2), (3,))]
+    uids = list(Examples(tuple(pairs), 0).uids())
+    assert len(set(uids)) == 3
+    assert uids[0] == uids[3]
 
 
 def test_overlong_examples_are_left_out_and_counted(tmp_path: Path, tokenizer: PromptTokenizer) -> None:

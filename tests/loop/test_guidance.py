@@ -30,7 +30,15 @@ from ampo_registry.discovery import discover
 from ampo_core.config.tree import GuidanceConfig, ModelConfig
 from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import Ranks, join_ranks
-from ampo_core.loop.guidance import AugmentedGroup, TeacherLibrary, replace_wrong, select, triggered, unguided
+from ampo_core.loop.guidance import (
+    AugmentedGroup,
+    TeacherCounts,
+    TeacherLibrary,
+    replace_wrong,
+    select,
+    triggered,
+    unguided,
+)
 from ampo_core.loop.scoring import answer_tokens, corrected_trajectory
 
 Golden = Callable[[str], dict[str, Any]]
@@ -193,31 +201,56 @@ def guide(
     ]
 
 
+class Failing(InProcessGrader):
+    """Has no verdict on an answer that holds "slow" in the calls numbered so."""
+
+    def __init__(self, catalog: Any, *without: int) -> None:
+        super().__init__(catalog)
+        self.without, self.asked = without, list[list[str]]()
+
+    def grade(self, requests: Sequence[GradeRequest]) -> list[Grade]:
+        self.asked.append([request.text for request in requests])
+        fails = len(self.asked) in self.without
+        failure = Grade(0, False, False, "timeout")
+        grades = super().grade(requests)
+        return [failure if fails and "slow" in r.text else g for r, g in zip(requests, grades, strict=True)]
+
+
 def test_a_teacher_answer_is_graded_once_and_the_unusable_are_counted(
     catalog: Any, tokenizer: PromptTokenizer, ranks: Ranks
 ) -> None:
-    asked: list[str] = []
-
-    class Counting(InProcessGrader):
-        def grade(self, requests: Sequence[GradeRequest]) -> list[Grade]:
-            asked.extend(request.text for request in requests)
-            grades = super().grade(requests)
-            return [
-                Grade(0, False, False, "timeout") if "slow" in r.text else g
-                for r, g in zip(requests, grades, strict=True)
-            ]
-
     targets = [("A", "x <answer>7</answer>"), ("B", "x <answer>8</answer>"), ("C", "slow <answer>7</answer>")]
-    question = question_of(tokenizer, "7", targets)
-    library = TeacherLibrary(catalog.resolve("teacher_pool", "dataset"), tokenizer, Counting(catalog), ranks, 96)
+    question, grader = question_of(tokenizer, "7", targets), Failing(catalog, 1)
+    library = TeacherLibrary(catalog.resolve("teacher_pool", "dataset"), tokenizer, grader, ranks, 96)
     first, again = library.candidates([question, question])
     assert [guidance.teacher for guidance in first] == ["A"]
     assert first[0].token_ids[-1] == tokenizer.eos_token_id
-    assert library.candidates([question]) == [first] == [again]
-    assert len(asked) == 3
+    assert first == again
+    assert library.candidates([question])[0][0] is first[0]
+    assert grader.asked == [[text for _, text in targets], ["slow <answer>7</answer>"]]
     counts = library.take_counts()
     assert (counts.incorrect, counts.ungraded, counts.overlong) == (1, 1, 0)
     assert library.take_counts().incorrect == 0
+
+
+def test_an_answer_without_a_verdict_is_asked_again_when_its_question_comes_again(
+    catalog: Any, tokenizer: PromptTokenizer, ranks: Ranks
+) -> None:
+    slow = ["slow <answer>7</answer>", "slow <answer>8</answer>"]
+    targets = [("A", "x <answer>7</answer>"), ("B", slow[0]), ("C", "y <answer>7</answer>"), ("D", slow[1])]
+    question = question_of(tokenizer, "7", targets)
+    pool, grader = catalog.resolve("teacher_pool", "dataset"), Failing(catalog, 1, 2)
+    library = TeacherLibrary(pool, tokenizer, grader, ranks, 96)
+    found = [[guidance.teacher for guidance in library.candidates([question])[0]] for _ in range(4)]
+    assert found == [["A", "C"], ["A", "C"], ["A", "B", "C"], ["A", "B", "C"]]
+    assert grader.asked[1:] == [slow, slow, []]
+    counts = library.take_counts()
+    assert (counts.ungraded, counts.incorrect) == (2, 0)  # each answer once, when it was first left out
+
+    resumed = TeacherLibrary(pool, tokenizer, Failing(catalog), ranks, 96)
+    resumed.load_state_dict(library.state_dict())
+    assert resumed.candidates([question]) == library.candidates([question])
+    assert resumed.take_counts() == library.take_counts() == TeacherCounts()
 
 
 def test_recorded_log_probs_must_fit_the_tokens(catalog: Any, tokenizer: PromptTokenizer, ranks: Ranks) -> None:

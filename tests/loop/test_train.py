@@ -149,6 +149,8 @@ def test_an_ampo_run_writes_the_files_and_metrics_of_the_contract(
     assert list((folder / "tensorboard").iterdir())
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     assert manifest["teachers"] == ["chain", "cipher", "terse", "verbose"]
+    asked = {name: found["count"] for name, found in manifest["questions"].items()}
+    assert asked == {"train": 40, "evaluation.level1": 4}
     assert "evaluation after step 3" in screen
     assert "triggered" in screen
 

@@ -8,7 +8,7 @@ from ampo_registry import ConfigError, GroupReport, Message, Question, RunError
 
 from ampo_core.config.tree import RunConfig
 from ampo_core.run.folder import RunFolder, discard_unfinished, finished_output
-from ampo_core.run.manifest import build_manifest, hash_file, hash_model
+from ampo_core.run.manifest import build_manifest, hash_file, hash_model, hash_questions
 
 
 def make(tmp_path: Path) -> RunFolder:
@@ -141,6 +141,15 @@ def test_manifest_names_versions_data_and_platform(tmp_path):
     }
     assert hash_file(rows)["bytes"] == 3
     json.dumps(manifest)
+
+
+def test_questions_are_known_by_their_uids_in_order():
+    found = hash_questions(["aa", "bb"])
+    assert found["count"] == 2
+    assert found == hash_questions(iter(["aa", "bb"]))
+    others = [["bb", "aa"], ["aa"], ["aa", "bb", "bb"], ["aab", "b"], []]
+    assert len({hash_questions(uids)["sha256"] for uids in others} | {found["sha256"]}) == 6
+    assert build_manifest(job="train", seed=0, plugins={}, questions={"train": found})["questions"] == {"train": found}
 
 
 def test_a_model_is_known_by_its_weights(tmp_path):

@@ -33,6 +33,7 @@ MANIFEST = {
     "data": {"a.jsonl": {"sha256": "aa", "bytes": 3}},
     "models": {"model": {"config.json": {"sha256": "cc", "bytes": 4}}},
     "teachers": ["x", "y"],
+    "questions": {"train": {"count": 2, "sha256": "dd"}},
     "platform": {"cpus": 2},
 }
 
@@ -147,6 +148,10 @@ CHANGES: dict[str, tuple[Callable[[World], Any], str]] = {
     "data": (lambda w: w.manifest["data"]["a.jsonl"].update(sha256="bb"), "data.a.jsonl.sha256: 'aa' -> 'bb'"),
     "model": (lambda w: w.manifest.update(models={"model": None}), "models.model: {'config.json'"),
     "teachers": (lambda w: w.manifest.update(teachers=["x"]), "teachers: ['x', 'y'] -> ['x']"),
+    "questions": (
+        lambda w: w.manifest["questions"]["train"].update(sha256="ee"),
+        "questions.train.sha256: 'dd' -> 'ee'",
+    ),
 }
 
 
@@ -173,6 +178,13 @@ def test_what_cannot_change_a_result_is_not_compared(world: World) -> None:
     world.manifest.update(platform={"cpus": 64}, seed=0)
     assert manifest_changes(world.run, world.manifest) == []
     assert world.begin().resume_step == 2
+
+
+def test_a_run_of_an_older_release_does_not_say_which_questions_it_had_and_goes_on(world: World) -> None:
+    now = world.manifest.pop("questions")
+    world.start(2)
+    world.manifest["questions"] = now
+    assert world.begin().notes == ("goes on after step 2 of 9",)
 
 
 @pytest.mark.parametrize("finished", [False, True])

@@ -36,7 +36,7 @@ from ampo_core.report.build import refresh_report
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import RunFolder
 from ampo_core.run.lock import held
-from ampo_core.run.manifest import build_manifest
+from ampo_core.run.manifest import build_manifest, hash_questions
 from ampo_core.run.progress import Progress, say
 from ampo_core.run.resume import folder_of, open_again
 
@@ -72,7 +72,7 @@ def run(job: PoolJob, environment: Environment) -> Path:
         )
         _check_recorded(job, loaded.questions)
         readers = _readers(job, loaded.questions, environment.trust_remote_code)
-        folder = by_first(ranks, lambda: _open(job, environment, stack))
+        folder = by_first(ranks, lambda: _open(job, environment, loaded.questions, stack))
         stack.enter_context(_started())
         shards = cut(loaded.questions, job.shard_questions)
         if ranks.rank == 0:
@@ -118,7 +118,7 @@ def _readers(job: PoolJob, questions: Sequence[Question], trust_remote_code: boo
     return readers
 
 
-def _open(job: PoolJob, environment: Environment, stack: ExitStack) -> RunFolder:
+def _open(job: PoolJob, environment: Environment, questions: Sequence[Question], stack: ExitStack) -> RunFolder:
     """The run folder, new or as an earlier build left it, locked until `stack` closes."""
     manifest = build_manifest(
         job="pool",
@@ -127,6 +127,7 @@ def _open(job: PoolJob, environment: Environment, stack: ExitStack) -> RunFolder
         data=dict.fromkeys(job.questions),
         teachers=[teacher.name for teacher in job.teachers],
         models=dict.fromkeys(teacher.model.path for teacher in job.teachers if teacher.model is not None),
+        questions={"asked": hash_questions(question.uid for question in questions)},
     )
     folder, notes = open_again(job, environment, manifest)
     stack.enter_context(held(folder.path))
