@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 try:
-    version("ampo")
+    version("ampo-rl")
 except PackageNotFoundError:
     sys.exit(1)
 spec = find_spec("ampo_core")

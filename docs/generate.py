@@ -17,7 +17,7 @@ from ampo_core.config.jobs import JOBS
 from ampo_core.config.schema import Schema, SchemaView
 
 TARGET = Path(__file__).parent / "config.md"
-DISTRIBUTION = "ampo"
+DISTRIBUTION = "ampo-rl"
 INTRODUCTION = """# Config reference
 
 <!-- Written by docs/generate.py from the schema; change the descriptions there, then run `make docs`. -->

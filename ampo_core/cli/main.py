@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _version() -> str:
     try:
-        return version("ampo")
+        return version("ampo-rl")
     except PackageNotFoundError:
         return "unknown (not installed)"
 

@@ -39,7 +39,7 @@ def pool_missing(job: PoolJob) -> Iterator[tuple[KeyPath, str]]:
         if key is not None and not os.environ.get(key):
             yield (*path, "key_env"), f"the environment has no variable {key}; export {key}=… with the endpoint's key"
         if find_spec("openai") is None:
-            yield path, "the package openai is not installed: pip install 'ampo[endpoint]'"
+            yield path, "the package openai is not installed: pip install 'ampo-rl[endpoint]'"
 
 
 def uses_rollout(job: PoolJob) -> bool:

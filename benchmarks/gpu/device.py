@@ -73,7 +73,7 @@ def facts(cuda: bool) -> dict[str, str]:
         "transformers": _version("transformers"),
         "Python": platform.python_version(),
         "CPU cores": str(os.cpu_count()),
-        "AMPO": f"{_version('ampo')}, {_commit()}",
+        "AMPO": f"{_version('ampo-rl')}, {_commit()}",
     }
 
 

@@ -15,9 +15,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def write_metadata(folder: Path) -> Path:
-    """Write NAME-VERSION.dist-info with the entry points of pyproject.toml into `folder`; returns it."""
+    """Write NAME-VERSION.dist-info with the entry points of pyproject.toml into `folder`; returns it.
+
+    In that folder's name a dash ends NAME, so those in the name are written as underscores.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    metadata = folder / f"{project['name']}-{project['version']}.dist-info"
+    metadata = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     metadata.mkdir(parents=True)
     lines = [f"Name: {project['name']}", f"Version: {project['version']}"]
     (metadata / "METADATA").write_text("\n".join(["Metadata-Version: 2.1", *lines]) + "\n", "utf-8")

@@ -136,7 +136,7 @@ def test_nothing_public_is_missing():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_built_in_components_are_listed(kind):
-    entries = [entry for entry in discover().catalog.entries(kind) if entry.distribution == "ampo"]
+    entries = [entry for entry in discover().catalog.entries(kind) if entry.distribution == "ampo-rl"]
     listed = re.search(r"^Built in: (.*)$", section(kind), re.M)
     assert listed
     assert entries

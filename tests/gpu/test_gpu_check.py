@@ -131,7 +131,7 @@ def test_the_tree_is_found_without_an_installation(tmp_path):
     write_metadata(tmp_path)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     ((points, distribution),) = entrypoints.iter_files_distros([str(tmp_path)])
-    assert (distribution.name, distribution.version) == (project["name"], project["version"])
+    assert (distribution.name.replace("_", "-"), distribution.version) == (project["name"], project["version"])
     assert dict(points["ampo"]) == project["entry-points"]["ampo"]
 
 

@@ -60,9 +60,18 @@ def test_constraints_pin_every_dependency_to_an_allowed_version():
 
 
 def test_constraints_do_not_name_the_project_or_a_build():
-    assert "ampo" not in PINS
+    assert PROJECT["name"] not in PINS
     assert PINS["torch"] == "2.13.0"
     assert [version for version in PINS.values() if "+" in version] == []
+
+
+def test_what_texts_say_to_install_are_extras_of_this_distribution():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    texts = "".join(path.read_text("utf-8") for path in [*SOURCES, *pages])
+    named = set(re.findall(r"install '([\w-]+)\[([\w,]+)\]'", texts))
+    assert {extra for _, extra in named} >= {"vllm", "endpoint", "tracking"}
+    assert {name for name, _ in named} == {PROJECT["name"]}
+    assert {extra for _, extra in named} <= PROJECT["optional-dependencies"].keys()
 
 
 def test_ci_runs_make_test():

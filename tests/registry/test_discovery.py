@@ -56,9 +56,9 @@ def _reasons(plugins: Plugins) -> str:
 
 def test_builtins_come_in_through_entry_points() -> None:
     plugins = discover()
-    assert plugins.distributions["ampo"]
-    assert {source.distribution for source in plugins.loaded} >= {"ampo"}
-    assert plugins.catalog.entry("selector", "length").distribution == "ampo"
+    assert plugins.distributions["ampo-rl"]
+    assert {source.distribution for source in plugins.loaded} >= {"ampo-rl"}
+    assert plugins.catalog.entry("selector", "length").distribution == "ampo-rl"
 
 
 def test_third_party_plugin_is_found(install: Callable[..., None]) -> None:
@@ -151,7 +151,7 @@ def test_two_plugins_with_one_name_are_both_named(install: Callable[..., None]) 
 def test_builtin_cannot_be_replaced_silently(install: Callable[..., None]) -> None:
     install("second-random", SELECTOR.replace("NAME", "random"))
     plugins = discover()
-    assert {"ampo", "second-random"} <= plugins.distributions.keys(), _reasons(plugins)
+    assert {"ampo-rl", "second-random"} <= plugins.distributions.keys(), _reasons(plugins)
     with pytest.raises(PluginError, match=r"claimed by .*second-random"):
         plugins.catalog.resolve("selector", "random")
 

@@ -132,7 +132,7 @@ def test_manifest_names_versions_data_and_platform(tmp_path):
     assert manifest["seed"] == 3
     assert manifest["teachers"] == ["x"]
     assert list(manifest["plugins"]) == ["a", "b"]
-    assert manifest["versions"]["ampo"]
+    assert manifest["versions"]["ampo-rl"]
     assert manifest["versions"]["torch"]
     assert manifest["models"] == {"org/name": None}
     assert manifest["data"][str(rows)] == {

@@ -29,7 +29,7 @@ MANIFEST = {
     "job": "sft",
     "seed": 0,
     "versions": {"python": "3.11.7", "torch": "2.13.0", "pluggy": "1.7.0"},
-    "plugins": {"ampo": "0.1.0"},
+    "plugins": {"ampo-rl": "0.1.0"},
     "data": {"a.jsonl": {"sha256": "aa", "bytes": 3}},
     "models": {"model": {"config.json": {"sha256": "cc", "bytes": 4}}},
     "teachers": ["x", "y"],
@@ -138,12 +138,25 @@ def test_a_moved_folder_goes_on(world: World) -> None:
     assert world.begin().resume_step == 2
 
 
+def test_a_run_that_began_under_the_distributions_old_name_goes_on(world: World) -> None:
+    now = {**world.manifest["versions"], "ampo-rl": "0.1.0"}
+    world.manifest |= {"versions": {**world.manifest["versions"], "ampo": "0.1.0"}, "plugins": {"ampo": "0.1.0"}}
+    world.start(2)
+    world.manifest |= {"versions": now, "plugins": {"ampo-rl": "0.1.0"}}
+    assert world.begin().resume_step == 2
+    world.manifest |= {"versions": {**now, "ampo-rl": "0.2.0"}, "plugins": {"ampo-rl": "0.2.0"}}
+    with pytest.raises(ConfigError) as refused:
+        world.begin()
+    changed = [line.strip() for line in str(refused.value).splitlines() if "->" in line]
+    assert changed == [f"{part}.ampo-rl: '0.1.0' -> '0.2.0'" for part in ("versions", "plugins")]
+
+
 CHANGES: dict[str, tuple[Callable[[World], Any], str]] = {
     "config": (lambda w: w.config.update(training={"learning_rate": 0.5}), "training.learning_rate: 5e-05 -> 0.5"),
     "seed": (lambda w: w.config["run"].update(seed=7), "run.seed: 0 -> 7"),
     "torch": (lambda w: w.manifest["versions"].update(torch="2.14.0"), "versions.torch: '2.13.0' -> '2.14.0'"),
     "python": (lambda w: w.manifest["versions"].update(python="3.12.1"), "versions.python: '3.11' -> '3.12'"),
-    "plugin": (lambda w: w.manifest["plugins"].update(ampo="0.2.0"), "plugins.ampo: '0.1.0' -> '0.2.0'"),
+    "plugin": (lambda w: w.manifest["plugins"].update({"ampo-rl": "0.2.0"}), "plugins.ampo-rl: '0.1.0' -> '0.2.0'"),
     "new plugin": (lambda w: w.manifest["plugins"].update(mine="1"), "plugins.mine: None -> '1'"),
     "data": (lambda w: w.manifest["data"]["a.jsonl"].update(sha256="bb"), "data.a.jsonl.sha256: 'aa' -> 'bb'"),
     "model": (lambda w: w.manifest.update(models={"model": None}), "models.model: {'config.json'"),
@@ -280,9 +293,9 @@ def test_reopening_cuts_back_and_keeps_what_was(world: World) -> None:
 def test_a_plugin_file_is_known_by_its_contents(tmp_path: Path) -> None:
     plugin = tmp_path / "mine.py"
     plugin.write_text("x = 1\n")
-    found = [build_manifest(job="sft", seed=0, plugins={str(plugin): "file", "ampo": "0.1.0"})["plugins"]]
+    found = [build_manifest(job="sft", seed=0, plugins={str(plugin): "file", "ampo-rl": "0.1.0"})["plugins"]]
     plugin.write_text("x = 2\n")
-    found.append(build_manifest(job="sft", seed=0, plugins={str(plugin): "file", "ampo": "0.1.0"})["plugins"])
-    assert [list(plugins) for plugins in found] == [["ampo", "mine.py"]] * 2
+    found.append(build_manifest(job="sft", seed=0, plugins={str(plugin): "file", "ampo-rl": "0.1.0"})["plugins"])
+    assert [list(plugins) for plugins in found] == [["ampo-rl", "mine.py"]] * 2
     assert found[0]["mine.py"] != found[1]["mine.py"]
     assert found[0]["mine.py"].startswith("sha256 ")

@@ -112,7 +112,7 @@ class Requests:
         try:
             from openai import AsyncOpenAI
         except ImportError as error:
-            raise ConfigError("the package openai is not installed: pip install 'ampo[endpoint]'") from error
+            raise ConfigError("the package openai is not installed: pip install 'ampo-rl[endpoint]'") from error
         client = AsyncOpenAI(
             base_url=self.config.url,
             api_key=self._key() or "none",

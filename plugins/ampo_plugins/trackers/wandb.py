@@ -24,7 +24,7 @@ class Wandb(TrackerSpec):
     def unavailable(self) -> str | None:
         """A reason if the package is missing, else None."""
         if importlib.util.find_spec("wandb") is None:
-            return "the package wandb is not installed: pip install 'ampo[tracking]'"
+            return "the package wandb is not installed: pip install 'ampo-rl[tracking]'"
         return None
 
     def build(self, context: BuildContext) -> WandbTracker:

