@@ -188,7 +188,7 @@ def test_a_shipped_config_checks_as_a_process():
 )
 def test_exit_codes_of_a_job(folder, error, code, said, traceback):
     program = (
-        "import sys\nfrom ampo_core import cli\nfrom ampo_registry.errors import *\n"
+        "import sys\nfrom ampo_core.cli import main as cli\nfrom ampo_registry.errors import *\n"
         f"def run_job(job, environment):\n    raise {error}\n"
         "cli.run_job = run_job\nsys.exit(cli.main(['c.yaml']))"
     )

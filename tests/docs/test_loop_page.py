@@ -77,7 +77,7 @@ def test_every_kind_of_plugin_is_in_the_table(kind):
 
 
 def test_files_of_a_run_are_those_that_are_written():
-    text = "".join(SOURCES[ROOT / "ampo_core" / name] for name in ("runfolder.py", "checkpoint_store.py"))
+    text = "".join(SOURCES[ROOT / "ampo_core" / name] for name in ("run/folder.py", "run/checkpoint_store.py"))
     for name in ("config.yaml", "manifest.json", "metrics.jsonl", "samples.jsonl", "latest", "best.json", "done"):
         assert f'"{name}"' in text
         assert re.search(rf"[`/]{re.escape(name)}`", PAGE)
