@@ -50,6 +50,14 @@ def test_no_unfinished_business():
     assert [str(path) for path in SOURCES if marks.search(path.read_text("utf-8"))] == []
 
 
+def test_every_room_says_what_it_is_for():
+    rooms = sorted({path.parent for path in (ROOT / "ampo_core").rglob("*.py")})
+    starts = {room.relative_to(ROOT).as_posix(): room / "__init__.py" for room in rooms}
+    said = {name: ast.get_docstring(ast.parse(start.read_text("utf-8"))) or "" for name, start in starts.items()}
+    assert len(said) > 12
+    assert [name for name, text in said.items() if len(text) < 60] == []
+
+
 def test_constraints_pin_every_dependency_to_an_allowed_version():
     wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
     pins = {canonicalize_name(name): version for name, version in PINS.items()}
