@@ -16,11 +16,11 @@ from ampo_registry.specs import ComponentSpec
 from pydantic import BaseModel
 
 from ampo_core.config.jobs import EvaluateJob, Job, PoolJob, SftJob, SuiteJob, TrainJob, resources_of
+from ampo_core.config.models import model_folder
 from ampo_core.config.nodes import KeyPath
 from ampo_core.config.pool_checks import pool_missing, uses_rollout
 from ampo_core.config.references import is_filled_in
 from ampo_core.config.tree import SampledModel
-from ampo_core.run.models import model_folder
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 

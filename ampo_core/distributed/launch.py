@@ -21,12 +21,12 @@ from ampo_registry.errors import ConfigError, RunError
 from ampo_core.config.jobs import Job, resources_of
 from ampo_core.config.machines import read_hostfile, under_launcher, unmet_resources
 from ampo_core.config.nodes import dotted
+from ampo_core.config.run_names import finished_output
 from ampo_core.config.tree import ResourcesConfig
 from ampo_core.distributed.outcome import Order, write_order
 from ampo_core.distributed.starters import DeepSpeedRanks, ElasticRanks
 from ampo_core.distributed.supervise import Starter, supervise
 from ampo_core.run.environment import Environment
-from ampo_core.run.folder import finished_output
 
 MASTER_PORT = 29500
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ampo_core.config.jobs import EvaluateJob
+from ampo_core.config.models import with_model_folder
 from ampo_core.config.tree import SampledModel
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 from ampo_core.evaluation.evaluate import HeldOutSet, evaluate_sets, load_sets, sampling_options, set_graders
@@ -21,7 +22,6 @@ from ampo_core.grading.grader import Grader
 from ampo_core.report.curves import check_runs
 from ampo_core.run.environment import Environment
 from ampo_core.run.manifest import build_manifest
-from ampo_core.run.models import with_model_folder
 
 if TYPE_CHECKING:
     from ampo_core.distributed.ranks import Ranks

@@ -17,6 +17,7 @@ from ampo_registry.types import Message, Question
 
 from ampo_core.config.held_out import EvaluationSet
 from ampo_core.config.jobs import EvaluateJob
+from ampo_core.config.models import model_folder
 from ampo_core.config.nodes import nearest
 from ampo_core.evaluation.evaluate import grade_texts, set_graders
 from ampo_core.evaluation.output import EvaluationOutput
@@ -26,7 +27,6 @@ from ampo_core.evaluation.resume import begin_evaluation
 from ampo_core.grading.grader import Grader
 from ampo_core.run.environment import Environment
 from ampo_core.run.manifest import build_manifest
-from ampo_core.run.models import model_folder
 
 Records = Mapping[str, Sequence[Mapping[str, Any]]]
 """uid -> its samples."""

@@ -22,6 +22,7 @@ from ampo_registry.errors import ConfigError, RunError
 
 from ampo_core.config.jobs import PipelineJob
 from ampo_core.config.load import LoadedConfig
+from ampo_core.config.run_names import finished_output
 from ampo_core.config.suite_job import Stage
 from ampo_core.config.yaml_source import parse_yaml
 from ampo_core.jobs.members import (
@@ -36,7 +37,7 @@ from ampo_core.jobs.members import (
 from ampo_core.jobs.table import run_job
 from ampo_core.report.build import refresh_report
 from ampo_core.run.environment import Environment
-from ampo_core.run.folder import RunFolder, check_free, finished_output
+from ampo_core.run.folder import RunFolder, check_free
 from ampo_core.run.lock import check_not_held, held
 from ampo_core.run.progress import format_seconds, say
 

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 from ampo_core.config.jobs import Job
+from ampo_core.config.run_names import finished_output
 from ampo_core.distributed.launch import plan_launch, run_ranks
 from ampo_core.run.environment import Environment
-from ampo_core.run.folder import finished_output
 from ampo_core.run.progress import say
 from ampo_core.run.resume import folder_of, look
 

@@ -27,11 +27,12 @@ from ampo_registry.errors import RunError
 from ampo_registry.protocols import JsonValue, Stateful
 from safetensors import SafetensorError
 
+from ampo_core.config.run_names import step_name
 from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.distributed.together import by_each, by_first
 from ampo_core.learner.learner import Learner
-from ampo_core.run.checkpoint_store import CheckpointStore, read_state, step_name
+from ampo_core.run.checkpoint_store import CheckpointStore, read_state
 from ampo_core.run.files import write_atomically
 
 DISK_ERRORS = (OSError, RuntimeError, SafetensorError)

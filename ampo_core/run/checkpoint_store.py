@@ -20,12 +20,12 @@ from typing import Any
 
 from ampo_registry.errors import ConfigError, RunError
 
+from ampo_core.config.run_names import STATE, step_name, step_of
 from ampo_core.config.tree import CheckpointConfig
 from ampo_core.run.files import flush, flush_tree, write_atomically, write_json
 
 FORMAT = 1
 """Version of what a checkpoint holds."""
-STATE = "state.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,19 +153,6 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise ConfigError(f"{checkpoint / STATE} is not a JSON object")
     return state
-
-
-def step_name(step: int) -> str:
-    """The folder name of a step's checkpoint: step-000050."""
-    return f"step-{step:06d}"
-
-
-def step_of(checkpoint: Path) -> int:
-    """The step of a checkpoint's folder."""
-    number = checkpoint.name.removeprefix("step-")
-    if not number.isdecimal():
-        raise ConfigError(f"{checkpoint} is not a checkpoint; move it out of that folder")
-    return int(number)
 
 
 def _partial(final: Path) -> Path:

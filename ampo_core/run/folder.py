@@ -25,9 +25,9 @@ from typing import Any
 from ampo_registry.errors import ConfigError, RunError
 from ampo_registry.types import GroupReport
 
+from ampo_core.config.run_names import step_name
 from ampo_core.config.tree import RunConfig
 from ampo_core.run.changes import config_changes, read_manifest
-from ampo_core.run.checkpoint_store import step_name
 from ampo_core.run.files import append_lines, cut_back, flush, write_atomically, write_json
 
 POLICY_SOURCE = "policy"
@@ -144,14 +144,6 @@ def check_free(path: Path) -> None:
     state = "a finished run" if (path / "done").exists() else "an unfinished run"
     found = state if (path / "config.yaml").exists() else "other files"
     raise ConfigError(f"{path} holds {found}: choose another run.name or run.dir, or remove the folder")
-
-
-def finished_output(path: Path) -> Path | None:
-    """The output of the run in `path` if its `done` marker stands, else None."""
-    marker = path / "done"
-    if not marker.exists():
-        return None
-    return Path(os.path.normpath(path / json.loads(marker.read_text(encoding="utf-8"))["output"]))
 
 
 def discard_unfinished(path: Path) -> bool:

@@ -14,10 +14,11 @@ from typing import Any, Literal
 from ampo_registry.errors import ConfigError
 
 from ampo_core.config.jobs import EvaluateJob, Job, PoolJob, SftJob, TrainJob
+from ampo_core.config.run_names import finished_output, step_of
 from ampo_core.run.changes import Change, config_changes, listed, manifest_changes, read_manifest
-from ampo_core.run.checkpoint_store import CheckpointStore, read_state, step_of
+from ampo_core.run.checkpoint_store import CheckpointStore, read_state
 from ampo_core.run.environment import Environment
-from ampo_core.run.folder import RunFolder, check_free, discard_unfinished, finished_output
+from ampo_core.run.folder import RunFolder, check_free, discard_unfinished
 from ampo_core.run.lock import check_not_held
 from ampo_core.run.progress import say
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from ampo_registry import ConfigError
 
+from ampo_core.config.models import model_folder
 from ampo_core.config.ready import missing_files
-from ampo_core.run.models import model_folder
 
 
 @pytest.fixture

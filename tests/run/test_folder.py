@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from ampo_registry import ConfigError, GroupReport, Message, Question, RunError
 
+from ampo_core.config.run_names import finished_output
 from ampo_core.config.tree import RunConfig
-from ampo_core.run.folder import RunFolder, discard_unfinished, finished_output
+from ampo_core.run.folder import RunFolder, discard_unfinished
 from ampo_core.run.manifest import build_manifest, hash_file, hash_model, hash_questions
 
 

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from ampo_core.config.load import LoadedConfig, load_config
 from ampo_core.config.references import THIS, names_in
+from ampo_core.config.run_names import finished_output
 from ampo_core.config.suite_job import SuiteJob
 from ampo_core.jobs.members import Finished, Member, load_member, settings_of
 from ampo_core.run.environment import Environment
-from ampo_core.run.folder import finished_output
 
 EVALUATIONS = "evaluations"
 

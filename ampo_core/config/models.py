@@ -15,9 +15,8 @@ from typing import TypeVar
 
 from ampo_registry.errors import ConfigError
 
+from ampo_core.config.run_names import STATE, finished_output, step_name, step_of
 from ampo_core.config.tree import SampledModel
-from ampo_core.run.checkpoint_store import STATE, step_name, step_of
-from ampo_core.run.folder import finished_output
 
 BEST, LATEST = "best", "latest"
 M = TypeVar("M", bound=SampledModel)
