@@ -62,7 +62,7 @@ def run(job: SftJob, environment: Environment) -> Path:
     )
     with (
         closing(learner),
-        Reporter.open(job, environment, beginning, ranks, tokenizer, steps=len(plan)) as reporter,
+        Reporter(job, environment, beginning, ranks, tokenizer, steps=len(plan)) as reporter,
         Interrupt() as interrupt,
     ):
         for line in examples.lines():

@@ -174,7 +174,7 @@ def _open_reporter(
     job: TrainJob, environment: Environment, ranks: Ranks, inputs: _Inputs, beginning: Beginning
 ) -> Reporter:
     tokenizer, steps = inputs.tokenizer, job.training.steps
-    reporter = Reporter.open(job, environment, beginning, ranks, tokenizer, steps=steps)
+    reporter = Reporter(job, environment, beginning, ranks, tokenizer, steps=steps)
     for report in (inputs.loaded.report, *(item.report for item in inputs.sets)):
         for line in report.lines():
             reporter.note(line)

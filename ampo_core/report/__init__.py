@@ -1,4 +1,10 @@
-"""The report of a run, or of several: one HTML file that opens offline.
+"""What a run tells, while it runs and afterwards: lines of metrics, model cards, budgets, and its report.
+
+    reporting.py   `Reporter`, through which train and sft tell it on every rank; output.py is rank 0's part
+    model_card.py  the card of each checkpoint; card_facts.py reads the run for it, model_card.jinja has the words
+    budget.py      what a run spent; lineage.py the runs that it started from
+
+The report of a run, or of several, is one HTML file that opens offline:
 
     sources.py     which runs a folder holds: a run, a pipeline, a suite with its seeds
     samples.py     what samples.jsonl and predictions.jsonl show, a few rows of it
@@ -12,5 +18,5 @@
     page.py        sections and figures as one page; library.py is the plotting library in it
     build.py       `write_report`, and `refresh_report`, which never stops a run
 
-assets/ holds the page's own style and script. Nothing here imports torch.
+assets/ holds the page's own style and script. No file of the report imports torch.
 """

@@ -1,0 +1,120 @@
+"""What rank 0 of a train or sft run writes and says: its folder, trackers, observers of plugins, and the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ampo_registry.protocols import RunContext, Stateful, Tracker
+from ampo_registry.types import StepReport
+
+from ampo_core.config.jobs import SftJob, TrainJob
+from ampo_core.report.budget import total_budget
+from ampo_core.run.checkpoint_store import CheckpointStore, read_state
+from ampo_core.run.environment import Environment
+from ampo_core.run.folder import RunFolder, discard_unfinished
+from ampo_core.run.lock import held
+from ampo_core.run.progress import Progress
+from ampo_core.run.resume import Beginning
+
+SAMPLES_PER_STEP = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The run's folder, held; its trackers by their place in the config and type; the progress on the screen."""
+
+    folder: RunFolder
+    environment: Environment
+    context: RunContext
+    progress: Progress
+    trackers: Mapping[str, Tracker]
+    stack: ExitStack
+
+    @classmethod
+    def open(cls, job: TrainJob | SftJob, environment: Environment, beginning: Beginning, *, steps: int) -> Output:
+        """Make the run folder, or put it in order for a run that goes on, and open the trackers.
+
+        If a tracker cannot start, a folder that was made is removed again.
+        """
+        path, step = beginning.path, beginning.resume_step
+        with ExitStack() as stack:
+            if step is None:
+                folder = RunFolder.create(job.run, environment.yaml, beginning.manifest)
+                stack.enter_context(held(path))
+            else:
+                stack.enter_context(held(path))
+                folder = RunFolder.reopen(path, environment.yaml, beginning.manifest, environment.config, step)
+                CheckpointStore(folder.checkpoints, job.checkpoint).go_on_from(beginning.checkpoint)
+            context = RunContext(job.run.name, path, job.job, job.run.seed, environment.config, resume_step=step)
+            progress = Progress(environment.console, job.job, steps, line_every=max(10, steps // 20))
+            stack.enter_context(progress)
+            try:
+                trackers = _open_trackers(job, environment, beginning, stack)
+            except BaseException:
+                if step is None:
+                    discard_unfinished(path)
+                raise
+            return cls(folder, environment, context, progress, trackers, stack.pop_all())
+
+    def started(self) -> None:
+        """Tell the observers that the run begins."""
+        self.environment.plugins.notify("ampo_run_started", context=self.context)
+
+    def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Log an evaluation that belongs to no training step."""
+        self._log(step, metrics)
+        self._say_evaluation(step, metrics)
+
+    def stepped(self, report: StepReport, evaluation: Mapping[str, float]) -> None:
+        """A finished step; `report.metrics` has those of `evaluation` already."""
+        self._log(report.step, report.metrics)
+        if report.groups:
+            self.folder.log_samples(report.step, report.groups, SAMPLES_PER_STEP)
+        self.progress.step(report.step, report.metrics)
+        if evaluation:
+            self._say_evaluation(report.step, evaluation)
+        self.environment.plugins.notify("ampo_step_finished", report=report, context=self.context)
+
+    def finished(self, policy: Path | None) -> Path:
+        """Mark the run done, with the folder `policy` as its output, say what it spent and tell the observers."""
+        output = self.folder.finish(policy)
+        self.progress.note(f"budget: {total_budget(self.folder.path).line()}")
+        self.environment.plugins.notify("ampo_run_finished", context=self.context)
+        return output
+
+    def tracker_states(self) -> dict[str, Any]:
+        """The memory of the trackers that have one."""
+        return {name: tracker.state_dict() for name, tracker in self.trackers.items() if isinstance(tracker, Stateful)}
+
+    def close(self) -> None:
+        """Close the trackers, each of them whatever the others do, and let go of screen and folder."""
+        self.stack.close()
+
+    def _log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.folder.log_metrics(step, metrics)
+        for tracker in self.trackers.values():
+            tracker.log(metrics, step)
+
+    def _say_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        shown = [f"{name.removeprefix('eval/')} {value:.3f}" for name, value in metrics.items() if "/avg" in name]
+        self.progress.note(f"evaluation after step {step}: " + ", ".join(shown))
+
+
+def _open_trackers(
+    job: TrainJob | SftJob, environment: Environment, beginning: Beginning, stack: ExitStack
+) -> dict[str, Tracker]:
+    """The trackers, with what those that have a memory knew at the checkpoint; `stack` closes them."""
+    context = environment.build_context(run_dir=beginning.path, resume_step=beginning.resume_step)
+    kept = read_state(beginning.checkpoint)["trackers"] if beginning.checkpoint is not None else {}
+    trackers: dict[str, Tracker] = {}
+    for position, spec in enumerate(job.tracking):
+        name = f"{position}.{type(spec).__name__}"
+        tracker = trackers[name] = spec.build(context)
+        stack.callback(tracker.close)
+        if isinstance(tracker, Stateful) and name in kept:
+            tracker.load_state_dict(kept[name])
+    return trackers
