@@ -18,13 +18,13 @@ from ampo_registry.types import Question
 
 from ampo_core.config.pool_job import PoolEndpoint, PoolTeacher
 from ampo_core.distributed.together import by_each, by_first
+from ampo_core.jobs.pool.asking import Asking
 from ampo_core.jobs.pool.shards import ENDED, Answer, Shard, TeacherShards
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
     from ampo_core.distributed.ranks import Ranks
-    from ampo_core.jobs.pool.sources import Asking
 
 SEEDS = 2**31
 """What every server takes as a seed is below this."""
@@ -46,7 +46,8 @@ class Endpoint:
     files: TeacherShards
 
     def answer(self, shard: Shard) -> list[Answer]:
-        """See Source. Raises RunError once all ranks have done what they could, if a request failed for good."""
+        """Ask for what no journal has. Raises RunError, once all ranks have done what they could, if a request failed
+        for good."""
         wanted = [(question, i) for question in shard.questions for i in range(self.asking.answers)]
         known, session = by_first(self.ranks, lambda: self._known(shard))
         missing = [item for item in wanted if (item[0].uid, item[1]) not in known]

@@ -29,9 +29,10 @@ from ampo_core.data.questions import load_questions
 from ampo_core.data.tokens import load_tokenizer
 from ampo_core.distributed.together import by_each, by_first
 from ampo_core.grading.grader import Grader
+from ampo_core.jobs.pool.asking import Reader
 from ampo_core.jobs.pool.output import PoolOutput
 from ampo_core.jobs.pool.shards import ENDED, Answer, Shard, TeacherShards, Verdict, cut
-from ampo_core.jobs.pool.sources import Reader, Source, about, open_source, recipe
+from ampo_core.jobs.pool.sources import Source, about, open_source, recipe
 from ampo_core.report.build import refresh_report
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import RunFolder

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ampo_registry.errors import ConfigError, DataError, RunError
 from ampo_registry.protocols import BuildContext, RolloutEngine
-from ampo_registry.types import Message, Question, Rollout, RolloutRequest, SamplingOptions
+from ampo_registry.types import Question, Rollout, RolloutRequest, SamplingOptions
 
 from ampo_core.config.pool_job import PoolJob, PoolTeacher
 from ampo_core.data.contract import teacher_answers
 from ampo_core.data.rows import file_hash
-from ampo_core.data.seeds import derive_seed
-from ampo_core.data.tokens import THINK, PromptTokenizer, load_tokenizer
+from ampo_core.data.tokens import THINK, PromptTokenizer
+from ampo_core.jobs.pool.asking import Asking, Reader
+from ampo_core.jobs.pool.endpoint import Endpoint
 from ampo_core.jobs.pool.shards import ENDED, Answer, Shard, TeacherShards
 from ampo_core.run.environment import Environment
 from ampo_core.run.manifest import hash_model
@@ -55,8 +56,6 @@ def open_source(
     if teacher.recorded is not None:
         return Recorded(teacher.recorded)
     if teacher.endpoint is not None:
-        from ampo_core.jobs.pool.endpoint import Endpoint
-
         return Endpoint(teacher.endpoint, teacher, Asking.of(job, teacher), ranks, files)
     assert reader is not None
     return SampledTeacher.start(job, teacher, reader, environment, ranks)
@@ -92,68 +91,13 @@ def about(teacher: PoolTeacher) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
-    """What a teacher is asked: the messages of a question, and the seed of each answer."""
-
-    run_seed: int
-    teacher: str
-    system_prompt: str
-    answers: int
-
-    @classmethod
-    def of(cls, job: PoolJob, teacher: PoolTeacher) -> Asking:
-        """What `teacher` is asked in `job`."""
-        return cls(job.run.seed, teacher.name, teacher.system_prompt, job.answers_per_question)
-
-    def messages(self, question: Question) -> tuple[Message, ...]:
-        """The question's messages with the teacher's system prompt."""
-        if self.system_prompt == "keep":
-            return question.messages
-        rest = question.messages[1:] if question.messages[0].role == "system" else question.messages
-        return rest if self.system_prompt == "drop" else (Message("system", self.system_prompt), *rest)
-
-    def seed(self, question: Question, sample: int) -> int:
-        """Depends on (run seed, teacher, question, sample) alone: shards, ranks and other questions change nothing."""
-        return derive_seed("pool", self.run_seed, self.teacher, question.uid, sample)
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """A model teacher's tokenizer, and the longest prompt, in its tokens, that it will be asked."""
-
-    tokenizer: PromptTokenizer
-    longest: int
-
-    @classmethod
-    def of(cls, job: PoolJob, teacher: PoolTeacher, questions: Sequence[Question], trust_remote_code: bool) -> Reader:
-        """Read all of `questions` as `teacher` will, before anything is sampled.
-
-        Raises ConfigError if there is no such tokenizer, if its chat template refuses the messages, or if the model
-        has fewer positions than prompt and answer may need.
-        """
-        from transformers import AutoConfig
-
-        assert teacher.model is not None
-        tokenizer, asking = load_tokenizer(teacher.model, trust_remote_code), Asking.of(job, teacher)
-        longest = max(len(tokenizer.prompt_ids(asking.messages(question))) for question in questions)
-        config = AutoConfig.from_pretrained(teacher.model.path, trust_remote_code=trust_remote_code)
-        positions = getattr(config, "max_position_embeddings", None)
-        if positions is not None and longest + teacher.max_response_tokens > positions:
-            raise ConfigError(
-                f"teachers.{teacher.name}.max_response_tokens: found {teacher.max_response_tokens}; the longest prompt "
-                f"has {longest} tokens and the model {positions} positions: at most {positions - longest}"
-            )
-        return cls(tokenizer, longest)
-
-
-@dataclass(frozen=True, slots=True)
 class Recorded:
     """Answers that the rows of the questions bring themselves, under the name `teacher`."""
 
     teacher: str
 
     def answer(self, shard: Shard) -> list[Answer]:
-        """See Source."""
+        """What the rows say, in their order."""
         return [answer for question in shard.questions for answer in self._of(question)]
 
     def close(self) -> None:
@@ -208,7 +152,7 @@ class SampledTeacher:
         )
 
     def answer(self, shard: Shard) -> list[Answer]:
-        """See Source."""
+        """Sample this rank's share, and gather all shares."""
         mine = self.ranks.shard(shard.questions)
         prompts = [self.tokenizer.prompt_ids(self.asking.messages(question)) for question in mine]
         requests = [

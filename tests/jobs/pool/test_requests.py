@@ -15,10 +15,10 @@ from ampo_registry import Message, Question, RunError
 
 from ampo_core.config.pool_job import PoolEndpoint, PoolTeacher
 from ampo_core.distributed.ranks import Ranks
+from ampo_core.jobs.pool.asking import Asking
 from ampo_core.jobs.pool.endpoint import Endpoint
 from ampo_core.jobs.pool.job import Build
 from ampo_core.jobs.pool.shards import Answer, Shard, TeacherShards
-from ampo_core.jobs.pool.sources import Asking
 from tests.jobs.pool.server import ChatServer
 
 QUESTIONS = tuple(Question(f"uid{i}", (Message("user", f"What is {i}?"),), str(i), "sums", (1,)) for i in range(3))
