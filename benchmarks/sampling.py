@@ -19,8 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from ampo_plugins.rollouts.transformers import TransformersRollout
-from ampo_plugins.rollouts.transformers_engine import TransformersEngine
+from ampo_plugins.rollouts.transformers.spec import TransformersRollout
 from ampo_plugins.rollouts.vllm.spec import VllmRollout
 from ampo_registry import BuildContext, RolloutEngine, RolloutRequest, SamplingOptions
 from rich.console import Console
@@ -128,7 +127,7 @@ def main() -> None:
             write_quickstart_shape(Path(folder), 32 if arguments.vllm else 24)
         path = str(arguments.model or folder)
         context = BuildContext(model_path=path, tokenizer=NumberTokenizer())
-        engine = TransformersEngine.load(TransformersRollout(), context)
+        engine: Any = TransformersRollout().build(context)
         vllm: Any = VllmRollout().build(context) if arguments.vllm else None
         model = AutoModelForCausalLM.from_pretrained(path, dtype=engine.model.dtype).to(engine.model.device).eval()
     prompts = make_prompts(arguments.prompts, arguments.prompt_tokens, engine.model.config.vocab_size)

@@ -19,7 +19,7 @@ RUN = Path("runs") / "compared"
 @pytest.fixture
 def sampled(monkeypatch):
     """(model folder's name, distinct prompts) of every call for samples."""
-    from ampo_plugins.rollouts.transformers_engine import TransformersEngine
+    from ampo_plugins.rollouts.transformers.engine import TransformersEngine
 
     calls = []
     generate = TransformersEngine.generate

@@ -70,17 +70,17 @@ def test_bad_input_is_refused_before_anything_is_written(config, capfd, override
 
 
 def test_a_models_dtype_reaches_the_rollout(config, monkeypatch):
-    from ampo_plugins.rollouts.transformers_engine import TransformersEngine
+    from ampo_plugins.rollouts.transformers import engine
 
     held = []
-    load = TransformersEngine.load.__func__
+    load = engine.load_model
 
-    def watch(cls, spec, context):
-        engine = load(cls, spec, context)
-        held.append(str(engine.model.dtype))
-        return engine
+    def watch(context, dtype):
+        model = load(context, dtype)
+        held.append(str(model.dtype))
+        return model
 
-    monkeypatch.setattr(TransformersEngine, "load", classmethod(watch))
+    monkeypatch.setattr(engine, "load_model", watch)
     assert main(["evaluate.yaml", "models.other.dtype=bfloat16"]) == 0
     assert held == ["torch.float32", "torch.bfloat16"]
     assert main(["evaluate.yaml", "models.other.dtype=bfloat16", "rollout.dtype=float32", "run.name=own"]) == 0

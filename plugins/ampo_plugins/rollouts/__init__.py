@@ -1,10 +1,9 @@
-"""Rollouts: who samples the responses."""
+"""Rollouts: who samples the responses. Each folder is one sampler; its spec.py has the options."""
 
 from ampo_registry import ComponentSpec, hookimpl
 
-from ampo_plugins.rollouts.transformers import TransformersRollout
-from ampo_plugins.rollouts.vllm.server import VllmServerRollout
-from ampo_plugins.rollouts.vllm.spec import VllmRollout
+from ampo_plugins.rollouts.transformers.spec import TransformersRollout
+from ampo_plugins.rollouts.vllm.spec import VllmRollout, VllmServerRollout
 
 
 @hookimpl

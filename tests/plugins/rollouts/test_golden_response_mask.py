@@ -1,8 +1,8 @@
 """Where a response ends: with its first EOS, which belongs to it (the authors' response mask)."""
 
 import torch
-from ampo_plugins.rollouts import decoding
-from ampo_plugins.rollouts.decoding import Row, decode
+from ampo_plugins.rollouts.transformers import decoding
+from ampo_plugins.rollouts.transformers.decoding import Row, decode
 from ampo_registry import SamplingOptions
 from transformers import AutoModelForCausalLM
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ampo_plugins.rollouts.token_sampling import nucleus, sample_tokens, uniforms
+from ampo_plugins.rollouts.transformers.token_sampling import nucleus, sample_tokens, uniforms
 from ampo_registry import RunError
 
 LOGITS = torch.tensor([2.0, 0.5, -1.0, 1.0, -4.0, 0.0])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ampo_plugins.rollouts.transformers import TransformersRollout
+from ampo_plugins.rollouts.transformers.spec import TransformersRollout
 from ampo_registry import BuildContext, ConfigError, RolloutRequest, RunError, SamplingOptions
 
 PROMPTS = ((5, 9, 33), (17,), (5, 9, 33), tuple(range(40, 61)), (8, 8))
@@ -117,7 +117,7 @@ def test_top_p_logprobs_are_renormalised_over_the_nucleus(engine):
 
 
 def test_batches_keep_both_caps(tiny_model, golden_tokenizer, monkeypatch):
-    from ampo_plugins.rollouts import transformers_engine
+    from ampo_plugins.rollouts.transformers import engine as transformers_engine
 
     sizes = []
     real = transformers_engine.decode

@@ -1,8 +1,13 @@
 """The `vllm` rollout, for real, in this process."""
 
+import random
 import subprocess
 import sys
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from ampo_registry import RolloutRequest, RunError
@@ -122,6 +127,23 @@ def test_a_response_that_could_not_reach_its_limit_is_refused(engine):
     ):
         engine.generate(requests(), sampling(limit=500))
     assert engine.generate([], sampling(limit=500)) == []
+
+
+def test_a_learner_in_another_thread_keeps_its_random_numbers(engine):
+    """As with `rollout.ahead: 1`. The learner's draws are what they are without a sampler, whenever they come."""
+    sources = (lambda: torch.rand(1).item(), lambda: float(np.random.rand()), random.random)
+    torch.manual_seed(3), np.random.seed(3), random.seed(3)
+    drawn, filters = [], warnings.filters
+    with ThreadPoolExecutor(1) as thread:
+        work = thread.submit(lambda: [engine.generate(requests(), sampling(limit=20)) for _ in range(10)])
+        while not work.done():
+            drawn.append([draw() for draw in sources])
+            assert warnings.filters is filters
+            time.sleep(0.001)
+        assert work.result()[0] == work.result()[-1]
+    assert len(drawn) > 20
+    torch.manual_seed(3), np.random.seed(3), random.seed(3)
+    assert drawn == [[draw() for draw in sources] for _ in drawn]
 
 
 def test_it_leaves_the_process_as_it_was_and_the_screen_quiet(tied_model):

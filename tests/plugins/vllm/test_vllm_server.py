@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from ampo_plugins.rollouts.vllm.remote import VllmServerEngine
-from ampo_plugins.rollouts.vllm.server import VllmServerRollout
+from ampo_plugins.rollouts.vllm.server_engine import VllmServerEngine
+from ampo_plugins.rollouts.vllm.spec import VllmServerRollout
 from ampo_plugins.rollouts.vllm.transfer import WeightSender, buckets
+from ampo_plugins.rollouts.vllm.weights import ModelParameters
 from ampo_registry import BuildContext, ConfigError, RolloutRequest, RunError
 from pydantic import ValidationError
 
@@ -43,7 +44,7 @@ def servers():
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr("ampo_plugins.rollouts.vllm.http.BACKOFF_S", 0.01)
+    monkeypatch.setattr("ampo_plugins.rollouts.vllm.server.BACKOFF_S", 0.01)
 
 
 def connect(servers, tokenizer, config=None, **options):
@@ -93,6 +94,9 @@ def test_a_failing_server_is_asked_again_and_then_named(servers, golden_tokenize
     servers[1].broken["v1/completions"] = [400] * 30  # requests of the call before may still be on their way
     with pytest.raises(RunError, match=r"HTTP 400 Bad Request: [^,]*$"):
         engine.generate(ASKED[:1], sampling(limit=3))
+    servers[0].broken["v1/models"] = [500, 503, 429]
+    with pytest.raises(RunError, match=rf"GET {servers[0].url}/v1/models: HTTP 429 Too Many Requests.*, asked 3 times"):
+        connect(servers, golden_tokenizer, retries=2)
     with pytest.raises(RunError, match="need more than the engine's 64"):
         engine.generate(ASKED, sampling(limit=63))
     engine.close()
@@ -210,15 +214,18 @@ def test_load_weights_checks_what_it_sends(servers, golden_tokenizer, tied_model
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for server in servers:
         server.model = str(tied_model)
+    everybody = Everybody(servers)
+    monkeypatch.setattr("ampo_plugins.rollouts.vllm.transfer.join_nccl", everybody.join)
     spec = VllmServerRollout(urls=[server.url for server in servers], timeout_s=30)
     engine = spec.build(BuildContext(model_path=str(tied_model), tokenizer=golden_tokenizer))
     assert isinstance(engine, VllmServerEngine)
-    everybody = Everybody(servers)
-    monkeypatch.setattr("ampo_plugins.rollouts.vllm.remote.join_nccl", everybody.join)
+    read, of = [], ModelParameters.of
+    monkeypatch.setattr(ModelParameters, "of", lambda path, **options: read.append(path) or of(path, **options))
     weights = dict(AutoModelForCausalLM.from_pretrained(tied_model).named_parameters())
     engine.load_weights(weights.items(), 3)
     assert set(servers[0].received) == {*weights, "lm_head.weight"}
     assert engine.generate(ASKED, sampling(limit=3))[0][0].policy_version == 3
     with pytest.raises(RunError, match=r"did not come, first model\.norm\.weight"):
         engine.load_weights(((n, p) for n, p in weights.items() if n != "model.norm.weight"), 4)
+    assert read == [str(tied_model)]  # the model is looked at once, not at every sync
     engine.close()

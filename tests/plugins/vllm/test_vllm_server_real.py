@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from ampo_plugins.rollouts.vllm.http import VllmServer
-from ampo_plugins.rollouts.vllm.server import VllmServerRollout
+from ampo_plugins.rollouts.vllm.server import VllmServer
+from ampo_plugins.rollouts.vllm.spec import VllmServerRollout
 from ampo_registry import BuildContext, RunError
 from transformers import AutoModelForCausalLM
 
@@ -63,7 +63,7 @@ def test_a_real_server_samples_as_asked_and_knows_the_routes(url, tied_model, go
     assert stopped.token_ids[-1] == third
     server = VllmServer(url, 60)
     assert server.get("get_world_size") == {"world_size": 1}
-    server.post("pause", query={"mode": "wait"})
+    server.post("pause?mode=wait")
     server.post("resume")
     server.post("reset_prefix_cache")
     wrong = {"init_info": {"master_address": "127.0.0.1", "master_port": 1, "ranks": 2}}

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
 from ampo_registry import BuildContext, ConfigError, Rollout, RolloutRequest, RunError, SamplingOptions
 from torch import Tensor
 
-from ampo_plugins.rollouts.vllm.process import guest, import_vllm, keep_process_group, unbound_memory
+from ampo_plugins.rollouts.vllm.process import guest, import_vllm, keep_process_group, on_gpu, unbound_memory
 from ampo_plugins.rollouts.vllm.samples import Sampled, as_rollout, check_lengths, sampled, sampling_params
 from ampo_plugins.rollouts.vllm.weights import CheckedWeights, ModelParameters
-
-if TYPE_CHECKING:
-    from ampo_plugins.rollouts.vllm.spec import VllmRollout
 
 GIB = 2**30
 
@@ -48,28 +44,28 @@ class VllmEngine:
         # which of vLLM's parts are off the GPU: "weights", "kv_cache"
         self._asleep: set[str] = set()
         self._dropped = False
-        # Otherwise vLLM compiles a part of its sampler with a C++ compiler on a CPU, which takes 20 s.
-        self._stance = "default" if on_gpu() else "force_eager"
         config = llm.llm_engine.vllm_config.model_config
         self._max_model_len = int(config.max_model_len)
         self._dtype: torch.dtype = config.dtype
 
     @classmethod
-    def start(cls, spec: VllmRollout, context: BuildContext) -> VllmEngine:
-        """Load the model of `context.model_path`; raises ConfigError for what a person must change."""
+    def start(cls, context: BuildContext, wanted: Mapping[str, Any]) -> VllmEngine:
+        """Load the model of `context.model_path` with the arguments of vllm.LLM that are `wanted`.
+
+        Raises ConfigError for what a person must change.
+        """
         if context.model_path is None or context.tokenizer is None:
             raise ConfigError("rollout vllm: needs a model path and a tokenizer to be built")
-        if context.world_size % spec.tensor_parallel:
-            raise ConfigError(
-                f"rollout.tensor_parallel: {spec.tensor_parallel} does not divide the {context.world_size} ranks"
-            )
+        size = wanted["tensor_parallel_size"]
+        if context.world_size % size:
+            raise ConfigError(f"rollout.tensor_parallel: {size} does not divide the {context.world_size} ranks")
         if cls._open:
             raise RunError("rollout vllm: another vllm engine is open in this process, which can hold one; close it")
         vllm = import_vllm()
         guest_of_group = dist.is_initialized()
         try:
             parameters = ModelParameters.of(context.model_path, trust_remote_code=context.trust_remote_code)
-            arguments = engine_arguments(vllm, spec, context)
+            arguments = engine_arguments(wanted, context)
             with guest(), unbound_memory():
                 check_head_size(context.model_path, trust_remote_code=context.trust_remote_code)
                 llm = vllm.LLM(**arguments)
@@ -81,7 +77,7 @@ class VllmEngine:
             llm,
             context.tokenizer,
             parameters,
-            team=_team(context.rank, context.world_size, spec.tensor_parallel),
+            team=_team(context.rank, context.world_size, size),
             guest_of_group=guest_of_group,
             sleeps=bool(arguments["enable_sleep_mode"]),
         )
@@ -117,8 +113,7 @@ class VllmEngine:
         if not prompts:
             return []
         params = [sampling_params(self.vllm, options, seed) for request in requests for seed in request.seeds]
-        with torch.compiler.set_stance(self._stance), guest():
-            outputs = self.llm.generate(prompts, params, use_tqdm=False)
+        outputs = self.llm.generate(prompts, params, use_tqdm=False)
         return [sampled(output) for output in outputs]
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None:
@@ -201,40 +196,26 @@ def check_head_size(model_path: str, *, trust_remote_code: bool) -> None:
         )
 
 
-def engine_arguments(vllm: Any, spec: VllmRollout, context: BuildContext) -> dict[str, Any]:
-    """The keyword arguments of vllm.LLM; what this version does not know is left out."""
+def engine_arguments(wanted: Mapping[str, Any], context: BuildContext) -> dict[str, Any]:
+    """The keyword arguments of vllm.LLM: those `wanted`, completed from `context` and by what a CPU can do."""
     gpu = on_gpu()
-    dtype = spec.dtype if spec.dtype != "auto" else context.dtype or ("auto" if gpu else "float32")
-    cache = spec.kv_cache_gib if spec.kv_cache_gib is not None or gpu else 1.0
-    arguments = {
+    dtype, cache = wanted["dtype"], wanted["kv_cache_memory_bytes"]
+    return {
+        **wanted,
         "model": context.model_path,
         "skip_tokenizer_init": True,
         "trust_remote_code": context.trust_remote_code,
-        "dtype": dtype,
+        "dtype": dtype if dtype != "auto" else context.dtype or ("auto" if gpu else "float32"),
         "seed": context.seed % 2**32,
-        "tensor_parallel_size": spec.tensor_parallel,
         "distributed_executor_backend": "uni" if context.world_size == 1 else "external_launcher",
-        "gpu_memory_utilization": spec.gpu_memory_utilization,
-        "max_model_len": spec.max_model_len or wanted_length(context),
-        "max_num_seqs": spec.max_num_seqs,
-        "enforce_eager": spec.enforce_eager or not gpu,
-        "enable_sleep_mode": spec.enable_sleep and gpu,
+        "kv_cache_memory_bytes": cache if cache is not None or gpu else GIB,
+        "max_model_len": wanted["max_model_len"] or wanted_length(context),
+        "enforce_eager": wanted["enforce_eager"] or not gpu,
+        "enable_sleep_mode": wanted["enable_sleep_mode"] and gpu,
         "logprobs_mode": "processed_logprobs",
         "generation_config": "vllm",
-    }
-    optional = {
-        "kv_cache_memory_bytes": None if cache is None else int(cache * GIB),
         "use_tqdm_on_load": False,
     }
-    known = {field.name for field in dataclasses.fields(vllm.EngineArgs)}
-    return {**arguments, **{name: value for name, value in optional.items() if name in known}}
-
-
-def on_gpu() -> bool:
-    """True if this vLLM is a build for GPUs and has found one."""
-    from vllm.platforms import current_platform
-
-    return bool(current_platform.is_cuda_alike())
 
 
 def wanted_length(context: BuildContext) -> int | None:

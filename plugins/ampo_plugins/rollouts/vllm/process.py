@@ -9,14 +9,16 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import wraps
 from importlib import import_module
-from importlib.util import find_spec
+from inspect import unwrap
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from ampo_registry import ConfigError
+from torch.overrides import TorchFunctionMode
 
 SUPPORTED = ((0, 26), (0, 34))
 # Set before the import, unless the user says otherwise: a quiet screen, and nothing sent anywhere.
@@ -28,19 +30,25 @@ DEFAULTS = {
 
 
 def import_vllm() -> Any:
-    """The vllm package. Raises ConfigError if it is missing or its version is not supported."""
-    if find_spec("vllm") is None:
-        from ampo_plugins.rollouts.vllm.spec import NOT_INSTALLED
-
-        raise ConfigError(f"rollout vllm: {NOT_INSTALLED}")
+    """The vllm package. Raises ConfigError if its version is not supported."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     # The engine runs in this process: the learner's weights reach it without a copy through another one.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     with guest():
         import vllm
-    refuse_version(str(vllm.__version__))
+
+        refuse_version(str(vllm.__version__))
+        if not on_gpu():
+            share_nothing()
     return vllm
+
+
+def on_gpu() -> bool:
+    """True if this vLLM is a build for GPUs and has found one."""
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cuda_alike())
 
 
 def refuse_version(version: str) -> None:
@@ -56,7 +64,9 @@ def refuse_version(version: str) -> None:
 def guest() -> Iterator[None]:
     """Put back what vLLM sets for the whole process: random states, threads, log level and warnings' filters.
 
-    A CPU worker seeds every generator and replaces `torch.set_num_threads` by a function that does nothing.
+    A CPU worker seeds every generator and replaces `torch.set_num_threads` by a function that does nothing. Not for
+    sampling, which changes none of it and may run in a thread of its own: what the learner draws meanwhile would be
+    put back too.
     """
     threads, set_threads = torch.get_num_threads(), torch.set_num_threads
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
@@ -78,6 +88,39 @@ def guest() -> Iterator[None]:
         torch.set_rng_state(cpu)
         if gpus:
             torch.cuda.set_rng_state_all(gpus)
+
+
+class _OwnGenerator(TorchFunctionMode):
+    """Inside, and in this thread alone, `torch.randint` without a generator draws from this one's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._generator = torch.Generator()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        own = {"generator": self._generator} if func is torch.randint else {}
+        return func(*args, **{**own, **(kwargs or {})})
+
+
+def share_nothing() -> None:
+    """Keep vLLM's sampler on a CPU off what is the learner's too, which may be at work in another thread.
+
+    For each token it draws a number from the process's generator and, as every request has a seed, throws it away. It
+    also has torch compile a function, for which a C++ compiler takes 20 s: the plain one does, with no word to the rest
+    of torch.
+    """
+    from vllm.v1.sample import sampler
+    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+
+    sampler.batched_count_greater_than = unwrap(sampler.batched_count_greater_than)
+    draw, apart = unwrap(TopKTopPSampler.forward_cpu), _OwnGenerator()
+
+    @wraps(draw)
+    def forward_cpu(*arguments: Any) -> Any:
+        with apart:
+            return draw(*arguments)
+
+    TopKTopPSampler.forward_cpu = forward_cpu
 
 
 @contextmanager

@@ -1,47 +1,89 @@
-"""The `vllm_server` rollout: vLLM in processes of its own, on cards that the learner does not use."""
+"""A vLLM server behind its HTTP routes."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import ssl
+import time
+from dataclasses import dataclass
+from typing import Any
 
-from ampo_registry import BuildContext, RolloutEngine, RolloutSpec
-from pydantic import Field, PositiveFloat, PositiveInt, StringConstraints
+import httpx2
+from ampo_registry import RunError
 
-Url = Annotated[str, StringConstraints(pattern=r"^https?://[^/]+(/.*)?$")]
+BACKOFF_S = 0.5
+FAILURES = (httpx2.HTTPError, httpx2.InvalidURL)
+# Straight to the server, whatever proxy the environment names; a connection for each request, for a kept one may be
+# closed just as a request goes out that may not be sent twice.
+_CLIENT = httpx2.Client(
+    trust_env=False,
+    verify=ssl.create_default_context(),
+    follow_redirects=True,
+    limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
+)
 
 
-class VllmServerRollout(RolloutSpec):
-    """Separate vLLM servers, reached over HTTP; weights go to them over NCCL by vLLM's own weight-transfer API.
+class RouteMissing(RunError):
+    """The server does not know the route."""
 
-    Start each with `VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --logprobs-mode processed_logprobs --generation-config vllm
-    --weight-transfer-config '{"backend": "nccl"}'`, MODEL being the job's model.path. Its routes have no password:
-    keep them on a private network.
-    """
 
-    type: Literal["vllm_server"] = "vllm_server"
-    urls: list[Url] = Field(default=["http://127.0.0.1:8000"], min_length=1, description="one for each server")
-    served_model: str | None = Field(
-        default=None, description="what the servers were started with; null: the job's model.path"
-    )
-    max_concurrent: PositiveInt = Field(default=64, description="requests in flight from each rank")
-    timeout_s: PositiveFloat = Field(default=1800.0, description="for one answer of a server, in seconds")
-    start_timeout_s: PositiveFloat = Field(default=600.0, description="for the servers to be up, in seconds")
-    retries: int = Field(default=3, ge=0, description="after an answer that fails, one to each question asked")
-    transfer_address: str | None = Field(
-        default=None, description="this side's address for NCCL, as the servers reach it; null: this host's name"
-    )
-    transfer_port: int | None = Field(default=None, ge=1, le=65535, description="this side's port; null: a free one")
-    transfer_mib: PositiveInt = Field(default=512, description="weights sent at a time, in MiB")
-    logprob_gap_limit: PositiveFloat | None = Field(
-        default=0.05, description="stop when sampler and learner differ by more nats a token on average"
-    )
+@dataclass(frozen=True, slots=True)
+class VllmServer:
+    """The server at `url`; an answer may take `timeout_s`, and a failed one is asked for `retries` times more."""
 
-    def build(self, context: BuildContext) -> RolloutEngine:
-        """Wait for the servers and look at what they serve.
+    url: str
+    timeout_s: float
+    retries: int = 0
 
-        Raises ConfigError if they serve another model, or, in a train job, if there is no GPU to send weights from;
-        RunError if one does not answer.
+    def get(self, route: str) -> Any:
+        """The JSON that GET gives; RunError if there is none."""
+        return self._answer("GET", route, None, self.retries)
+
+    def post(self, route: str, body: Any = None, *, retry: bool = False) -> Any:
+        """The JSON that POST gives, None if empty. Only a request that changes nothing may be asked for again.
+
+        Raises RunError that names the server, RouteMissing if it answers 404.
         """
-        from ampo_plugins.rollouts.vllm.remote import VllmServerEngine
+        return self._answer("POST", route, {} if body is None else body, self.retries if retry else 0)
 
-        return VllmServerEngine.connect(self, context)
+    def wait_until_up(self, seconds: float) -> None:
+        """Return once the server is healthy; RunError after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                self._ask("GET", "health", None, min(self.timeout_s, 5.0))
+                return
+            except FAILURES as error:
+                if time.monotonic() >= deadline:
+                    raise RunError(
+                        f"rollout vllm_server: {self.url} is not up after {seconds:g} s: {_reason(error)}"
+                    ) from error
+            time.sleep(BACKOFF_S)
+
+    def _answer(self, method: str, route: str, body: Any, retries: int) -> Any:
+        for attempt in range(retries + 1):
+            try:
+                answer = self._ask(method, route, body, self.timeout_s)
+                return answer.json() if answer.content else None
+            except (*FAILURES, ValueError) as error:
+                found, status = error, error.response.status_code if isinstance(error, httpx2.HTTPStatusError) else 500
+                # 4xx: the request is wrong, and will be wrong again
+                if (status < 500 and status != 429) or attempt == retries:
+                    break
+                time.sleep(BACKOFF_S * 2**attempt)
+        tries = "" if attempt == 0 else f", asked {attempt + 1} times"
+        text = f"rollout vllm_server: {method} {self._address(route)}: {_reason(found)}{tries}"
+        raise RouteMissing(text) if status == 404 else RunError(text)
+
+    def _ask(self, method: str, route: str, body: Any, timeout: float) -> httpx2.Response:
+        return _CLIENT.request(method, self._address(route), json=body, timeout=timeout).raise_for_status()
+
+    def _address(self, route: str) -> str:
+        return f"{self.url.rstrip('/')}/{route}"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, httpx2.HTTPStatusError):
+        answer = error.response
+        said = answer.text.strip()
+        return f"HTTP {answer.status_code} {answer.reason_phrase}" + (f": {said[:500]}" if said else "")
+    return str(error) if isinstance(error, httpx2.ConnectError) else f"{type(error).__name__}: {error}"

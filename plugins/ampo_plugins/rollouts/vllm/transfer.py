@@ -11,7 +11,7 @@ import torch
 from ampo_registry import RunError
 from torch import Tensor
 
-from ampo_plugins.rollouts.vllm.http import RouteMissing, VllmServer
+from ampo_plugins.rollouts.vllm.server import RouteMissing, VllmServer
 
 MIB = 2**20
 
@@ -69,7 +69,7 @@ class WeightSender:
 
         Raises RunError that names the server that failed; the group is unusable then.
         """
-        self._all("pause", query={"mode": "wait"})
+        self._all("pause?mode=wait")
         self._all("start_weight_update", {"is_checkpoint_format": True})
         for bucket in buckets(weights, self._bucket):
             info = {
@@ -93,12 +93,12 @@ class WeightSender:
         self._group.close()
         self._threads.shutdown(wait=False)
 
-    def _start(self, route: str, body: Any = None, query: dict[str, str] | None = None) -> list[Future[Any]]:
-        return [self._threads.submit(server.post, route, body, query=query) for server in self.servers]
+    def _start(self, route: str, body: Any = None) -> list[Future[Any]]:
+        return [self._threads.submit(server.post, route, body) for server in self.servers]
 
-    def _all(self, route: str, body: Any = None, query: dict[str, str] | None = None) -> None:
+    def _all(self, route: str, body: Any = None) -> None:
         try:
-            _results(self._start(route, body, query))
+            _results(self._start(route, body))
         except RouteMissing as error:
             raise RunError(
                 f"{error}; start the server with VLLM_SERVER_DEV_MODE=1 and vLLM >=0.26,<0.34, "

@@ -5,55 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from ampo_registry import BuildContext, ConfigError, Rollout, RolloutRequest, RunError, SamplingOptions
 from torch import Tensor
 
-from ampo_plugins.rollouts.decoding import Row, Sampled, decode
-
-if TYPE_CHECKING:
-    from ampo_plugins.rollouts.transformers import TransformersRollout
+from ampo_plugins.rollouts.transformers.decoding import Row, Sampled, decode
 
 
 class TransformersEngine:
     """Samples with `model` [own copy, eval mode] and decodes with `tokenizer` (a transformers tokenizer)."""
 
-    def __init__(self, spec: TransformersRollout, model: Any, tokenizer: Any) -> None:
-        self.spec = spec
+    def __init__(self, model: Any, tokenizer: Any, *, max_batch_sequences: int, max_batch_tokens: int) -> None:
         self.model = model.requires_grad_(False)
         self.model.train(False)
         self.tokenizer = tokenizer
         self.policy_version = 0
+        self._max_sequences, self._max_tokens = max_batch_sequences, max_batch_tokens
         self._home = model.device
-
-    @classmethod
-    def load(cls, spec: TransformersRollout, context: BuildContext) -> TransformersEngine:
-        """Load the model of `context.model_path`; raises ConfigError if there is none or it is no causal LM."""
-        from transformers import AutoModelForCausalLM
-
-        if context.model_path is None or context.tokenizer is None:
-            raise ConfigError("rollout transformers: needs a model path and a tokenizer to be built")
-        gpus = torch.cuda.device_count()
-        dtype: str = spec.dtype
-        if dtype == "auto":
-            dtype = context.dtype or ("auto" if gpus else "float32")
-        try:
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                context.model_path,
-                dtype=dtype,
-                local_files_only=Path(context.model_path).is_dir(),
-                trust_remote_code=context.trust_remote_code,
-            )
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"rollout transformers: cannot load the model {context.model_path}: {error}") from error
-        device = torch.device("cuda", context.rank % gpus) if gpus else torch.device("cpu")
-        if not gpus:
-            from ampo_plugins.rollouts.vllm.cpu_attention import use_grouped_attention
-
-            use_grouped_attention(model)
-        return cls(spec, model.to(device), context.tokenizer)
 
     def generate(self, requests: Sequence[RolloutRequest], options: SamplingOptions) -> list[list[Rollout]]:
         """One list for each request, one rollout for each of its seeds, both in order.
@@ -80,7 +50,7 @@ class TransformersEngine:
         chunk: list[int] = []
         for i in order:
             tokens = (len(chunk) + 1) * (len(rows[i].prompt) + limit)
-            if chunk and (len(chunk) == self.spec.max_batch_sequences or tokens > self.spec.max_batch_tokens):
+            if chunk and (len(chunk) == self._max_sequences or tokens > self._max_tokens):
                 yield chunk
                 chunk = []
             chunk.append(i)
@@ -139,3 +109,32 @@ class TransformersEngine:
         del self.model
         if self._home.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def load_model(context: BuildContext, dtype: str) -> Any:
+    """The model of `context.model_path` on this rank's GPU, or on the CPU, in `dtype` (a name of torch's, or auto).
+
+    Raises ConfigError if there is none or it is no causal LM.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if context.model_path is None or context.tokenizer is None:
+        raise ConfigError("rollout transformers: needs a model path and a tokenizer to be built")
+    gpus = torch.cuda.device_count()
+    if dtype == "auto":
+        dtype = context.dtype or ("auto" if gpus else "float32")
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            context.model_path,
+            dtype=dtype,
+            local_files_only=Path(context.model_path).is_dir(),
+            trust_remote_code=context.trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"rollout transformers: cannot load the model {context.model_path}: {error}") from error
+    if gpus:
+        return model.to(torch.device("cuda", context.rank % gpus))
+    from ampo_plugins.rollouts.transformers.cpu_attention import use_grouped_attention
+
+    use_grouped_attention(model)
+    return model

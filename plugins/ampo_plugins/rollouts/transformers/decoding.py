@@ -10,7 +10,7 @@ import torch
 from ampo_registry import SamplingOptions
 from torch import Tensor
 
-from ampo_plugins.rollouts.token_sampling import sample_tokens, uniforms
+from ampo_plugins.rollouts.transformers.token_sampling import sample_tokens, uniforms
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from ampo_registry import BuildContext, ConfigError, Rollout, RolloutRequest, RunError, SamplingOptions
 from torch import Tensor
 
-from ampo_plugins.rollouts.vllm.http import RouteMissing, VllmServer
 from ampo_plugins.rollouts.vllm.samples import Sampled, as_rollout, check_lengths
-from ampo_plugins.rollouts.vllm.transfer import WeightSender, join_nccl
+from ampo_plugins.rollouts.vllm.server import RouteMissing, VllmServer
+from ampo_plugins.rollouts.vllm.transfer import WeightSender
 from ampo_plugins.rollouts.vllm.weights import CheckedWeights, ModelParameters
-
-if TYPE_CHECKING:
-    from ampo_plugins.rollouts.vllm.server import VllmServerRollout
 
 NO_GPU = (
     "rollout vllm_server: weights go to the servers over NCCL, and this machine has no GPU to send them from; "
@@ -28,47 +26,26 @@ UNTOUCHED = ("default", "", None)
 
 
 class VllmServerEngine:
-    """Samples on `servers`, which all serve `served`, and decodes with `tokenizer` (a transformers tokenizer)."""
+    """Samples on `servers`, which all serve `served`, and decodes with the tokenizer of `context`; `sender` gives what
+    sends weights to them, once there are any to send."""
 
     def __init__(
         self,
-        spec: VllmServerRollout,
         context: BuildContext,
         servers: Sequence[VllmServer],
         *,
         served: str,
         max_model_len: int,
+        max_concurrent: int,
+        sender: Callable[[], WeightSender],
     ) -> None:
-        self.spec, self.context, self.servers, self.served = spec, context, tuple(servers), served
+        self.context, self.servers, self.served = context, tuple(servers), served
         self.policy_version = 0
         self._max_model_len = max_model_len
         self._used = [server.url for server in self.servers if _weight_version(server) not in UNTOUCHED]
-        self._threads = ThreadPoolExecutor(max_workers=spec.max_concurrent)
+        self._threads = ThreadPoolExecutor(max_workers=max_concurrent)
+        self._make_sender = sender
         self._sender: WeightSender | None = None
-
-    @classmethod
-    def connect(cls, spec: VllmServerRollout, context: BuildContext) -> VllmServerEngine:
-        """Wait for the servers of `spec` and compare what they serve with the job's model."""
-        if context.model_path is None or context.tokenizer is None:
-            raise ConfigError("rollout vllm_server: needs a model path and a tokenizer to be built")
-        if context.config.get("job") == "train" and not torch.cuda.is_available():
-            raise ConfigError(NO_GPU)
-        servers = [VllmServer(url, spec.timeout_s, spec.retries) for url in spec.urls]
-        wanted = spec.served_model or context.model_path
-        models = []
-        for server in servers:
-            server.wait_until_up(spec.start_timeout_s)
-            [model, *_] = server.get("v1/models")["data"]
-            if model.get("root", model["id"]) != wanted:
-                raise ConfigError(
-                    f"rollout.urls: {server.url} serves {model.get('root', model['id'])}, and the job's model is "
-                    f"{wanted}; start it with that, or name what it serves in rollout.served_model"
-                )
-            models.append(model)
-        if len({model["id"] for model in models}) > 1:
-            raise ConfigError(f"rollout.urls: the servers name their model differently: {[m['id'] for m in models]}")
-        length = min(int(model["max_model_len"]) for model in models)
-        return cls(spec, context, servers, served=models[0]["id"], max_model_len=length)
 
     def generate(self, requests: Sequence[RolloutRequest], options: SamplingOptions) -> list[list[Rollout]]:
         """One list for each request, one rollout for each of its seeds, both in order; servers take turns.
@@ -127,8 +104,7 @@ class VllmServerEngine:
         """
         if not torch.cuda.is_available():
             raise RunError(NO_GPU)
-        path, trusted = str(self.context.model_path), self.context.trust_remote_code
-        checked = CheckedWeights(weights, ModelParameters.of(path, trust_remote_code=trusted), None)
+        checked = CheckedWeights(weights, self._parameters, None)
         if self.context.rank == 0:
             if self._sender is None:
                 self._sender = self._make_sender()
@@ -141,15 +117,10 @@ class VllmServerEngine:
         self.policy_version = policy_version
         self._used = []
 
-    def _make_sender(self) -> WeightSender:
-        spec = self.spec
-        return WeightSender(
-            self.servers,
-            address=spec.transfer_address,
-            port=spec.transfer_port,
-            bucket_mib=spec.transfer_mib,
-            join=join_nccl,
-        )
+    @cached_property
+    def _parameters(self) -> ModelParameters:
+        path, trusted = str(self.context.model_path), self.context.trust_remote_code
+        return ModelParameters.of(path, trust_remote_code=trusted)
 
     def sleep(self) -> None:
         """Nothing: the servers have cards of their own."""
@@ -162,6 +133,35 @@ class VllmServerEngine:
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._sender is not None:
             self._sender.close()
+
+
+def served_by(
+    servers: Sequence[VllmServer], context: BuildContext, wanted: str | None, seconds: float
+) -> tuple[str, int]:
+    """Wait up to `seconds` for each of `servers`; the name of the model that all serve, and the longest sequence that
+    all take.
+
+    Raises ConfigError if that is not `wanted` (None: the job's model), or if there is no GPU to train with; RunError
+    for a server that is not up.
+    """
+    if context.model_path is None or context.tokenizer is None:
+        raise ConfigError("rollout vllm_server: needs a model path and a tokenizer to be built")
+    if context.config.get("job") == "train" and not torch.cuda.is_available():
+        raise ConfigError(NO_GPU)
+    wanted = wanted or context.model_path
+    models = []
+    for server in servers:
+        server.wait_until_up(seconds)
+        [model, *_] = server.get("v1/models")["data"]
+        if model.get("root", model["id"]) != wanted:
+            raise ConfigError(
+                f"rollout.urls: {server.url} serves {model.get('root', model['id'])}, and the job's model is "
+                f"{wanted}; start it with that, or name what it serves in rollout.served_model"
+            )
+        models.append(model)
+    if len({model["id"] for model in models}) > 1:
+        raise ConfigError(f"rollout.urls: the servers name their model differently: {[m['id'] for m in models]}")
+    return models[0]["id"], min(int(model["max_model_len"]) for model in models)
 
 
 def _weight_version(server: VllmServer) -> Any:

@@ -1,4 +1,4 @@
-"""The `transformers` rollout: sampling with the model's own forward and a KV cache, on a CPU or a GPU."""
+"""The options of the `transformers` rollout."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ class TransformersRollout(RolloutSpec):
 
     def build(self, context: BuildContext) -> RolloutEngine:
         """Load `context.model_path` into an engine that owns this copy of the weights."""
-        from ampo_plugins.rollouts.transformers_engine import TransformersEngine
+        from ampo_plugins.rollouts.transformers.engine import TransformersEngine, load_model
 
-        return TransformersEngine.load(self, context)
+        return TransformersEngine(
+            load_model(context, self.dtype),
+            context.tokenizer,
+            max_batch_sequences=self.max_batch_sequences,
+            max_batch_tokens=self.max_batch_tokens,
+        )
