@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ampo_registry.errors import ConfigError
@@ -12,15 +12,20 @@ from ampo_registry.protocols import RunContext, Tracker
 from ampo_registry.types import Question
 
 from ampo_core.config.jobs import EvaluateJob
-from ampo_core.evaluation.compare import Comparison, compare, print_table
+from ampo_core.config.metric_names import MACRO
+from ampo_core.evaluation.compare import compare, unverified
 from ampo_core.evaluation.predictions import FILE, Pair, keep_only, write
-from ampo_core.evaluation.results import MACRO_METRIC, Evaluation, SetResult
+from ampo_core.evaluation.results import Evaluation, SetResult
 from ampo_core.evaluation.resume import EvaluationStart, kept_results
 from ampo_core.evaluation.statistics import average
 from ampo_core.evaluation.table import markdown, screen_readings, screen_table
 from ampo_core.report.budget import Budget, policy_budget
 from ampo_core.report.build import refresh_report
-from ampo_core.report.curves import draw_curves, read_run
+from ampo_core.report.curves import read_run
+from ampo_core.report.evaluation import pass_figures
+from ampo_core.report.figures import Figure, Line
+from ampo_core.report.pictures import draw, training_figures
+from ampo_core.report.scores import RESULTS, Scores
 from ampo_core.run.environment import Environment
 from ampo_core.run.files import write_atomically, write_json
 from ampo_core.run.folder import RunFolder
@@ -95,21 +100,21 @@ class EvaluationOutput:
         self.folder.log_metrics(0, metrics)
         for tracker in self.trackers:
             tracker.log(metrics, 0)
-        self.say(f"{model}: {MACRO_METRIC} {evaluation.macro:.3f}")
+        self.say(f"{model}: {MACRO} {evaluation.macro:.3f}")
 
     def conclude(self) -> None:
         """Write results.json and results.md, draw the curves, and print the table with what it says."""
         evaluations = {model: self._evaluation(model) for model in self.names}
-        comparison = compare(evaluations, self.job.comparison.baseline or self.names[0], self.job.run.seed)
+        scores = compare(evaluations, self.job.comparison.baseline or self.names[0], self.job.run.seed)
         budgets = {model: budget for model in self.names if (budget := self._budget(model)) is not None}
         lines = {model: budget.line() for model, budget in budgets.items()}
-        spent = {model: budget.as_json() for model, budget in budgets.items()}
-        write_json(self.folder.path / "results.json", {**comparison.as_json(), "budgets": spent})
-        write_atomically(self.folder.path / "results.md", markdown(comparison, lines, self.job.comparison.note))
-        print_table(screen_table(comparison), self.environment.console)
-        self.say(*screen_readings(comparison), *comparison.unverified())
+        scores = replace(scores, budgets={model: budget.as_json() for model, budget in budgets.items()})
+        write_json(self.folder.path / RESULTS, scores.as_json())
+        write_atomically(self.folder.path / "results.md", markdown(scores, lines, self.job.comparison.note))
+        screen_table(scores).show(self.environment.console)
+        self.say(*screen_readings(scores), *unverified(scores))
         self.say(*(f"{model}: {line}" for model, line in lines.items()))
-        self._draw(comparison)
+        self._draw(scores)
         if self.job.comparison.note:
             self.say(f"\n{self.job.comparison.note.strip()}")
         self.folder.finish()
@@ -135,15 +140,15 @@ class EvaluationOutput:
             self.say(f"{model}: what its training took is not known: {error}")
             return None
 
-    def _draw(self, comparison: Comparison) -> None:
-        if self.job.comparison.curves:
-            runs = [read_run(name, Path(folder)) for name, folder in self.job.comparison.curves.items()]
-            picture = self.folder.path / "curves.png"
-            draw_curves(runs, picture)
-            self.say(f"training curves: {picture}")
-        if any(len(row.pass_at) > 1 for row in comparison.rows):
-            from ampo_core.evaluation.pass_curves import draw_pass_curves
+    def _draw(self, scores: Scores) -> None:
+        named = self.job.comparison.curves.items()
+        lines = [Line(name, [read_run(name, Path(folder))], order) for order, (name, folder) in enumerate(named)]
+        if lines:
+            self._picture("curves.png", "training curves", training_figures(lines))
+        passes = [row for row in scores.rows if len(row.pass_at) > 1]
+        if passes:
+            self._picture("pass_at_k.png", "pass@k", pass_figures(replace(scores, rows=passes)))
 
-            picture = self.folder.path / "pass_at_k.png"
-            draw_pass_curves(comparison, picture)
-            self.say(f"pass@k: {picture}")
+    def _picture(self, file: str, title: str, figures: Sequence[Figure]) -> None:
+        draw(figures, self.folder.path / file)
+        self.say(f"{title}: {self.folder.path / file}")

@@ -8,9 +8,8 @@ from typing import Any
 
 from ampo_registry.types import FinishReason, Grade, Question, Rollout
 
+from ampo_core.config.metric_names import MACRO
 from ampo_core.evaluation.statistics import average, pass_at_k
-
-MACRO_METRIC = "eval/macro/avg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +51,10 @@ class SetResult:
     def averages(self) -> list[float]:
         """[questions] share of correct samples; penalties and format play no part."""
         return [average([float(answer.grade.correct) for answer in group]) for group in self.answers]
+
+    def by_question(self) -> dict[str, float]:
+        """uid -> what `averages` has for it."""
+        return {question.uid: value for question, value in zip(self.questions, self.averages(), strict=True)}
 
     def passes(self, k: int) -> list[float]:
         """[questions] the unbiased pass@k."""
@@ -132,4 +135,4 @@ class Evaluation:
             f"eval/{result.name}/{name}": value for result in self.sets for name, value in result.metrics().items()
         }
         means = {f"eval/{group}/avg": self.mean(self.members(group)) for group in self.groups}
-        return {**named, **means, MACRO_METRIC: self.macro}
+        return {**named, **means, MACRO: self.macro}

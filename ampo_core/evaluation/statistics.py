@@ -4,30 +4,17 @@ questions are what a held-out set is a sample of."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy
 from numpy.typing import NDArray
+
+from ampo_core.report.scores import Estimate
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 # Resampling weights are drawn in blocks of this many numbers, so that large sets stay small in memory.
 BLOCK_NUMBERS = 4_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean over questions with its bootstrap interval [`low`, `high`]."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        """True iff 0 lies outside the interval."""
-        return self.low > 0 or self.high < 0
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
@@ -45,11 +32,6 @@ def average(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def bootstrap_mean(values: Sequence[float], seed: int) -> Estimate:
-    """The mean of `values` [questions] with the percentile bootstrap interval. Raises ValueError if it is empty."""
-    return bootstrap_macro_mean([values], seed)
-
-
 def bootstrap_macro_mean(sets: Sequence[Sequence[float]], seed: int) -> Estimate:
     """The mean over sets of each set's mean; every set's questions are resampled on their own.
 
@@ -59,17 +41,19 @@ def bootstrap_macro_mean(sets: Sequence[Sequence[float]], seed: int) -> Estimate
         raise ValueError("a bootstrap needs at least one question in each set")
     generator = numpy.random.default_rng(seed)
     means = numpy.mean([resampled_means(values, generator) for values in sets], axis=0)
+    return Estimate(average([average(values) for values in sets]), *percentiles(means))
+
+
+def paired(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str, float]:
+    """ours - theirs, question by question, over those that both have; this takes their difficulty out."""
+    return {uid: value - theirs[uid] for uid, value in ours.items() if uid in theirs}
+
+
+def percentiles(means: NDArray[numpy.float64]) -> tuple[float, float]:
+    """The percentile bootstrap interval of resampled `means`."""
     tail = (1.0 - CONFIDENCE) / 2
     low, high = numpy.quantile(means, [tail, 1.0 - tail])
-    return Estimate(average([average(values) for values in sets]), float(low), float(high))
-
-
-def paired_difference(ours: Sequence[float], theirs: Sequence[float], seed: int) -> Estimate:
-    """mean(ours - theirs) over the same questions in the same order, with its bootstrap interval.
-
-    Pairing takes the questions' difficulty out of the comparison. Raises ValueError if the lengths differ or are 0.
-    """
-    return bootstrap_mean([a - b for a, b in zip(ours, theirs, strict=True)], seed)
+    return float(low), float(high)
 
 
 def resampled_means(values: Sequence[float], generator: numpy.random.Generator) -> NDArray[numpy.float64]:

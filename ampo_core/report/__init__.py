@@ -8,13 +8,14 @@ The report of a run, or of several, is one HTML file that opens offline:
 
     sources.py     which runs a folder holds: a run, a pipeline, a suite with its seeds
     samples.py     what samples.jsonl and predictions.jsonl show, a few rows of it
-    figures.py     a metric as a figure: plain data for the plotting library
+    curves.py      metrics.jsonl as series; scores.py: results.json as rows with estimates
+    tables.py      the one table: as Markdown, as HTML (markdown.py, html.py) and on the screen
+    figures.py     a metric as a figure: plain data for the plotting library; pictures.py: the same as PNG
     facts.py       the head of a run's page
     training.py    the sections of a train or sft run
-    evaluation.py  the sections of an evaluate job: table, accuracy by set, pass@k
+    evaluation.py  what evaluate jobs found: table of models and sets, accuracy by set, pass@k
     summary.py     the numbers of a prepare or pool job
     comparing.py   the sections of several runs side by side
-    html.py        pieces of HTML, escaped
     page.py        sections and figures as one page; library.py is the plotting library in it
     build.py       `write_report`, and `refresh_report`, which never stops a run
 

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from functools import partial
 
 from ampo_registry.errors import ConfigError
 
 from ampo_core.config.metric_names import MACRO
-from ampo_core.report.budget import Budget, total_budget
+from ampo_core.report.budget import total_budget
 from ampo_core.report.curves import Series
-from ampo_core.report.evaluation import Scores, read_results
 from ampo_core.report.facts import SPENT_TITLE, spent_table
-from ampo_core.report.figures import Line, Panel, last_part, shown
+from ampo_core.report.figures import Line, Panel, figures_of, last_part, shown
 from ampo_core.report.html import folded, paragraph, table
 from ampo_core.report.page import Section
+from ampo_core.report.scores import Scores
 from ampo_core.report.sources import Entry, RunData
 from ampo_core.report.summary import as_text
+from ampo_core.report.tables import NOTHING, Column, Table, interval
 from ampo_core.report.training import (
     GUIDANCE,
     HEALTH,
     STEP_TIME,
     duration,
-    figures_of,
     replaced_by_teacher,
     teachers_figure,
 )
@@ -88,16 +88,16 @@ def final_section(
     evaluated = _evaluations(series)
     several = any(len(entry.runs) > 1 for entry in entries)
     judged = [item for item in scores if any(entry.name in item.models for entry in entries)]
-    head = ["run", *(["seeds"] if several else []), "steps", *(item.title for item in judged)]
-    head += [*evaluated.values(), *(name for _, name, _ in known), "time in steps"]
-    rows = []
-    for entry in entries:
-        cells = [entry.name, *([str(len(entry.runs))] if several else [])]
-        cells.append(_spread(entry, lambda run: run.steps or None, digits=6))
-        cells += [item.headline(entry.name) for item in judged]
-        cells += [_spread(entry, _last(name), share=True) for name in evaluated]
-        cells += [_spread(entry, _end(name), share=share) for name, _, share in known]
-        rows.append([*cells, _time(entry)])
+    seeds: Column[Entry] = Column("seeds", lambda entry: str(len(entry.runs)))
+    columns: list[Column[Entry]] = [
+        Column("run", lambda entry: entry.name, text=True),
+        *([seeds] if several else []),
+        Column("steps", lambda entry: _spread(entry, lambda run: run.steps or None, digits=6)),
+        *(Column(item.title, partial(_headline, item)) for item in judged),
+        *(_metric(name, heading, lambda series: series[-1][1], share=True) for name, heading in evaluated.items()),
+        *(_metric(name, heading, last_part, share=share) for name, heading, share in known),
+        Column("time in steps", _time),
+    ]
     caption = "Means over the last tenth of the steps."
     if evaluated:
         caption += " Held-out: the last evaluation in training."
@@ -105,7 +105,7 @@ def final_section(
         caption += f" {item.title}: accuracy in percent, mean over sets; brackets: {item.around}."
     if several:
         caption += " Other numbers of several seeds: mean [lowest, highest]."
-    return Section(id, title, table(head, rows, caption=caption) + _budgets(entries))
+    return Section(id, title, Table(columns, entries, caption=caption).html() + _budgets(entries))
 
 
 def differences_section(entries: Sequence[Entry]) -> Section:
@@ -150,29 +150,24 @@ def gather_scores(entries: Sequence[Entry], orders: Mapping[str, int]) -> list[S
     `orders` are the places of runs in the page's other figures, so that a model is drawn like its run.
     """
     found: list[Scores] = []
-    grouped: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    grouped: dict[str, list[Scores]] = {}
     for entry in entries:
-        results = [found_in for run in entry.runs if (found_in := read_results(run.path)) is not None]
+        results = [scores for run in entry.runs if (scores := Scores.read(run.path, entry.name)) is not None]
         if not results:
             continue
         name, slash, model = entry.name.partition("/")
-        if slash and all(len(result["models"]) == 1 for result in results):
-            sets = [next(iter(result["models"].values())) for result in results]
-            grouped.setdefault(name, {}).setdefault(model, []).extend(sets)
+        if slash and all(len(scores.models) == 1 for scores in results):
+            named = [[replace(row, model=model) for row in scores.rows] for scores in results]
+            grouped.setdefault(name, []).extend(Scores(name, rows, orders=orders) for rows in named)
         else:
-            models = {key: [result["models"][key] for result in results] for key in results[0]["models"]}
-            first = results[0]
-            told = (first.get("baseline"), first.get("readings") or (), first.get("budgets") or {})
-            found.append(Scores(entry.name, models, orders, *told))
-    return found + [Scores(name, models, orders) for name, models in grouped.items()]
+            found.append(replace(results[0].over_seeds(results[1:]), orders=orders))
+    return found + [scores.over_seeds(more) for scores, *more in grouped.values()]
 
 
-def budget_of(path: Path) -> Budget | str:
-    """What the run spent, with the runs it started from, or why that is not known."""
-    try:
-        return total_budget(path)
-    except ConfigError as error:
-        return str(error)
+def _headline(scores: Scores, entry: Entry) -> str:
+    """The run's mean over sets, or what it has on the only set; a dash for one that was not evaluated."""
+    row = scores.of(entry.name, scores.sets[-1])
+    return interval(row.average if row else None)
 
 
 def _budgets(entries: Sequence[Entry]) -> str:
@@ -180,11 +175,10 @@ def _budgets(entries: Sequence[Entry]) -> str:
     for entry in entries:
         for run in entry.runs:
             name = run.name if len(entry.runs) == 1 else f"{run.name}, {run.path.parent.name}"
-            found = budget_of(run.path)
-            if isinstance(found, str):
-                notes.append(f"{name}: {found}")
-            else:
-                budgets[name] = found.as_json()
+            try:
+                budgets[name] = total_budget(run.path).as_json()
+            except ConfigError as error:
+                notes.append(f"{name}: {error}")
     html = spent_table(budgets) + "".join(map(paragraph, notes))
     return html if len(budgets) <= MOST_BUDGETS else folded(SPENT_TITLE, html)
 
@@ -198,19 +192,20 @@ def _evaluations(series: Sequence[Mapping[str, Series]]) -> dict[str, str]:
     return headings
 
 
-def _end(metric: str) -> Callable[[RunData], float | None]:
-    return lambda run: last_part(run.curves.series[metric]) if metric in run.curves.series else None
+def _metric(metric: str, heading: str, ended: Callable[[Series], float], *, share: bool) -> Column[Entry]:
+    """Where a metric `ended` in each run."""
 
+    def value(run: RunData) -> float | None:
+        return ended(run.curves.series[metric]) if metric in run.curves.series else None
 
-def _last(metric: str) -> Callable[[RunData], float | None]:
-    return lambda run: run.curves.series[metric][-1][1] if metric in run.curves.series else None
+    return Column(heading, lambda entry: _spread(entry, value, share=share))
 
 
 def _spread(entry: Entry, value: Callable[[RunData], float | None], *, share: bool = False, digits: int = 3) -> str:
     """The value of one run, or mean [lowest, highest] of several."""
     found = [number for run in entry.runs if (number := value(run)) is not None]
     if not found:
-        return "–"
+        return NOTHING
     low, high = (shown(number, share=share, digits=digits) for number in (min(found), max(found)))
     mean = shown(math.fsum(found) / len(found), share=share, digits=digits)
     return mean if low == high else f"{mean} [{low.removesuffix(' %')}, {high.removesuffix(' %')}]"
@@ -218,7 +213,7 @@ def _spread(entry: Entry, value: Callable[[RunData], float | None], *, share: bo
 
 def _time(entry: Entry) -> str:
     found = [math.fsum(v for _, v in run.curves.series.get(STEP_TIME, ())) for run in entry.runs]
-    return duration(math.fsum(found) / len(found)) if any(found) else "–"
+    return duration(math.fsum(found) / len(found)) if any(found) else NOTHING
 
 
 def _changes(before: object, after: object, key: str = "") -> list[Change]:

@@ -12,12 +12,17 @@ from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any
 
-from ampo_core.report.curves import COLOURS, SMOOTHING_SHARE, RunCurves, Series, running_mean
+from ampo_core.config.metric_names import MACRO
+from ampo_core.report.curves import RunCurves, Series
 
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+"""Okabe and Ito's palette without yellow: told apart with any colour vision; the dashes say it once more."""
 DASHES = ("solid", "dash", "dashdot", "dot")
+SMOOTHING_SHARE = 0.05
 SPIKES = 20.0
 """A metric whose largest value is this many times its median is drawn on a logarithmic axis."""
-
+BAND = 0.18
+"""The opacity of a band around a line."""
 SHARE_AXIS = {"tickformat": ".2~%", "hoverformat": ".3~%", "rangemode": "tozero"}
 
 Trace = dict[str, Any]
@@ -62,6 +67,22 @@ class Line:
     def series(self, metric: str) -> list[Series]:
         """The metric's series of each seed that has it."""
         return [found for curves in self.curves if (found := curves.series.get(metric))]
+
+
+def held_out_panels(lines: Sequence[Line]) -> list[Panel]:
+    """The accuracy on every held-out set, then the mean over sets and the means over groups of them."""
+    names = sorted({name for line in lines for curves in line.curves for name in curves.series})
+    sets = [name for name in names if name.startswith("eval/") and "/avg@" in name]
+    panels = [Panel(name, "Held-out " + name.removeprefix("eval/").replace("/", ", "), share=True) for name in sets]
+    if len(sets) > 1 and MACRO in names:
+        panels.append(Panel(MACRO, "Held-out, mean over sets", share=True, paper="Figure 2"))
+    groups = [name for name in names if name.startswith("eval/") and name.endswith("/avg") and name != MACRO]
+    return panels + [Panel(name, f"Held-out, mean over {name.split('/')[1]}", share=True) for name in groups]
+
+
+def figures_of(panels: Sequence[Panel], lines: Sequence[Line]) -> list[Figure]:
+    """The figures of those metrics that some run has."""
+    return [figure for panel in panels if (figure := metric_figure(panel, lines)) is not None]
 
 
 def metric_figure(panel: Panel, lines: Sequence[Line]) -> Figure | None:
@@ -112,6 +133,13 @@ def smoothing_width(count: int) -> int:
     return max(1, round(SMOOTHING_SHARE * count) | 1)
 
 
+def running_mean(values: Sequence[float], width: int) -> list[float]:
+    """The mean over a window of `width` (odd) around each value; at the ends over what there is of it."""
+    half = width // 2
+    windows = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
+    return [math.fsum(window) / len(window) for window in windows]
+
+
 def look(order: int) -> dict[str, Any]:
     """Colour and dash of the run at a place: what is told apart by one is told apart by the other too."""
     return {"color": colour(order), "dash": DASHES[order % len(DASHES)], "width": 2}
@@ -136,6 +164,15 @@ def stacked(name: str, order: int, series: Series) -> Trace:
     }
 
 
+def band(line: Trace, order: int, found: Sequence[tuple[float, float, float]]) -> list[Trace]:
+    """`line` over x with a band around it; `found` [x] are (low, value, high)."""
+    low, value, high = ([rounded(numbers[i]) for numbers in found] for i in range(3))
+    edge = {key: item for key, item in line.items() if key != "marker"}
+    edge |= {"mode": "lines", "showlegend": False, "hoverinfo": "skip", "line": {"width": 0, "color": colour(order)}}
+    filled = {"fill": "tonexty", "fillcolor": colour(order, BAND)}
+    return [{**edge, "y": low}, {**edge, "y": high, **filled}, {**line, "y": value}]
+
+
 def rounded(value: float) -> float:
     """Five digits are more than a figure shows, and a third of the bytes."""
     return float(f"{value:.5g}")
@@ -158,14 +195,14 @@ def shown(value: float | None, *, share: bool = False, digits: int = 3) -> str:
 
 
 def _single(line: Line, series: Series, rarely: bool) -> list[Trace]:
-    drawn = _trace(line, [step for step, _ in series])
+    drawn = _trace(line, [step for step, _ in series], rarely)
     values = [rounded(value) for _, value in series]
     if rarely:
-        return [{**drawn, "y": values, "mode": "lines+markers", "marker": {"size": 6, "color": colour(line.order)}}]
-    raw = {**drawn, "y": values, "line": {"color": colour(line.order, 0.28), "width": 1}, "hoverinfo": "skip"}
-    raw["meta"] = {**drawn["meta"], "raw": True}
+        return [{**drawn, "y": values}]
     if len(series) == 1:
         return [{**drawn, "y": values, "mode": "markers", "marker": {"size": 7, "color": colour(line.order)}}]
+    raw = {**drawn, "y": values, "line": {"color": colour(line.order, 0.28), "width": 1}, "hoverinfo": "skip"}
+    raw["meta"] = {**drawn["meta"], "raw": True}
     return [raw, {**drawn, "y": [rounded(value) for value in smoothed(series)]}]
 
 
@@ -176,25 +213,13 @@ def _seeds(line: Line, found: Sequence[Series], rarely: bool) -> list[Trace]:
         for (step, _), value in zip(series, values, strict=True):
             by_step.setdefault(step, []).append(value)
     steps = sorted(by_step)
-    mean = _trace(line, steps)
-    edge = {**mean, "hoverinfo": "skip", "line": {"width": 0, "color": colour(line.order)}}
-    return [
-        {**edge, "y": [rounded(min(by_step[step])) for step in steps]},
-        {
-            **edge,
-            "y": [rounded(max(by_step[step])) for step in steps],
-            "fill": "tonexty",
-            "fillcolor": colour(line.order, 0.18),
-        },
-        {
-            **mean,
-            "y": [rounded(fmean(by_step[step])) for step in steps],
-            **({"mode": "lines+markers", "marker": {"size": 6, "color": colour(line.order)}} if rarely else {}),
-        },
-    ]
+    around = [(min(by_step[step]), fmean(by_step[step]), max(by_step[step])) for step in steps]
+    return band(_trace(line, steps, rarely), line.order, around)
 
 
-def _trace(line: Line, steps: Sequence[int]) -> Trace:
+def _trace(line: Line, steps: Sequence[int], rarely: bool) -> Trace:
+    """The line of a run without its values; of what is measured rarely each is marked."""
+    marked = {"mode": "lines+markers", "marker": {"size": 6, "color": colour(line.order)}}
     return {
         "type": "scatter",
         "mode": "lines",
@@ -203,6 +228,7 @@ def _trace(line: Line, steps: Sequence[int]) -> Trace:
         "line": look(line.order),
         "meta": {"run": line.order},
         "showlegend": False,
+        **(marked if rarely else {}),
     }
 
 

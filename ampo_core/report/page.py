@@ -14,8 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ampo_core.report.curves import COLOURS
-from ampo_core.report.figures import DASHES, Figure
+from ampo_core.report.figures import COLOURS, DASHES, Figure
 from ampo_core.report.library import plotting_library, script_hash
 
 MOST_STICKY = 6

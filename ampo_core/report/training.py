@@ -9,7 +9,7 @@ from statistics import fmean
 
 from ampo_core.config.metric_names import MACRO, TEACHER, by_teacher
 from ampo_core.report.budget import replacements, total_of
-from ampo_core.report.curves import RunCurves, Series, choose_panels, running_mean
+from ampo_core.report.curves import RunCurves, Series
 from ampo_core.report.figures import (
     Figure,
     Line,
@@ -17,10 +17,12 @@ from ampo_core.report.figures import (
     Trace,
     axes,
     colour,
+    figures_of,
+    held_out_panels,
     last_part,
     look,
-    metric_figure,
     rounded,
+    running_mean,
     shown,
     smoothed,
     smoothing_width,
@@ -76,21 +78,7 @@ STEP_TIME = "time/step_s"
 
 def learning_section(lines: Sequence[Line]) -> Section:
     """Held-out accuracy first, then what changes while the policy learns."""
-    held_out = choose_panels([curves for line in lines for curves in line.curves])
-    panels = [
-        Panel(name, title[0].upper() + title[1:], share=True, paper="Figure 2" if name == MACRO else "")
-        for name, title in held_out.items()
-        if name.startswith("eval/")
-    ]
-    names = {name for line in lines for curves in line.curves for name in curves.series}
-    groups = sorted(name for name in names if name.startswith("eval/") and name.endswith("/avg") and name != MACRO)
-    panels += [Panel(name, f"Held-out, mean over {name.split('/')[1]}", share=True) for name in groups]
-    return Section("curves", "Learning", figures=figures_of((*panels, *LEARNING), lines))
-
-
-def figures_of(panels: Sequence[Panel], lines: Sequence[Line]) -> list[Figure]:
-    """The figures of those metrics that some run has."""
-    return [figure for panel in panels if (figure := metric_figure(panel, lines)) is not None]
+    return Section("curves", "Learning", figures=figures_of((*held_out_panels(lines), *LEARNING), lines))
 
 
 def guidance_section(curves: RunCurves, samples: Samples | None) -> Section | None:

@@ -19,9 +19,10 @@ from ampo_registry import SamplingOptions
 
 from ampo_core.config.jobs import EvaluateDataConfig
 from ampo_core.data.questions import load_questions
-from ampo_core.evaluation.compare import MACRO, compare
+from ampo_core.evaluation.compare import compare
 from ampo_core.evaluation.evaluate import evaluate_sets, load_sets, set_graders
 from ampo_core.grading.grader import Grader
+from ampo_core.report.scores import MACRO
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "eval_scripts.json").read_text())
 OWN = next(case for case in GOLDEN["cases"] if case.get("template") == "own")

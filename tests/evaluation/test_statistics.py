@@ -10,7 +10,7 @@ import numpy
 import pytest
 
 from ampo_core.evaluation import statistics
-from ampo_core.evaluation.statistics import average, bootstrap_macro_mean, bootstrap_mean, paired_difference, pass_at_k
+from ampo_core.evaluation.statistics import average, bootstrap_macro_mean, paired, pass_at_k
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "pass_at_k.json").read_text())
 
@@ -46,7 +46,7 @@ def test_average():
 
 def test_interval_is_that_of_the_normal_approximation():
     values = [1.0] * 300 + [0.0] * 700
-    estimate = bootstrap_mean(values, seed=1)
+    estimate = bootstrap_macro_mean([values], seed=1)
     spread = 1.96 * math.sqrt(0.3 * 0.7 / 1000)
     assert estimate.value == 0.3
     assert estimate.low == pytest.approx(0.3 - spread, abs=0.004)
@@ -55,8 +55,8 @@ def test_interval_is_that_of_the_normal_approximation():
 
 def test_intervals_are_seeded_and_blocks_cover_all_resamples(monkeypatch):
     values = numpy.random.default_rng(0).random(40).tolist()
-    assert bootstrap_mean(values, 3) == bootstrap_mean(values, 3)
-    assert bootstrap_mean(values, 3) != bootstrap_mean(values, 4)
+    assert bootstrap_macro_mean([values], 3) == bootstrap_macro_mean([values], 3)
+    assert bootstrap_macro_mean([values], 3) != bootstrap_macro_mean([values], 4)
     monkeypatch.setattr(statistics, "BLOCK_NUMBERS", 70)
     means = statistics.resampled_means(values, numpy.random.default_rng(0))
     assert means.shape == (statistics.RESAMPLES,)
@@ -68,18 +68,17 @@ def test_macro_mean_counts_each_set_once():
 
 
 def test_pairing_removes_the_spread_between_questions():
-    theirs = [i / 100 for i in range(100)]
-    ours = [value + 0.05 for value in theirs]
-    paired = paired_difference(ours, theirs, seed=0)
-    assert paired.value == pytest.approx(0.05)
-    assert paired.high - paired.low < 1e-9
-    assert paired.excludes_zero
-    assert paired_difference(theirs, ours, seed=0).excludes_zero
-    assert not paired_difference([0.0, 1.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0], seed=0).excludes_zero
+    theirs = {str(i): i / 100 for i in range(100)}
+    ours = {uid: value + 0.05 for uid, value in theirs.items()}
+    apart = bootstrap_macro_mean([list(paired(ours, theirs).values())], seed=0)
+    assert apart.value == pytest.approx(0.05)
+    assert apart.high - apart.low < 1e-9
+    assert apart.excludes_zero
+    assert bootstrap_macro_mean([list(paired(theirs, ours).values())], seed=0).excludes_zero
+    assert not bootstrap_macro_mean([[-1.0, 1.0, 0.0, 0.0]], seed=0).excludes_zero
+    assert paired({"a": 1.0, "b": 0.5}, {"b": 0.25, "c": 1.0}) == {"b": 0.25}
 
 
 def test_nothing_to_average_is_an_error():
     with pytest.raises(ValueError, match="at least one question"):
-        bootstrap_mean([], 0)
-    with pytest.raises(ValueError, match="argument 2"):
-        paired_difference([1.0], [1.0, 2.0], 0)
+        bootstrap_macro_mean([[]], 0)

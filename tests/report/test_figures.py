@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from ampo_core.report.curves import RunCurves, running_mean
-from ampo_core.report.figures import Line, Panel, last_part, metric_figure, shown
+from ampo_core.report.curves import RunCurves
+from ampo_core.report.figures import Line, Panel, held_out_panels, last_part, metric_figure, running_mean, shown
 from ampo_core.report.training import guidance_section, health_section, replaced_by_teacher, time_section
 
 STEPS = list(range(1, 41))
@@ -35,6 +35,23 @@ def test_seeds_are_a_mean_and_a_band_over_those_that_got_there():
     assert (low["y"], high["y"], mean["y"]) == ([0.1, 0.5], [0.3, 0.5], [0.2, 0.5])
     assert high["fill"] == "tonexty"
     assert mean["line"] == {"color": "$1", "dash": "dash", "width": 2}
+
+
+def test_the_mean_over_sets_is_a_panel_where_there_are_several():
+    one = {"eval__x__avg@1": [(0, 1.0)], "eval__macro__avg": [(0, 1.0)]}
+    assert [panel.metric for panel in held_out_panels([line(**one)])] == ["eval/x/avg@1"]
+    several = [line(**one), line(**{"eval__y__avg@1": [(0, 1.0)], "eval__group__avg": [(0, 1.0)]})]
+    assert [panel.metric for panel in held_out_panels(several)] == [
+        "eval/x/avg@1",
+        "eval/y/avg@1",
+        "eval/macro/avg",
+        "eval/group/avg",
+    ]
+
+
+def test_running_mean():
+    assert running_mean([1.0, 2.0, 3.0, 4.0], 3) == [1.5, 2.0, 3.0, 3.5]
+    assert running_mean([1.0, 5.0], 1) == [1.0, 5.0]
 
 
 def test_what_has_no_number_has_no_figure_and_one_number_is_a_point():

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from ampo_core.config.pool_job import PoolJob
 from ampo_core.data.report import LoadReport
-from ampo_core.evaluation.compare import print_table
 from ampo_core.jobs.pool.choose import FATES, Tally
+from ampo_core.report.tables import Column, Table
+
+NamedTally = tuple[str, Tally]
+"""A teacher and what became of its answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,33 +135,29 @@ class PoolSummary:
 
     def show(self, console: Console) -> None:
         """Print the tables of teachers and overlaps."""
-        print_table(self._teachers(), console)
-        if len(self.answered) > 1:
-            print_table(self._overlaps(), console)
-
-    def _teachers(self) -> Table:
-        table = Table(
-            title="Teachers", caption="solved: questions with a correct answer; length in the student's tokens"
-        )
         met = [fate for fate in FATES if fate == "kept" or any(tally.fates[fate] for tally in self.tallies.values())]
-        for heading in ("teacher", "solved", "answers", *(fate.replace("_", " ") for fate in met), "length of kept"):
-            table.add_column(heading, justify="left" if heading == "teacher" else "right")
-        for name, tally in self.tallies.items():
-            kept, share = tally.fates["kept"], tally.solved / max(tally.questions, 1)
-            table.add_row(
-                name,
-                f"{tally.solved} ({share:.0%})",
-                str(sum(tally.fates.values())),
-                *(str(tally.fates[fate]) for fate in met),
-                f"{tally.kept_tokens / kept:.0f}" if kept else "",
-            )
-        return table
+        columns: list[Column[NamedTally]] = [
+            Column("teacher", lambda item: item[0], text=True),
+            Column("solved", lambda item: f"{item[1].solved} ({item[1].solved / max(item[1].questions, 1):.0%})"),
+            Column("answers", lambda item: str(sum(item[1].fates.values()))),
+            *map(_fate, met),
+            Column("length of kept", lambda item: _length(item[1])),
+        ]
+        caption = "solved: questions with a correct answer; length in the student's tokens"
+        Table(columns, list(self.tallies.items()), "Teachers", caption).show(console)
+        if len(self.answered) > 1:
+            overlaps: list[Column[str]] = [Column("teacher", str, text=True), *map(self._overlap, self.answered)]
+            title = "Questions that both teachers have a kept answer to"
+            Table(overlaps, list(self.answered), title).show(console)
 
-    def _overlaps(self) -> Table:
-        table = Table(title="Questions that both teachers have a kept answer to")
-        table.add_column("teacher")
-        for name in self.answered:
-            table.add_column(name, justify="right")
-        for name, row in self.overlaps().items():
-            table.add_row(name, *map(str, row.values()))
-        return table
+    def _overlap(self, other: str) -> Column[str]:
+        return Column(other, lambda name: str(len(self.answered[name] & self.answered[other])))
+
+
+def _fate(fate: str) -> Column[NamedTally]:
+    return Column(fate.replace("_", " "), lambda item: str(item[1].fates[fate]))
+
+
+def _length(tally: Tally) -> str:
+    kept = tally.fates["kept"]
+    return f"{tally.kept_tokens / kept:.0f}" if kept else ""

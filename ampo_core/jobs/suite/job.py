@@ -27,7 +27,7 @@ from ampo_core.config.suite_job import SuiteJob
 from ampo_core.jobs.members import check_current, check_unchanged, is_folder_of, open_folder
 from ampo_core.jobs.suite.plan import Plan, Task, command_line, load_task, plan_suite
 from ampo_core.jobs.suite.processes import Ended, Processes, environments
-from ampo_core.jobs.suite.tables import write_tables
+from ampo_core.jobs.suite.render import write_tables
 from ampo_core.report.build import refresh_report
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import check_free

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from statistics import stdev
 
 import numpy
+from numpy.typing import NDArray
 
 from ampo_core.data.seeds import derive_seed
-from ampo_core.evaluation.statistics import CONFIDENCE, RESAMPLES, average, resampled_means
+from ampo_core.evaluation.statistics import RESAMPLES, average, paired, percentiles, resampled_means
 
 Scores = Mapping[str, Mapping[str, float]]
 """set -> uid of a question -> a number of that question, such as its avg@K."""
@@ -18,26 +19,19 @@ Scores = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class SeedEstimate:
-    """A mean over seeds of macro means, with [`low`, `high`]; `seeds` are the macro means one by one."""
+    """Macro means, one for each of `seeds`: their mean with its interval [`low`, `high`], and their standard deviation
+    (n - 1; nan of a single one)."""
 
     seeds: tuple[float, ...]
     low: float
     high: float
+    mean: float
+    spread: float
 
     @property
     def value(self) -> float:
         """The mean over seeds."""
-        return average(self.seeds)
-
-    @property
-    def spread(self) -> float:
-        """The standard deviation over seeds (n - 1); nan of a single one."""
-        return stdev(self.seeds) if len(self.seeds) > 1 else math.nan
-
-    @property
-    def excludes_zero(self) -> bool:
-        """True iff 0 lies outside the interval."""
-        return self.low > 0 or self.high < 0
+        return self.mean
 
 
 def macro(scores: Scores) -> float:
@@ -57,28 +51,23 @@ def over_seeds(seeds: Sequence[Scores], rng_seed: int) -> SeedEstimate:
     resampled = numpy.stack([_resampled_macro(scores, rng_seed) for scores in seeds])
     generator = numpy.random.default_rng(derive_seed("seeds", rng_seed))
     drawn = generator.integers(len(seeds), size=(len(seeds), RESAMPLES))
-    means = numpy.take_along_axis(resampled, drawn, axis=0).mean(axis=0)
-    tail = (1.0 - CONFIDENCE) / 2
-    low, high = numpy.quantile(means, [tail, 1.0 - tail])
-    return SeedEstimate(tuple(macro(scores) for scores in seeds), float(low), float(high))
+    low, high = percentiles(numpy.take_along_axis(resampled, drawn, axis=0).mean(axis=0))
+    means = tuple(macro(scores) for scores in seeds)
+    return SeedEstimate(means, low, high, average(means), stdev(means) if len(means) > 1 else math.nan)
 
 
 def difference(ours: Scores, theirs: Scores) -> Scores:
     """ours - theirs, question by question, over what both answered. Sets without a common question are left out."""
-    both = {
-        name: {uid: value - theirs[name][uid] for uid, value in questions.items() if uid in theirs[name]}
-        for name, questions in ours.items()
-        if name in theirs
-    }
+    both = {name: paired(questions, theirs.get(name, {})) for name, questions in ours.items()}
     return {name: questions for name, questions in both.items() if questions}
 
 
-def _resampled_macro(scores: Scores, rng_seed: int) -> numpy.typing.NDArray[numpy.float64]:
+def _resampled_macro(scores: Scores, rng_seed: int) -> NDArray[numpy.float64]:
     """[RESAMPLES] macro means; the draws depend on the questions and on `rng_seed` alone."""
     means = []
     for name, questions in sorted(scores.items()):
         uids = sorted(questions)
         generator = numpy.random.default_rng(derive_seed("questions", rng_seed, name, *uids))
         means.append(resampled_means([questions[uid] for uid in uids], generator))
-    averaged: numpy.typing.NDArray[numpy.float64] = numpy.mean(means, axis=0)
+    averaged: NDArray[numpy.float64] = numpy.mean(means, axis=0)
     return averaged

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ampo_core.config.load import LoadedConfig
 from ampo_core.jobs.suite.plan import plan_suite
-from ampo_core.jobs.suite.tables import write_tables
+from ampo_core.jobs.suite.render import write_tables
 from ampo_core.run.environment import Environment
 
 
@@ -77,7 +77,7 @@ def test_markdown_and_html_escape_what_they_show(tables: Callable[..., str]) -> 
     page = Path("runs/s/tables/first.html").read_text()
     assert markdown.startswith("## First | table\n\n| sampled | Avg. |")
     assert "| the start | 25.0 |" in markdown
-    assert "<p>A &lt;toy&gt;.</p>" in page
+    assert '<p class="note">A &lt;toy&gt;.</p>' in page
     assert '<img src="first.png"' in page
     assert Path("runs/s/tables/first.png").read_bytes().startswith(b"\x89PNG")
 
