@@ -48,15 +48,16 @@ class Ranks:
         return sorted(mine)
 
     def gather(self, shard: Sequence[T], total: int) -> list[T]:
-        """All ranks' shards put back in the order that `shard` took them from; `total` items on every rank."""
-        if self.world_size == 1:
-            return list(shard)
-        shards: list[list[T] | None] = [None] * self.world_size
-        dist.all_gather_object(shards, list(shard))
-        gathered: list[T | None] = [None] * total
+        """All ranks' shards put back in the order that `shard` took them from; `total` items on every rank.
+
+        None is an item like others. Raises ValueError on all ranks if one of them has too few items, or too many.
+        """
+        shards = self.each(list(shard))
         for rank, part in enumerate(shards):
-            gathered[rank :: self.world_size] = part or []
-        return [item for item in gathered if item is not None]
+            asked = len(range(rank, total, self.world_size))
+            if len(part) != asked:
+                raise ValueError(f"{len(part)} results for {asked} items on rank {rank}: there must be one for each")
+        return [shards[index % self.world_size][index // self.world_size] for index in range(total)]
 
     def map(self, function: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R]:
         """`function(items)`, which gives one result an item, with the work shared out over the ranks."""

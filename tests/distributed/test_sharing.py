@@ -1,0 +1,41 @@
+"""Items that ranks share out and put together again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from ampo_core.distributed.ranks import Ranks
+
+CPU = torch.device("cpu")
+
+
+def gathered(monkeypatch: pytest.MonkeyPatch, shards: list[list[Any]], total: int) -> list[Any]:
+    """What rank 0 gets when the ranks hold `shards`."""
+    monkeypatch.setattr(dist, "all_gather_object", lambda into, own: into.__setitem__(slice(None), shards))
+    return Ranks(0, len(shards), CPU).gather(shards[0], total)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("items", [[], ["a"], [None], ["a", None, "c", "d", None, 0, ""]])
+def test_what_was_shared_out_comes_back_in_order(
+    monkeypatch: pytest.MonkeyPatch, world_size: int, items: list[Any]
+) -> None:
+    shards = [Ranks(rank, world_size, CPU).shard(items) for rank in range(world_size)]
+    assert gathered(monkeypatch, shards, len(items)) == items
+
+
+@pytest.mark.parametrize(
+    ("shards", "said"),
+    [
+        ([["a"]], "1 results for 2 items on rank 0"),
+        ([["a"], []], "0 results for 1 items on rank 1"),
+        ([["a"], ["b", "c"]], "2 results for 1 items on rank 1"),
+    ],
+)
+def test_a_missing_result_is_an_error(monkeypatch: pytest.MonkeyPatch, shards: list[list[Any]], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        gathered(monkeypatch, shards, 2)
