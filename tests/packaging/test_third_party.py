@@ -85,7 +85,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for project in (ROOT, EXAMPLE):
         build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(project)]
         _must(subprocess.run(build, capture_output=True, text=True, check=False))
-    return sorted(out.glob("*.whl"))
+    return [next(out.glob(f"{name}-*.whl")) for name in ("ampo_rl", "ampo_nearest_length")]
 
 
 @pytest.fixture(scope="module")
