@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from ampo_registry.protocols import Aggregator, BuildContext, Shaping
+from ampo_registry.protocols import LARGEST_LOG_RATIO, Aggregator, BuildContext, Shaping
 from ampo_registry.types import Totals
 
 from ampo_core.config.tree import ObjectiveConfig, OffPolicyConfig, OnPolicyConfig
@@ -258,7 +258,7 @@ def importance_weights(tokens: _Tokens, cap: float) -> torch.Tensor:
 
 def off_policy_losses(tokens: _Tokens, config: OffPolicyConfig, shaping: Shaping) -> torch.Tensor:
     """−f(r̂)·Â of each teacher token [tokens] (Eq. 7); π_φ is 1 unless recorded."""
-    shaped = shaping.shape(tokens.log_probs - tokens.behaviour)
+    shaped = shaping.shape((tokens.log_probs - tokens.behaviour).clamp(max=LARGEST_LOG_RATIO))
     losses = -tokens.advantages * shaped
     if config.clip is not None:
         low, high = config.clip

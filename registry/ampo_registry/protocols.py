@@ -110,6 +110,10 @@ class Aggregator(Protocol):
     def token_weights(self, lengths: torch.Tensor, totals: Totals) -> torch.Tensor: ...
 
 
+LARGEST_LOG_RATIO = 20.0
+"""The largest log-ratio that a shaping gets: the core cuts off what is above."""
+
+
 class Shaping(Protocol):
     """A built shaping; see `ShapingSpec`."""
 

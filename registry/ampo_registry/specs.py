@@ -101,7 +101,7 @@ class ShapingSpec(ComponentSpec):
 
     def shape(self, log_ratio: torch.Tensor) -> torch.Tensor:
         """`log_ratio` [tokens] = log(π_θ/π_φ) -> [tokens], differentiable; value and gradient must be finite
-        for log-ratios from 0 down to -1e4."""
+        from -1e4 up to 20: above 0 where π_φ is recorded and the teacher found its token less likely."""
         self._missing("shape")
 
 

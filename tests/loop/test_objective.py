@@ -209,6 +209,22 @@ def test_kl_estimators_agree_to_first_order(estimator: str) -> None:
     assert float(kl_estimates(own, own - 0.1, estimator)[0]) == pytest.approx(x)
 
 
+def test_a_token_that_its_teacher_found_very_unlikely_stays_finite() -> None:
+    sequences, log_probs, _ = random_batch(seed=3)
+    objective = make_objective({"off_policy": {"shaping": "identity", "behaviour": "recorded"}})
+
+    def recorded(log_prob: float) -> list[TrainSequence]:
+        return [
+            replace(s, behaviour_log_probs=torch.full((s.length,), log_prob)) if s.off_policy else s for s in sequences
+        ]
+
+    results = [run(objective, recorded(log_prob), log_probs) for log_prob in (-1e3, -30.0)]
+    for value, gradients in results:
+        assert math.isfinite(value)
+        assert all(gradient.isfinite().all() for gradient in gradients)
+    assert results[0][0] == results[1][0]
+
+
 @pytest.mark.parametrize("scope", ["group", "batch"])
 def test_importance_weights_are_truncated_and_leave_teachers_alone(scope: str) -> None:
     sequences, log_probs, _ = random_batch(seed=3)

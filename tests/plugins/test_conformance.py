@@ -109,6 +109,7 @@ SHAPINGS: list[ShapingSpec] = [
     Identity(),
     Power(),
     Power(exponent=2.0),
+    Power(exponent=10.0),
     LogProb(),
     PPlusLogProb(),
 ]

@@ -63,10 +63,12 @@ def test_values_and_gradients_match_the_released_reshape(name: str, golden: Call
     assert checked >= 4
 
 
-@pytest.mark.parametrize("spec", [Ratio(), Ratio(gamma=1e-3), Identity(), Power(), LogProb(), PPlusLogProb()])
+@pytest.mark.parametrize(
+    "spec", [Ratio(), Ratio(gamma=1e-3), Identity(), Power(), Power(exponent=100.0), LogProb(), PPlusLogProb()]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_values_and_gradients_stay_finite(spec: ShapingSpec, dtype: torch.dtype) -> None:
-    log_ratio = torch.tensor([0.0, -1e-6, -1.0, -50.0, -110.0, -1e3, -1e4], dtype=dtype, requires_grad=True)
+    log_ratio = torch.tensor([0.0, -1e-6, -1.0, -50.0, -110.0, -1e3, -1e4, 1.0, 20.0], dtype=dtype, requires_grad=True)
     shaped = spec.shape(log_ratio)
     (gradient,) = torch.autograd.grad(shaped.sum(), log_ratio)
     assert shaped.dtype == dtype
@@ -90,3 +92,10 @@ def test_ratio_is_x_over_x_plus_gamma() -> None:
 def test_ratio_stays_below_one_where_the_ratio_itself_overflows() -> None:
     """Recorded teacher probabilities allow log-ratios above 0; exp(1e3) would be inf, x/(x+γ) is 1."""
     assert Ratio().shape(torch.tensor([1e3])).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_power_is_cut_off_only_where_it_would_overflow(dtype: torch.dtype) -> None:
+    log_ratio = torch.tensor([0.0, -0.3, -7.0, -1e4, 1.0, 7.9], dtype=dtype)
+    assert torch.equal(Power(exponent=10.0).shape(log_ratio), (10.0 * log_ratio).exp())
+    assert Power(exponent=10.0).shape(log_ratio.new_tensor([20.0])).item() == pytest.approx(math.exp(80.0))

@@ -218,6 +218,10 @@ class Shape(ShapingSpec):
                 return log_ratio.exp() / len(log_ratio)
             case "overflow":
                 return (-log_ratio).exp()
+            case "above 0":
+                return (-log_ratio).sqrt()
+            case "steep":
+                return (10 * log_ratio).exp()
         return log_ratio.exp()
 
 
@@ -229,6 +233,8 @@ class Shape(ShapingSpec):
         ("double", "the dtype must stay"),
         ("sum", "must not depend on other tokens"),
         ("overflow", "must be finite"),
+        ("above 0", "values must be finite for log-ratios from -1e4 to 20: above 0 is a token"),
+        ("steep", "values must be finite for log-ratios from -1e4 to 20"),
     ],
 )
 def test_shaping_rules(fault: str, rule: str) -> None:

@@ -10,6 +10,9 @@ from pydantic import Field, PositiveFloat
 if TYPE_CHECKING:
     import torch
 
+LARGEST = 80.0
+"""Larger powers of e are cut off: float32 has room for e^80 and its gradient, and for little more."""
+
 
 class Power(ShapingSpec):
     """A power of the importance ratio."""
@@ -20,4 +23,4 @@ class Power(ShapingSpec):
     def shape(self, log_ratio: torch.Tensor) -> torch.Tensor:
         """exp(exponent·log_ratio), whose gradient stays finite where that of x^exponent at x = 0 would not:
         [tokens] -> [tokens]."""
-        return (self.exponent * log_ratio).exp()
+        return (self.exponent * log_ratio).clamp(max=LARGEST).exp()

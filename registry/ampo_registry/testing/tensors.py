@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ampo_registry.protocols import Advantage, Aggregator, BuildContext, Shaping
+from ampo_registry.protocols import LARGEST_LOG_RATIO, Advantage, Aggregator, BuildContext, Shaping
 from ampo_registry.specs import AdvantageSpec, AggregatorSpec, ShapingSpec
 from ampo_registry.testing.common import Rules, check_spec_class, check_state
 from ampo_registry.types import Totals
@@ -13,7 +13,11 @@ from ampo_registry.types import Totals
 if TYPE_CHECKING:
     import torch
 
-LOG_RATIOS = (0.0, -1e-3, -0.1, -1.0, -5.0, -20.0, -100.0, -1e3, -1e4)
+LOG_RATIOS = (0.0, -1e-3, -0.1, -1.0, -5.0, -20.0, -100.0, -1e3, -1e4, 1e-3, 1.0, 5.0, LARGEST_LOG_RATIO)
+FINITE = (
+    "must be finite for log-ratios from -1e4 to 20: above 0 is a token that its teacher, whose log-probs are recorded, "
+    "found less likely than the policy does"
+)
 
 
 def check_aggregator(spec: AggregatorSpec, total: Callable[[Totals], float] | float | None = None) -> None:
@@ -51,7 +55,7 @@ def check_aggregator(spec: AggregatorSpec, total: Callable[[Totals], float] | fl
 
 
 def check_shaping(spec: ShapingSpec) -> None:
-    """A shaping works token by token; value and gradient are finite for log-ratios from 0 down to -1e4."""
+    """A shaping works token by token; value and gradient are finite for log-ratios from -1e4 up to 20."""
     import torch
 
     check_spec_class(spec)
@@ -64,8 +68,8 @@ def check_shaping(spec: ShapingSpec) -> None:
         rule(shaped.dtype == dtype, f"the dtype must stay {dtype}", shaped.dtype)
         rule(shaped.requires_grad, "the shaped ratio must be differentiable")
         gradient = _gradient(shaped, log_ratio)
-        rule(bool(shaped.isfinite().all()), "values must be finite for log-ratios from 0 to -1e4", shaped)
-        rule(bool(gradient.isfinite().all()), "gradients must be finite for log-ratios from 0 to -1e4", gradient)
+        rule(bool(shaped.isfinite().all()), f"values {FINITE}", shaped)
+        rule(bool(gradient.isfinite().all()), f"gradients {FINITE}", gradient)
         rule(bool((gradient[:5] != 0).any()), "there must be a gradient for log-ratios from 0 to -5", gradient)
         rule(torch.equal(log_ratio, torch.tensor(LOG_RATIOS, dtype=dtype)), "log-ratios must be left as they are")
         alone = torch.cat([component.shape(log_ratio[i : i + 1]) for i in range(len(LOG_RATIOS))])
