@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,34 @@ def test_functions_stay_under_50_lines():
             if isinstance(node, ast.FunctionDef) and node.end_lineno is not None:
                 found[f"{path.relative_to(ROOT)}:{node.name}"] = node.end_lineno - node.lineno + 1
     assert {name: length for name, length in found.items() if length > 50} == {}
+
+
+def imports() -> dict[str, set[str]]:
+    """Which files of the three packages each of them imports, by module; in functions and under TYPE_CHECKING too."""
+    modules = {}
+    for folder in ("ampo_core", "registry/ampo_registry", "plugins/ampo_plugins"):
+        for path in (ROOT / folder).rglob("*.py"):
+            name = path.relative_to((ROOT / folder).parent).with_suffix("")
+            modules[".".join(name.parts).removesuffix(".__init__")] = path
+    found: dict[str, set[str]] = {module: set() for module in modules}
+    for module, path in modules.items():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                found[module] |= modules.keys() & {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}:{node.lineno} is a relative import"
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                whole = {str(node.module)} if names - modules.keys() else set()
+                found[module] |= modules.keys() & (names | whole)
+    return found
+
+
+def test_no_files_import_each_other():
+    """Neither two of them nor a longer circle: CycleError lists it."""
+    graph = imports()
+    assert len(graph) > 200
+    assert sum(map(len, graph.values())) > 500
+    TopologicalSorter(graph).prepare()
 
 
 def test_no_unfinished_business():
