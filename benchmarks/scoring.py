@@ -155,7 +155,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Table:
     ranks = join_ranks(options.threads)
     tokenizer = PromptTokenizer(make_tokenizer(), model)
     optimizer = OptimizerConfig(tokens_per_microbatch=options.budget)
-    with closing(Learner(model, optimizer, DeepSpeedConfig(zero_stage=0), ranks, total_steps=1, warmup_steps=0)) as own:
+    with closing(Learner(model, optimizer, DeepSpeedConfig(zero_stage=0), ranks)) as own:
         groups = make_items(tokenizer, options)
         items = [item for group in groups for item in group]
         pairs = [[pair_of(tokenizer, item) for item in group] for group in groups]

@@ -20,6 +20,7 @@ from ampo_registry.specs import (
 )
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -166,11 +167,24 @@ class OffPolicyConfig(Block):
     )
 
 
+def _refuse_k1(estimator: Any) -> Any:
+    if estimator == "k1":
+        raise ValueError(
+            "k1 estimates the KL without bias, but as a loss its gradient is 0 on average; k2 has the gradient of "
+            "KL(π_θ‖π_ref), k3 that of KL(π_ref‖π_θ): expected one of k2, k3"
+        )
+    return estimator
+
+
 class KlConfig(Block):
     """KL to the start model, on-policy tokens only, weighted like the on-policy term."""
 
     coefficient: PositiveFloat = Field(default=0.001, description="weight of the term")
-    estimator: Literal["k1", "k2", "k3"] = Field(default="k3", description="estimator of the KL divergence of a token")
+    estimator: Annotated[Literal["k2", "k3"], BeforeValidator(_refuse_k1)] = Field(
+        default="k3",
+        description="estimate of a token's KL; on-policy its gradient is that of KL(π_θ‖π_ref) with k2, of "
+        "KL(π_ref‖π_θ) with k3",
+    )
 
 
 class GroupFilterConfig(Block):
@@ -222,6 +236,11 @@ class TrainingConfig(OptimizerConfig):
     )
     epochs_per_batch: PositiveInt = Field(default=1, description="how often a batch is trained on")
     warmup_steps: NonNegativeInt = Field(default=0, description="optimizer steps of linear warm-up")
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps of a full batch."""
+        return self.questions_per_batch // self.questions_per_minibatch * self.epochs_per_batch
 
 
 class DeepSpeedConfig(Block):

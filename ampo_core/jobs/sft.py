@@ -17,6 +17,7 @@ from ampo_registry.types import StepReport
 
 from ampo_core.config.jobs import SftJob, SftTrainingConfig
 from ampo_core.data.order import QuestionStream
+from ampo_core.data.seeds import derive_seed
 from ampo_core.data.tokens import load_tokenizer
 from ampo_core.distributed.ranks import Ranks, join_ranks
 from ampo_core.distributed.together import by_first
@@ -24,6 +25,7 @@ from ampo_core.jobs.sft_data import Examples, load_examples
 from ampo_core.learner.checkpoint import Position
 from ampo_core.learner.learner import Learner, UpdateReport
 from ampo_core.learner.packing import TokenPair
+from ampo_core.learner.schedule import LearningRate
 from ampo_core.report.reporting import Reporter
 from ampo_core.run.environment import Environment
 from ampo_core.run.interrupt import Interrupt
@@ -50,16 +52,11 @@ def run(job: SftJob, environment: Environment) -> Path:
             world_size=ranks.world_size,
         ),
     )
-    torch.manual_seed(job.run.seed)  # LoRA draws its first weights, and dropout
-    learner = Learner(
-        job.model,
-        job.training,
-        job.deepspeed,
-        ranks,
-        total_steps=len(plan),
-        warmup_steps=round(job.training.warmup_ratio * len(plan)),
-        trust_remote_code=environment.trust_remote_code,
-    )
+    torch.manual_seed(job.run.seed)  # LoRA draws its first weights
+    learner = Learner(job.model, job.training, job.deepspeed, ranks, trust_remote_code=environment.trust_remote_code)
+    if ranks.rank > 0:  # and then its dropout, on each rank another one
+        torch.manual_seed(derive_seed("dropout", job.run.seed, ranks.rank))
+    schedule = LearningRate(job.training, len(plan), round(job.training.warmup_ratio * len(plan)))
     with (
         closing(learner),
         Reporter(job, environment, beginning, ranks, tokenizer, steps=len(plan)) as reporter,
@@ -73,7 +70,7 @@ def run(job: SftJob, environment: Environment) -> Path:
             done = reporter.checkpoint.load(learner, None).step
             reporter.checkpoint.restore_rng()
         for step, batch in enumerate(plan[done:], start=done + 1):
-            report = StepReport(step, train_step(learner, batch, ranks))
+            report = StepReport(step, train_step(learner, batch, ranks, schedule.at(step - 1)))
             reporter.stepped(report, Position(step), learner, interrupt)
         return reporter.finished()
 
@@ -99,7 +96,7 @@ def batches(pairs: Sequence[TokenPair], training: SftTrainingConfig, seed: int) 
     return [[pairs[i] for i in batch] for batch in taken[: training.steps]]
 
 
-def train_step(learner: Learner, batch: Sequence[TokenPair], ranks: Ranks) -> dict[str, float]:
+def train_step(learner: Learner, batch: Sequence[TokenPair], ranks: Ranks, learning_rate: float) -> dict[str, float]:
     """One optimizer step on the examples of all ranks; returns its metrics."""
     started = time.monotonic()
     tokens = sum(len(pair.response_token_ids) for pair in batch)
@@ -111,7 +108,7 @@ def train_step(learner: Learner, batch: Sequence[TokenPair], ranks: Ranks) -> di
         summed += float(part.detach())
         return part
 
-    report = learner.update(ranks.shard(batch), loss, temperature=1.0, entropy=False)
+    report = learner.update(ranks.shard(batch), loss, learning_rate=learning_rate, temperature=1.0, entropy=False)
     mean = float(ranks.sum(torch.tensor(summed, dtype=torch.float64, device=ranks.device)))
     return _metrics(mean, report, tokens, time.monotonic() - started)
 

@@ -25,7 +25,6 @@ from ampo_core.distributed.ranks import Ranks
 from ampo_core.learner.deepspeed_engine import start_deepspeed
 from ampo_core.learner.packing import TokenPair, microbatches
 from ampo_core.learner.policy import Policy, end_with, load_policy
-from ampo_core.learner.schedule import learning_rate_at
 
 DUMMY = TokenPair((0,), (0,))
 """What a rank forwards when others still have a micro-batch and it has none; its loss is multiplied by 0."""
@@ -40,7 +39,7 @@ class UpdateReport:
     """One optimizer step of all ranks together.
 
     `skipped` means a non-finite gradient: the weights were left alone. An update without sequences (`tokens` 0) has no
-    gradient; it still counts as a step of the learning-rate schedule. `padding` are the tokens of dummies.
+    gradient and is no step of the optimizer. `padding` are the tokens of dummies.
     """
 
     grad_norm: float
@@ -60,22 +59,21 @@ class Learner:
         deepspeed: DeepSpeedConfig,
         ranks: Ranks,
         *,
-        total_steps: int,
-        warmup_steps: int,
         reference: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
-        """Load the model and start DeepSpeed. `total_steps` and `warmup_steps` count optimizer steps;
-        `reference` keeps a frozen copy of the start model."""
+        """Load the model and start DeepSpeed. `reference` keeps the start model: a frozen copy, or with LoRA the
+        weights beneath the adapters."""
         self.ranks = ranks
         self.optimizer = optimizer
         self._sharded = deepspeed.zero_stage == 3
         self._plain = deepspeed.zero_stage == 0 and model.dtype == "float32"
-        self.total_steps, self.warmup_steps = total_steps, warmup_steps
-        self.steps = 0
         self.skipped_in_a_row = 0
         policy = load_policy(model, trust_remote_code=trust_remote_code).to(ranks.device)
-        self._reference = copy.deepcopy(policy).eval().requires_grad_(False) if reference else None
+        self._has_reference = reference
+        # With LoRA no copy is needed: without its adapters the policy is the start model.
+        copied = reference and not policy.adapted
+        self._frozen = copy.deepcopy(policy).eval().requires_grad_(False) if copied else None
         self._engine = start_deepspeed(policy, optimizer, deepspeed, model.dtype)
 
     @property
@@ -91,10 +89,13 @@ class Learner:
 
         Returns one float32 [response tokens] tensor for each pair, in order.
         """
-        policy = self._reference if reference else self.policy
-        if policy is None:
+        if not reference:
+            return [logprobs for logprobs, _ in self._evaluate(self.policy, pairs, temperature, entropy=False)]
+        if not self._has_reference:
             raise RunError("the learner was built without a reference model")
-        return [logprobs for logprobs, _ in self._evaluate(policy, pairs, temperature, entropy=False)]
+        with self.policy.without_adapters():
+            found = self._evaluate(self._frozen or self.policy, pairs, temperature, entropy=False)
+        return [logprobs for logprobs, _ in found]
 
     def logprobs_and_entropies(
         self, pairs: Sequence[TokenPair], *, temperature: float
@@ -124,6 +125,7 @@ class Learner:
         pairs: Sequence[TokenPair],
         loss: Loss,
         *,
+        learning_rate: float,
         temperature: float,
         entropy: bool,
         entropy_gradient: bool = True,
@@ -151,14 +153,10 @@ class Learner:
                 part = (logprobs.sum() + entropies.sum()) * 0.0
             self._engine.set_gradient_accumulation_boundary(position == len(rounds))
             self._engine.backward(part * self.ranks.world_size)
-        rate = learning_rate_at(
-            self.steps, self.optimizer, total_steps=self.total_steps, warmup_steps=self.warmup_steps
-        )
-        norm = self._step(rate) if rounds else 0.0
-        self.steps += 1
+        norm = self._step(learning_rate) if rounds else 0.0
         skipped = not math.isfinite(norm)
         dummies = len(shares) * len(rounds) - sum(count for count, _ in shares)
-        return UpdateReport(norm, skipped, rate, sum(tokens for _, tokens in shares), dummies * len(DUMMY))
+        return UpdateReport(norm, skipped, learning_rate, sum(tokens for _, tokens in shares), dummies * len(DUMMY))
 
     def _step(self, learning_rate: float) -> float:
         """Clip and apply the gradient of all ranks; returns its norm before clipping, not finite if it was skipped."""
@@ -204,13 +202,14 @@ class Learner:
         kept = {name: tensor.cpu() if first else None for name, tensor in self.weights() if name in distinct}
         if first:
             end_with(plain.generation_config, tokenizer.stop_token_ids)
-            plain.save_pretrained(folder, state_dict=kept)
+            with self.policy.dropout.restored():
+                plain.save_pretrained(folder, state_dict=kept)
             tokenizer.save(folder)
         self.ranks.barrier()
 
     def save_state(self, folder: Path) -> None:
-        """Write weights, optimizer and step count into `folder`, the same one on every rank; each writes its part."""
-        progress = {"steps": self.steps, "skipped_in_a_row": self.skipped_in_a_row}
+        """Write weights and optimizer into `folder`, the same one on every rank; each writes its part."""
+        progress = {"skipped_in_a_row": self.skipped_in_a_row}
         self._engine.save_checkpoint(str(folder), tag=STATE, client_state=progress, save_latest=False)
         self.ranks.barrier()
 
@@ -222,7 +221,7 @@ class Learner:
             raise RunError(f"cannot load the learner's state from {folder}: {error}") from error
         if found is None:
             raise RunError(f"there is no learner's state in {folder}")
-        self.steps, self.skipped_in_a_row = progress["steps"], progress["skipped_in_a_row"]
+        self.skipped_in_a_row = progress["skipped_in_a_row"]
 
     def close(self) -> None:
         """Release DeepSpeed's engine, so that another one can start in this process."""

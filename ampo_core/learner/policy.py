@@ -15,6 +15,7 @@ from torch import nn
 
 from ampo_core.config.tree import ModelConfig
 from ampo_core.learner.attention import Sequences, use_packed_attention
+from ampo_core.learner.dropout import Dropout, disable_dropout
 from ampo_core.learner.logprobs import LogprobHead
 from ampo_core.learner.packing import TokenPair
 
@@ -52,15 +53,21 @@ class _Row:
 class Policy(nn.Module):
     """A causal LM that answers with log-probs and entropies of response tokens instead of logits."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, dropout: Dropout) -> None:
         super().__init__()
         self.model = model
+        self.dropout = dropout
         self.head = LogprobHead(self.plain.get_output_embeddings())
 
     @property
     def plain(self) -> Any:
         """The Hugging Face model, without the LoRA wrapper."""
-        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+        return self.model.get_base_model() if self.adapted else self.model
+
+    @property
+    def adapted(self) -> bool:
+        """True if LoRA adapters are trained, and nothing else."""
+        return hasattr(self.model, "peft_config")
 
     def forward(
         self, pairs: Sequence[TokenPair], temperature: float, entropy: bool
@@ -78,6 +85,11 @@ class Policy(nn.Module):
         ).last_hidden_state
         logprobs, entropies = self.head(hidden[0].index_select(0, row.predicting), row.targets, temperature, entropy)
         return logprobs, entropies
+
+    def without_adapters(self) -> AbstractContextManager[Any]:
+        """A block in which LoRA adapters, if there are any, change nothing: the start model."""
+        context: AbstractContextManager[Any] = self.model.disable_adapter() if self.adapted else nullcontext()
+        return context
 
     def weights(self, gather: Gather = lambda parameters: nullcontext()) -> Iterator[tuple[str, torch.Tensor]]:
         """(Hugging Face name, tensor) of every parameter, tied ones under each of their names, LoRA merged in.
@@ -116,12 +128,12 @@ def load_policy(config: ModelConfig, *, trust_remote_code: bool = False) -> Poli
     _refuse_scaled_logits(model.config, config.path)
     _make_savable(model.generation_config, config.path)
     use_packed_attention(model, config.path)
-    _disable_dropout(model)
+    dropout = disable_dropout(model)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if config.lora is not None:
         model = _with_lora(model, config)
-    return Policy(model)
+    return Policy(model, dropout)
 
 
 def _refuse_scaled_logits(config: Any, path: str) -> None:
@@ -152,15 +164,6 @@ def end_with(generation: Any, stop_token_ids: Sequence[int]) -> None:
     generation.eos_token_id = stop_token_ids[0] if len(stop_token_ids) == 1 else list(stop_token_ids)
     # or transformers would take the EOS from config.json again
     generation._from_model_config = False
-
-
-def _disable_dropout(model: nn.Module) -> None:
-    """Set the checkpoint's dropout to 0: with it the ratio π_θ/π_old would not be 1 before the first update."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]
 
 
 def _with_lora(model: Any, config: ModelConfig) -> Any:

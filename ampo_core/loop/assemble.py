@@ -11,11 +11,7 @@ from typing import Any
 
 import torch
 from ampo_registry.errors import ConfigError
-from ampo_registry.protocols import (
-    BuildContext,
-    RolloutEngine,
-)
-from ampo_registry.types import SamplingOptions
+from ampo_registry.protocols import BuildContext, RolloutEngine
 
 from ampo_core.config.jobs import TrainJob
 from ampo_core.data.order import QuestionStream
@@ -26,10 +22,12 @@ from ampo_core.distributed.together import by_first
 from ampo_core.evaluation.evaluate import HeldOutSet, load_sets, sampling_options, set_graders
 from ampo_core.grading.grader import Grader
 from ampo_core.learner.learner import Learner
-from ampo_core.loop.ahead import SampleAhead
-from ampo_core.loop.guidance import TeacherLibrary
-from ampo_core.loop.objective import Objective
-from ampo_core.loop.parts import Evaluator, GuidanceParts, TrainParts
+from ampo_core.loop.credit import GroupFilter
+from ampo_core.loop.evaluator import Evaluator
+from ampo_core.loop.guidance import Guide, TeacherLibrary
+from ampo_core.loop.parts import TrainParts, UpdateParts
+from ampo_core.loop.probe import Probe
+from ampo_core.loop.sampling import Questions, Sampler
 from ampo_core.loop.scoring import PolicyScorer
 from ampo_core.report.reporting import Reporter
 from ampo_core.run.environment import Environment
@@ -67,28 +65,25 @@ def assemble(job: TrainJob, environment: Environment) -> Iterator[TrainParts]:
         stack.callback(learner.close)
         engine = job.rollout.build(inputs.context)
         stack.callback(engine.close)
-        guidance = _guidance(job, inputs, learner)
+        guide = None
+        if job.guidance is not None and inputs.library is not None:
+            scorer = PolicyScorer(learner, inputs.tokenizer)
+            guide = Guide.build(job.guidance, inputs.library, scorer, inputs.context)
         advantage = job.objective.advantage.build(inputs.context)
-        objective = Objective(job.objective, inputs.context, job.rollout.max_response_tokens)
-        ahead = SampleAhead(ranks)
-        stack.callback(ahead.close)
+        sampler = Sampler.build(job, engine, inputs.grader, ranks, inputs.tokenizer.stop_token_ids)
+        stack.callback(sampler.ahead.close)
         yield TrainParts(
-            job=job,
-            ranks=ranks,
-            questions=inputs.loaded.questions,
-            order=inputs.order,
-            grader=inputs.grader,
-            guidance=guidance,
+            steps=job.training.steps,
+            questions=Questions(inputs.loaded.questions, inputs.order),
+            sampler=sampler,
+            guide=guide,
             advantage=advantage,
-            objective=objective,
-            learner=learner,
-            engine=engine,
-            sampling=SamplingOptions(
-                job.rollout.temperature, 1.0, job.rollout.max_response_tokens, inputs.tokenizer.stop_token_ids
-            ),
-            ahead=ahead,
+            group_filter=GroupFilter(job.objective.group_filter, job.training.questions_per_batch),
+            update=UpdateParts.build(job, inputs.context, learner),
+            probe=Probe(sampler, learner, job.rollout.logprob_gap_limit),
             evaluator=_evaluator(job, inputs, engine, ranks),
             reporter=stack.enter_context(_open_reporter(job, environment, ranks, inputs, beginning)),
+            ahead=job.rollout.ahead > 0,
         )
 
 
@@ -135,16 +130,12 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
 
 
 def _start_learner(job: TrainJob, environment: Environment, ranks: Ranks) -> Learner:
-    training = job.training
-    updates = training.questions_per_batch // training.questions_per_minibatch * training.epochs_per_batch
     torch.manual_seed(job.run.seed)  # LoRA draws its first weights
     return Learner(
         job.model,
-        training,
+        job.training,
         job.deepspeed,
         ranks,
-        total_steps=training.steps * updates,
-        warmup_steps=training.warmup_steps,
         reference=job.objective.kl is not None,
         trust_remote_code=environment.trust_remote_code,
     )
@@ -181,18 +172,15 @@ def _open_reporter(
     return reporter
 
 
-def _guidance(job: TrainJob, inputs: _Inputs, learner: Learner) -> GuidanceParts | None:
-    if job.guidance is None or inputs.library is None:
-        return None
-    return GuidanceParts(
-        config=job.guidance,
-        trigger=job.guidance.trigger.build(inputs.context),
-        library=inputs.library,
-        selector=job.guidance.selector.build(inputs.context),
-        scorer=PolicyScorer(learner, inputs.tokenizer),
-    )
-
-
 def _evaluator(job: TrainJob, inputs: _Inputs, engine: RolloutEngine, ranks: Ranks) -> Evaluator:
     options = None if job.evaluation is None else sampling_options(job.evaluation, job.rollout, inputs.tokenizer)
-    return Evaluator(job, inputs.sets, inputs.set_graders, engine, options, ranks)
+    return Evaluator(
+        config=job.evaluation,
+        sets=inputs.sets,
+        graders=inputs.set_graders,
+        engine=engine,
+        options=options,
+        ranks=ranks,
+        seed=job.run.seed,
+        steps=job.training.steps,
+    )

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from statistics import fmean
 
 import torch
-from ampo_registry.types import GroupReport, Rollout, RolloutGroup
+from ampo_registry.types import GroupReport, RolloutGroup
 
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.learner.learner import UpdateReport
-from ampo_core.loop.guidance import AugmentedGroup
+from ampo_core.loop.groups import AugmentedGroup
 from ampo_core.loop.objective import MiniBatchLoss
 from ampo_core.run.folder import POLICY_SOURCE
 
@@ -73,29 +73,13 @@ def guidance_metrics(groups: Sequence[AugmentedGroup]) -> dict[str, float]:
     }
 
 
-def old_policy_metrics(
-    measured: Sequence[tuple[int, Rollout, torch.Tensor, torch.Tensor]], ranks: Ranks
+def update_metrics(
+    reports: Sequence[UpdateReport], losses: Sequence[MiniBatchLoss], ranks: Ranks, learning_rate: float
 ) -> dict[str, float]:
-    """Entropy of π_old, token-mean over the on-policy tokens, and mean |log π_trainer − log π_rollout| of them.
-
-    `measured` holds this rank's rollouts with the trainer's log-probs and entropies, [response tokens] each; the
-    number before them says for how many rollouts each counts.
-    """
-    tokens = sum(weight * len(rollout.token_ids) for weight, rollout, _, _ in measured)
-    entropy = sum(weight * float(entropies.sum()) for weight, _, _, entropies in measured)
-    gap = sum(
-        weight * float((own.cpu() - torch.tensor(rollout.logprobs)).abs().sum()) for weight, rollout, own, _ in measured
-    )
-    total = ranks.sum(torch.tensor([tokens, entropy, gap], dtype=torch.float64, device=ranks.device)).tolist()
-    if total[0] == 0:
-        return {}
-    return {"policy/entropy": total[1] / total[0], "policy/rollout_logprob_gap": total[2] / total[0]}
-
-
-def update_metrics(reports: Sequence[UpdateReport], losses: Sequence[MiniBatchLoss], ranks: Ranks) -> dict[str, float]:
-    """Means over the step's optimizer updates; token counts are sums over updates and ranks."""
+    """Means over the step's optimizer updates; token counts are sums over updates and ranks. `learning_rate` is that of
+    the last update, or where there was none that which the step would have begun with."""
     if not reports:
-        return {"tokens/trained": 0.0, "tokens/padding": 0.0}
+        return {"policy/learning_rate": learning_rate, "tokens/trained": 0.0, "tokens/padding": 0.0}
     names = ("loss", "loss_on", "loss_off", "clipped", "importance")
     sums = [[loss.sums().get(name, 0.0) for name in names] for loss in losses]
     local = [sum(column) for column in zip(*sums, strict=True)]
@@ -112,7 +96,7 @@ def update_metrics(reports: Sequence[UpdateReport], losses: Sequence[MiniBatchLo
         "policy/grad_norm": fmean(norms) if norms else math.nan if skipped else 0.0,
         "policy/empty_updates": float(sum(not report.tokens for report in reports)),
         "policy/skipped_updates": float(skipped),
-        "policy/learning_rate": reports[-1].learning_rate,
+        "policy/learning_rate": learning_rate,
         **({"policy/importance_weight": total[4] / weighed} if weighed else {}),
         "tokens/trained": float(sum(report.tokens for report in reports)),
         "tokens/padding": float(sum(report.padding for report in reports)),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from ampo_registry.protocols import LARGEST_LOG_RATIO, Aggregator, BuildContext, Shaping
-from ampo_registry.types import Totals
+from ampo_registry.types import Rollout, Totals
 
 from ampo_core.config.tree import ObjectiveConfig, OffPolicyConfig, OnPolicyConfig
 from ampo_core.learner.packing import TokenPair
@@ -21,10 +21,10 @@ from ampo_core.learner.packing import TokenPair
 class TrainSequence:
     """A response as the objective sees it. Log-prob tensors are [response tokens], without gradient.
 
-    `group` numbers the group within the batch; `old_log_probs` are those of π_old (on-policy), None where π_old is
-    the policy that the loss is first computed with; `rollout_log_probs` are the sampler's (on-policy, where importance
-    weights need them); `behaviour_log_probs` are log π_φ where recorded (off-policy), `reference_log_probs` those of
-    the start model.
+    `group` numbers the group within the batch; `rollout` is what was sampled (on-policy), `stale` if an older policy
+    than the current one did. `old_log_probs` are those of π_old (on-policy), None where π_old is the policy that the
+    loss is first computed with; `rollout_log_probs` are the sampler's (on-policy, where importance weights need them);
+    `behaviour_log_probs` are log π_φ where recorded (off-policy), `reference_log_probs` those of the start model.
     `masked` leaves the sequence out of loss and denominators.
     """
 
@@ -32,6 +32,8 @@ class TrainSequence:
     group: int
     advantage: float
     off_policy: bool
+    rollout: Rollout | None = None
+    stale: bool = False
     old_log_probs: torch.Tensor | None = None
     rollout_log_probs: torch.Tensor | None = None
     behaviour_log_probs: torch.Tensor | None = None
@@ -267,11 +269,12 @@ def off_policy_losses(tokens: _Tokens, config: OffPolicyConfig, shaping: Shaping
 
 
 def kl_estimates(log_probs: torch.Tensor, reference: torch.Tensor, estimator: str) -> torch.Tensor:
-    """Estimates of KL(π_θ‖π_ref) at each token [tokens]: k1 = −log x, k2 = (log x)²/2, k3 = x − 1 − log x with
-    x = π_ref/π_θ."""
+    """Estimates of KL(π_θ‖π_ref) at each token [tokens]: k2 = (log x)²/2, k3 = x − 1 − log x with x = π_ref/π_θ.
+
+    A loss follows their gradient, on-policy in expectation: that of k2 is the gradient of KL(π_θ‖π_ref), that of k3 the
+    gradient of KL(π_ref‖π_θ). k1 = −log x, whose expected gradient is 0, is refused in configs.
+    """
     log_x = reference - log_probs
-    if estimator == "k1":
-        return -log_x
     if estimator == "k2":
         return log_x.square() / 2
     return log_x.exp() - 1.0 - log_x

@@ -49,12 +49,12 @@ class Pair:
 
     def __init__(self, parts: TrainParts, tokens: int) -> None:
         self._parts = parts
-        self._sampling = replace(parts.sampling, max_response_tokens=tokens)
-        self._questions = parts.take(0, parts.job.training.questions_per_batch)
+        self._sampling = replace(parts.sampler.options, max_response_tokens=tokens)
+        self._questions = parts.questions.take(0, parts.group_filter.batch)
 
     def sample(self, first_seed: int) -> list[list[Rollout]]:
         """A group for each question as the loop samples it, with seeds from `first_seed` on: wake, generate, sleep."""
-        engine, size = self._parts.engine, self._parts.job.rollout.group_size
+        engine, size = self._parts.engine, self._parts.sampler.group_size
         requests = [
             RolloutRequest(question.prompt_token_ids, tuple(range(first_seed + i * size, first_seed + (i + 1) * size)))
             for i, question in enumerate(self._questions)
@@ -79,7 +79,9 @@ class Pair:
         def loss(_: list[int], log_probs: list[torch.Tensor], __: list[torch.Tensor]) -> torch.Tensor:
             return -torch.cat(log_probs).sum() / tokens
 
-        self._parts.learner.update(pairs, loss, temperature=self._sampling.temperature, entropy=False)
+        self._parts.learner.update(
+            pairs, loss, learning_rate=1e-6, temperature=self._sampling.temperature, entropy=False
+        )
 
     def sync(self, version: int) -> None:
         """Give the learner's weights to the engine, which sleeps as it does in the loop."""

@@ -39,7 +39,7 @@ def started_learner(setting: Setting) -> Iterator[tuple[Learner, TrainJob, Envir
     settle_libraries()
     job, environment = load_job(setting, "update")
     ranks = join_ranks(job.resources.threads)
-    learner = Learner(job.model, job.training, job.deepspeed, ranks, total_steps=100, warmup_steps=0)
+    learner = Learner(job.model, job.training, job.deepspeed, ranks)
     try:
         yield learner, job, environment
     finally:

@@ -97,7 +97,11 @@ class Grade:
 
 @dataclass(frozen=True, slots=True)
 class RolloutGroup:
-    """The G rollouts of one question with their grades. A rollout is *wrong* iff its reward < `threshold`."""
+    """The G rollouts of one question with their grades.
+
+    A rollout is *wrong* iff its reward < `threshold`, or if it has no verdict (the verifier timed out or failed): that
+    is no evidence of being correct.
+    """
 
     question: Question
     rollouts: tuple[Rollout, ...]
@@ -106,13 +110,16 @@ class RolloutGroup:
 
     @property
     def wrong(self) -> tuple[int, ...]:
-        """Slots whose reward is below the threshold: the ones guidance may replace."""
-        return tuple(i for i, grade in enumerate(self.grades) if grade.reward < self.threshold)
+        """Slots that are wrong: the ones guidance may replace."""
+        return tuple(i for i, grade in enumerate(self.grades) if self._is_wrong(grade))
 
     @property
     def correct(self) -> tuple[int, ...]:
         """The other slots."""
-        return tuple(i for i, grade in enumerate(self.grades) if grade.reward >= self.threshold)
+        return tuple(i for i, grade in enumerate(self.grades) if not self._is_wrong(grade))
+
+    def _is_wrong(self, grade: Grade) -> bool:
+        return grade.reward < self.threshold or grade.status != "ok"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,6 @@ def main(path: str, dtype: str, stage: str) -> None:
         OptimizerConfig(tokens_per_microbatch=128, learning_rate=1e-3),
         DeepSpeedConfig.model_validate({"zero_stage": int(stage)}),
         join_ranks(),
-        total_steps=10,
-        warmup_steps=0,
     )
 
     def loss(batch: list[int], log_probs: list[torch.Tensor], entropies: list[torch.Tensor]) -> torch.Tensor:
@@ -39,7 +37,7 @@ def main(path: str, dtype: str, stage: str) -> None:
         return -torch.stack(parts).sum()
 
     before = learner.logprobs(pairs, temperature=0.9)
-    norms = [learner.update(pairs, loss, temperature=0.9, entropy=True).grad_norm for _ in range(3)]
+    norms = [learner.update(pairs, loss, learning_rate=1e-3, temperature=0.9, entropy=True).grad_norm for _ in range(3)]
     after = learner.logprobs(pairs, temperature=0.9)
     found = {
         "device": learner.ranks.device.type,

@@ -14,9 +14,9 @@ from ampo_registry import ConfigError, RunError
 from ampo_core.config.tree import DeepSpeedConfig, LoraConfig, ModelConfig, OptimizerConfig
 from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import join_ranks
-from ampo_core.learner.learner import Learner
+from ampo_core.learner.learner import Learner, UpdateReport
 from ampo_core.learner.packing import TokenPair
-from ampo_core.learner.schedule import learning_rate_at
+from ampo_core.learner.schedule import LearningRate
 
 PAIRS = [TokenPair((1, 2, 3), tuple(range(4, 4 + n))) for n in (3, 9, 1, 6, 2)]
 
@@ -27,10 +27,13 @@ def learner_of(folder: Path, *, lora: LoraConfig | None = None, reference: bool 
         OptimizerConfig(**{"tokens_per_microbatch": 64, "learning_rate": 1e-2, **options}),
         DeepSpeedConfig(zero_stage=0),
         join_ranks(),
-        total_steps=10,
-        warmup_steps=0,
         reference=reference,
     )
+
+
+def update(learner: Learner, pairs: list[TokenPair], loss: Any) -> UpdateReport:
+    rate = learner.optimizer.learning_rate
+    return learner.update(pairs, loss, learning_rate=rate, temperature=1.0, entropy=False)
 
 
 def token_mean(pairs: list[TokenPair]) -> Any:
@@ -58,7 +61,7 @@ def plain_gradients(folder: Path) -> tuple[float, dict[str, torch.Tensor]]:
 def test_the_gradient_is_the_plain_one_however_it_is_split(tiny_model: Path, tokens: int) -> None:
     norm, _ = plain_gradients(tiny_model)
     learner = learner_of(tiny_model, tokens_per_microbatch=tokens)
-    report = learner.update(PAIRS, token_mean(PAIRS), temperature=1.0, entropy=False)
+    report = update(learner, PAIRS, token_mean(PAIRS))
     learner.close()
     assert report.grad_norm == pytest.approx(norm, rel=1e-5)
     assert report.tokens == sum(len(pair) for pair in PAIRS)
@@ -69,7 +72,7 @@ def test_split_and_order_leave_the_same_weights(tiny_model: Path) -> None:
     for tokens, pairs in ((12, PAIRS), (4096, PAIRS[::-1])):
         learner = learner_of(tiny_model, tokens_per_microbatch=tokens, grad_clip=0.1, learning_rate=1e-3)
         for _ in range(3):
-            learner.update(pairs, token_mean(pairs), temperature=1.0, entropy=False)
+            update(learner, pairs, token_mean(pairs))
         results.append({name: value.clone() for name, value in learner.weights()})
         learner.close()
     for name, value in results[0].items():
@@ -83,29 +86,50 @@ def test_a_non_finite_gradient_is_skipped_and_several_in_a_row_stop_the_run(tiny
     def broken(indices: list[int], log_probs: list[torch.Tensor], entropies: list[torch.Tensor]) -> torch.Tensor:
         return torch.cat(log_probs).sum() * float("nan")
 
-    report = learner.update(PAIRS, broken, temperature=1.0, entropy=False)
+    report = update(learner, PAIRS, broken)
     assert report.skipped
     assert all(torch.equal(value, before[name]) for name, value in learner.weights())
-    assert not learner.update(PAIRS, token_mean(PAIRS), temperature=1.0, entropy=False).skipped
-    learner.update(PAIRS, broken, temperature=1.0, entropy=False)
+    assert not update(learner, PAIRS, token_mean(PAIRS)).skipped
+    update(learner, PAIRS, broken)
     with pytest.raises(RunError, match="not finite in 2 updates in a row"):
-        learner.update(PAIRS, broken, temperature=1.0, entropy=False)
+        update(learner, PAIRS, broken)
     learner.close()
 
 
-def test_an_empty_update_changes_no_weight_and_counts_in_the_schedule(tiny_model: Path) -> None:
-    learner = learner_of(tiny_model, schedule="linear")
-    report = learner.update([], token_mean(PAIRS), temperature=1.0, entropy=False)
+def test_an_empty_update_changes_no_weight(tiny_model: Path) -> None:
+    learner = learner_of(tiny_model)
+    before = {name: value.clone() for name, value in learner.weights()}
+    report = update(learner, [], token_mean(PAIRS))
     assert (report.grad_norm, report.skipped, report.tokens) == (0.0, False, 0)
-    after = learner.update(PAIRS, token_mean(PAIRS), temperature=1.0, entropy=False)
-    assert after.learning_rate == pytest.approx(0.9 * report.learning_rate)
+    assert all(torch.equal(value, before[name]) for name, value in learner.weights())
     learner.close()
+
+
+def test_with_lora_the_reference_is_the_model_beneath_and_no_copy(tiny_model: Path) -> None:
+    learner = learner_of(tiny_model, lora=LoraConfig(rank=4), reference=True)
+    start = learner.logprobs(PAIRS, temperature=1.0)
+    for _ in range(2):
+        update(learner, PAIRS, token_mean(PAIRS))
+        for before, reference, now in zip(
+            start,
+            learner.logprobs(PAIRS, temperature=1.0, reference=True),
+            learner.logprobs(PAIRS, temperature=1.0),
+            strict=True,
+        ):
+            assert torch.equal(before, reference)
+            assert not torch.equal(before, now)
+    plain = learner_of(tiny_model)
+    whole = sum(parameter.numel() for parameter in plain.policy.parameters())
+    held = [value for value in vars(learner).values() if isinstance(value, torch.nn.Module)]
+    assert sum(p.numel() for module in held for p in module.parameters()) < 1.5 * whole
+    learner.close()
+    plain.close()
 
 
 def test_the_reference_stays_the_start_model(tiny_model: Path) -> None:
     learner = learner_of(tiny_model, reference=True)
     start = learner.logprobs(PAIRS, temperature=1.0)
-    learner.update(PAIRS, token_mean(PAIRS), temperature=1.0, entropy=False)
+    update(learner, PAIRS, token_mean(PAIRS))
     for before, reference, now in zip(
         start,
         learner.logprobs(PAIRS, temperature=1.0, reference=True),
@@ -130,7 +154,7 @@ def test_a_saved_policy_opens_in_transformers_with_the_same_log_probs(
 
     learner = learner_of(request.getfixturevalue(model), lora=lora)
     for _ in range(3):
-        learner.update(PAIRS, token_mean(PAIRS), temperature=1.0, entropy=False)
+        update(learner, PAIRS, token_mean(PAIRS))
     log_probs = learner.logprobs(PAIRS, temperature=1.0)
     names = [name for name, _ in learner.weights()]
     learner.save_policy(tmp_path, PromptTokenizer(golden_tokenizer, ModelConfig(path=str(tmp_path))))
@@ -159,18 +183,20 @@ def test_the_checkpoint_s_dropout_is_off_in_training(tiny_model: Path, tmp_path:
     norms = set()
     for source in (tiny_model, folder):
         learner = learner_of(source)
-        norms.add(learner.update(PAIRS, token_mean(PAIRS), temperature=1.0, entropy=False).grad_norm)
+        norms.add(update(learner, PAIRS, token_mean(PAIRS)).grad_norm)
         learner.close()
     assert len(norms) == 1
 
 
 def test_the_schedule() -> None:
     optimizer = OptimizerConfig(learning_rate=1.0, schedule="cosine")
-    rates = [learning_rate_at(step, optimizer, total_steps=10, warmup_steps=2) for step in range(11)]
+    rates = [LearningRate(optimizer, total=10, warmup=2).at(step) for step in range(11)]
     assert rates[:3] == [0.5, 1.0, 1.0]
     assert rates[6] == pytest.approx(0.5)
     assert rates[10] == pytest.approx(0.0)
     linear = optimizer.model_copy(update={"schedule": "linear"})
-    assert learning_rate_at(5, linear, total_steps=10, warmup_steps=0) == pytest.approx(0.5)
     constant = optimizer.model_copy(update={"schedule": "constant"})
-    assert learning_rate_at(999, constant, total_steps=10, warmup_steps=0) == 1.0
+    assert LearningRate(linear, total=10, warmup=0).at(5) == pytest.approx(0.5)
+    assert LearningRate(linear, total=10, warmup=0).at(2.5) == pytest.approx(0.75)
+    assert LearningRate(constant, total=10, warmup=0).at(999) == 1.0
+    assert LearningRate(constant, total=10, warmup=4).at(3.5) == 1.0

@@ -46,8 +46,6 @@ def learner_of(model: str, case: dict[str, Any], ranks: Ranks) -> Learner:
         OptimizerConfig(tokens_per_microbatch=40, learning_rate=1e-3, grad_clip=0.5),
         DeepSpeedConfig(**case["zero"]),
         ranks,
-        total_steps=10,
-        warmup_steps=0,
     )
 
 
@@ -73,7 +71,7 @@ def train(learner: Learner, ranks: Ranks, steps: range) -> list[dict[str, float]
             total += float(part.detach())
             return part
 
-        report = learner.update([PAIRS[i] for i in mine], loss, temperature=0.9, entropy=True)
+        report = learner.update([PAIRS[i] for i in mine], loss, learning_rate=1e-3, temperature=0.9, entropy=True)
         summed = float(ranks.sum(torch.tensor(total, dtype=torch.float64)))
         found.append({"loss": summed, "grad_norm": report.grad_norm})
     return found

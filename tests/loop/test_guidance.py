@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -21,7 +20,6 @@ from ampo_registry import (
     Rollout,
     RolloutGroup,
     Selection,
-    SelectionContext,
     TeacherAnswer,
     TeacherPoolSpec,
 )
@@ -30,16 +28,9 @@ from ampo_registry.discovery import discover
 from ampo_core.config.tree import GuidanceConfig, ModelConfig
 from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import Ranks, join_ranks
-from ampo_core.loop.guidance import (
-    AugmentedGroup,
-    TeacherCounts,
-    TeacherLibrary,
-    replace_wrong,
-    select,
-    triggered,
-    unguided,
-)
+from ampo_core.loop.guidance import Guide, TeacherCounts, TeacherLibrary
 from ampo_core.loop.scoring import answer_tokens, corrected_trajectory
+from ampo_core.train import guide
 
 Golden = Callable[[str], dict[str, Any]]
 
@@ -152,7 +143,8 @@ def test_injection(preset: str, golden: Golden, catalog: Any, tokenizer: PromptT
         if case["name"] == "selection_length(naive)":
             config = GuidanceConfig.model_validate({**options, "selector": "length"}, context={"catalog": catalog})
 
-        augmented = guide(groups, config, library, scorer, wanted, seed=0)[0]
+        config = config.model_copy(update={"replacements": wanted})
+        augmented = guide(groups, 1, 0, Guide.build(config, library, scorer, BuildContext()))[0]
 
         theirs = case["runs"][0]
         teachers = sorted(name for name, count in theirs["teacher_tracker"].items() for _ in range(count))
@@ -173,32 +165,11 @@ def test_injection(preset: str, golden: Golden, catalog: Any, tokenizer: PromptT
     assert {case["name"] for case in data["cases"]} >= set(DIFFERENT) | set(EXPECTED_PAPER)
 
 
-def guide(
-    groups: Sequence[RolloutGroup],
-    config: GuidanceConfig,
-    library: TeacherLibrary,
-    scorer: Any,
-    wanted: int,
-    seed: int,
-) -> list[AugmentedGroup]:
-    context = BuildContext()
-    fired = triggered(groups, config.trigger.build(context), step=1)
-    chosen = select(
-        [groups[i] for i in fired],
-        library.candidates([groups[i].question for i in fired]),
-        fired,
-        config.selector.build(context),
-        replacements=wanted,
-        seed=seed,
-        context=SelectionContext(scorer, 1),
-    )
-    selections = dict(zip(fired, chosen, strict=True))
-    return [
-        replace_wrong(group, selections[i], Random(seed), teacher_reward=config.teacher_reward)
-        if i in selections
-        else unguided(group)
-        for i, group in enumerate(groups)
-    ]
+def guide_of(selector: Any = None, *, seed: int = 0, **options: Any) -> Guide:
+    """A guide for what needs neither trigger nor library."""
+    config = GuidanceConfig.model_construct(**{"replacements": 2, "teacher_reward": "verified", **options})
+    parts: Any = (None, None, selector, None)
+    return Guide(config, *parts, seed)
 
 
 class Failing(InProcessGrader):
@@ -328,7 +299,7 @@ def test_a_selector_that_breaks_its_contract_is_named(fault: str, tokenizer: Pro
 
     group = group_of(question_of(tokenizer, "7", []), ["a"] * 4, [0.0] * 4)
     with pytest.raises(PluginError, match=r"Broken\.select"):
-        select([group], [(mine, other)], [0], Broken(), replacements=2, seed=0, context=SelectionContext(None, 1))
+        guide_of(Broken()).select([group], [(mine, other)], [0], 1)
 
 
 def test_replacement_is_seeded_hits_only_wrong_slots_and_leaves_the_rest_alone(tokenizer: PromptTokenizer) -> None:
@@ -336,8 +307,8 @@ def test_replacement_is_seeded_hits_only_wrong_slots_and_leaves_the_rest_alone(t
     chosen = [Selection(Guidance(name, name, (1,), Grade(0.9, True, False)), 0.5) for name in "AB"]
     seen = set()
     for seed in range(30):
-        augmented = replace_wrong(group, chosen, Random(seed))
-        assert augmented == replace_wrong(group, chosen, Random(seed))
+        augmented = guide_of(seed=seed).replace_wrong(group, chosen, 0, 1)
+        assert augmented == guide_of(seed=seed).replace_wrong(group, chosen, 0, 1)
         replaced = [i for i, slot in enumerate(augmented.slots) if slot.off_policy]
         assert len(replaced) == 2
         assert set(replaced) <= set(group.wrong)
@@ -345,5 +316,5 @@ def test_replacement_is_seeded_hits_only_wrong_slots_and_leaves_the_rest_alone(t
         assert all(augmented.slots[i].text == group.rollouts[i].text for i in range(8) if i not in replaced)
         seen.update(replaced)
     assert seen == set(group.wrong)
-    forced = replace_wrong(group, chosen, Random(0), teacher_reward=1.0)
+    forced = guide_of(teacher_reward=1.0).replace_wrong(group, chosen, 0, 1)
     assert {slot.reward for slot in forced.slots if slot.off_policy} == {1.0}

@@ -59,8 +59,6 @@ def learner_of(model: ModelConfig, tokens: int = 400) -> Learner:
         OptimizerConfig(tokens_per_microbatch=tokens),
         DeepSpeedConfig(zero_stage=0),
         join_ranks(),
-        total_steps=1,
-        warmup_steps=0,
     )
 
 

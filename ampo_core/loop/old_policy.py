@@ -1,0 +1,118 @@
+"""π_old, the policy before a batch's first update: where the loss gets its log-probs, and what is measured of it.
+
+    a sequence is …                          its log-probs under π_old come from
+    trained on in a batch's only update      that update's own forward
+    trained on in one of several             a pass before the first update
+    of an older policy (sampled ahead)       the sampler, when it was sampled
+
+Entropy and the gap between sampler and learner are means over all rollouts. What has a forward before any update is
+measured by it; of the other rollouts one in `ONE_IN` is forwarded for that alone, and counts for as many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from ampo_registry.errors import RunError
+
+from ampo_core.distributed.ranks import Ranks
+from ampo_core.learner.learner import Learner
+from ampo_core.loop.objective import Objective, TrainSequence
+
+ONE_IN = 8
+
+Forwarded = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
+"""Index of a sequence -> its log-probs and entropies under π_old, [response tokens] each, no gradient."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forwards:
+    """What this rank forwards, as indices of sequences: in a pass `before` the first update, and in the update of each
+    mini-batch. `counts`: for how many rollouts each one that is measured stands."""
+
+    before: list[int]
+    updates: list[list[int]]
+    counts: dict[int, int]
+
+
+def plan_forwards(
+    sequences: Sequence[TrainSequence],
+    minibatches: Sequence[Sequence[int]],
+    objective: Objective,
+    step: int,
+    ranks: Ranks,
+    *,
+    only: bool,
+) -> Forwards:
+    """Every rank gets about as many tokens of each mini-batch, of what is trained on and of what is only measured."""
+
+    def share(indices: list[int]) -> list[int]:
+        return [indices[j] for j in ranks.balance([len(sequences[i].pair) for i in indices])]
+
+    plan = Forwards([], [], {})
+    for number, members in enumerate(minibatches):
+        first, rollouts = only, [i for i in members if not sequences[i].off_policy]
+        trained = [members[j] for j in objective.trained([sequences[i] for i in members])]
+        forwarded = {i for i in trained if i in rollouts}
+        mine = share(trained)
+        alone = share([i for i in rollouts if i not in forwarded and _is_measured(i, step)])
+        counts = {i: 1 for i in mine if i in forwarded} | dict.fromkeys(alone, 1 if step == 1 else ONE_IN)
+        plan.updates.append(mine)
+        plan.before.extend(sorted(alone if first else counts))
+        plan.counts.update(sorted(counts.items()))
+    return plan
+
+
+def _is_measured(index: int, step: int) -> bool:
+    """Every rollout in the first step, then one in `ONE_IN`, others in each step."""
+    return step == 1 or (index + step) % ONE_IN == 0
+
+
+def with_old_log_probs(
+    sequences: Sequence[TrainSequence], before: Sequence[int], learner: Learner, temperature: float
+) -> tuple[list[TrainSequence], dict[int, tuple[torch.Tensor, torch.Tensor]]]:
+    """The pass over the sequences `before` the first update: `sequences` with π_old filled in, and `Forwarded`."""
+    found = learner.logprobs_and_entropies([sequences[i].pair for i in before], temperature=temperature)
+    forwarded = dict(zip(before, found, strict=True))
+    return fill_in(sequences, forwarded), forwarded
+
+
+def fill_in(sequences: Sequence[TrainSequence], forwarded: Forwarded) -> list[TrainSequence]:
+    """`sequences` with `old_log_probs` from `forwarded` where on-policy ones have none."""
+    filled = list(sequences)
+    for i, (log_probs, _) in forwarded.items():
+        if filled[i].old_log_probs is None and not filled[i].off_policy:
+            filled[i] = replace(filled[i], old_log_probs=log_probs)
+    return filled
+
+
+def old_policy_metrics(
+    sequences: Sequence[TrainSequence], counts: Mapping[int, int], forwarded: Forwarded, ranks: Ranks
+) -> dict[str, float]:
+    """Entropy of π_old, token-mean over the on-policy tokens, and mean |log π_trainer − log π_rollout| of them.
+
+    `counts` says which rollouts of this rank are measured, and for how many each stands.
+    """
+    sums = [0.0, 0.0, 0.0]
+    for i, count in counts.items():
+        rollout, (log_probs, entropies) = sequences[i].rollout, forwarded[i]
+        assert rollout is not None
+        sums[0] += count * len(rollout.token_ids)
+        sums[1] += count * float(entropies.sum())
+        sums[2] += count * float((log_probs.cpu() - torch.tensor(rollout.logprobs)).abs().sum())
+    tokens, entropy, gap = ranks.sum(torch.tensor(sums, dtype=torch.float64, device=ranks.device)).tolist()
+    return {"policy/entropy": entropy / tokens, "policy/rollout_logprob_gap": gap / tokens} if tokens else {}
+
+
+def check_parity(gap: float | None, limit: float | None, step: int) -> None:
+    """Raise RunError if sampler and learner, with the same weights, give the same tokens log-probs that differ by more
+    than `limit` nats on average."""
+    if limit is None or gap is None or gap <= limit:
+        return
+    raise RunError(
+        f"step {step}: the rollout's log-probs differ from the learner's by {gap:.4g} nats a token on average, more "
+        f"than rollout.logprob_gap_limit {limit:g} allows: the sampler has other weights, another precision or other "
+        "sampling options than the learner trains with"
+    )
