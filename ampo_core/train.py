@@ -128,8 +128,7 @@ def update(groups: Sequence[AugmentedGroup], step: int, parts: UpdateParts) -> d
     objective, learner, temperature, training = parts.objective, parts.learner, parts.temperature, parts.training
     sequences = train_sequences(groups, step, objective.config)
     batches = minibatches(sequences, training.questions_per_minibatch)
-    only = len(batches) * training.epochs_per_batch == 1
-    plan = plan_forwards(sequences, batches, objective, step, parts.ranks, only=only)
+    plan = plan_forwards(sequences, batches, objective, step, parts.ranks)
     sequences, forwarded = with_old_log_probs(sequences, plan.before, learner, temperature)
     if objective.config.kl is not None:
         sequences = with_reference(sequences, [i for mine in plan.updates for i in mine], learner, temperature)
@@ -139,7 +138,7 @@ def update(groups: Sequence[AugmentedGroup], step: int, parts: UpdateParts) -> d
     rounds = [number for _ in range(training.epochs_per_batch) for number in range(len(batches))]
     rate = parts.learning_rate_at(step)
     for done, number in enumerate(rounds):
-        members, mine, first = batches[number], plan.updates[number], only
+        members, mine, first = batches[number], plan.updates[number], done == 0
         rate = parts.learning_rate_at(step, done, len(rounds))
         place = {i: j for j, i in enumerate(members)}
         loss = MiniBatchLoss(objective, [sequences[i] for i in members], [place[i] for i in mine], first=first)

@@ -1,8 +1,8 @@
 """π_old, the policy before a batch's first update: where the loss gets its log-probs, and what is measured of it.
 
     a sequence is …                          its log-probs under π_old come from
-    trained on in a batch's only update      that update's own forward
-    trained on in one of several             a pass before the first update
+    trained on in the first mini-batch       that update's own forward
+    trained on later                         a pass before the first update
     of an older policy (sampled ahead)       the sampler, when it was sampled
 
 Entropy and the gap between sampler and learner are means over all rollouts. What has a forward before any update is
@@ -43,8 +43,6 @@ def plan_forwards(
     objective: Objective,
     step: int,
     ranks: Ranks,
-    *,
-    only: bool,
 ) -> Forwards:
     """Every rank gets about as many tokens of each mini-batch, of what is trained on and of what is only measured."""
 
@@ -53,9 +51,10 @@ def plan_forwards(
 
     plan = Forwards([], [], {})
     for number, members in enumerate(minibatches):
-        first, rollouts = only, [i for i in members if not sequences[i].off_policy]
         trained = [members[j] for j in objective.trained([sequences[i] for i in members])]
-        forwarded = {i for i in trained if i in rollouts}
+        rollouts = [i for i in members if not sequences[i].off_policy]
+        first = number == 0
+        forwarded = {i for i in trained if not sequences[i].off_policy and (first or not sequences[i].stale)}
         mine = share(trained)
         alone = share([i for i in rollouts if i not in forwarded and _is_measured(i, step)])
         counts = {i: 1 for i in mine if i in forwarded} | dict.fromkeys(alone, 1 if step == 1 else ONE_IN)

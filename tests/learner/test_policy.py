@@ -206,3 +206,29 @@ def test_the_flash_kernel_on_a_gpu_is_the_form_by_length(window: int | None) -> 
         results.append([tensor.float() for tensor in (found, *grads)])
     for low, exact in zip(*results, strict=True):
         torch.testing.assert_close(low, exact, rtol=0.05, atol=0.05)
+
+
+DROPPING: dict[str, tuple[str, dict[str, Any]]] = {
+    "numbers of modules": ("OPT", {"dropout": 0.4, "attention_dropout": 0.3, "layerdrop": 0.9, "ffn_dim": 64}),
+    "a config read in each forward": ("Persimmon", {"hidden_dropout": 0.4, "attention_dropout": 0.3}),
+    "modules": ("Phi", {"resid_pdrop": 0.4, "embd_pdrop": 0.3, "attention_dropout": 0.2}),
+}
+
+
+@pytest.mark.parametrize("where", DROPPING)
+def test_no_dropout_of_the_checkpoint_is_left_in_training(where: str, tmp_path: Path) -> None:
+    import transformers
+
+    architecture, options = DROPPING[where]
+    shape = {**SHAPE, "num_key_value_heads": 4, "max_position_embeddings": 64, "pad_token_id": 1, **options}
+    config = getattr(transformers, f"{architecture}Config")(**shape)
+    torch.manual_seed(0)
+    getattr(transformers, f"{architecture}ForCausalLM")(config).save_pretrained(tmp_path / "start")
+    policy = policy_of(tmp_path / "start")
+    still = policy.eval()(PAIRS, 1.0, True)
+    for _ in range(3):
+        torch.testing.assert_close(policy.train()(PAIRS, 1.0, True), still, rtol=0, atol=0)
+    with policy.dropout.restored():
+        policy.plain.save_pretrained(tmp_path / "saved")
+    saved = type(config).from_pretrained(tmp_path / "saved")
+    assert {name: getattr(saved, name) for name in options} == options
