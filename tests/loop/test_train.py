@@ -384,6 +384,7 @@ def test_a_batch_sampled_ahead_is_one_version_old_and_the_same_every_time(
     assert metrics_of(once) == metrics_of(again)
     assert [line["rollout/staleness"] for line in metrics_of(once)] == [0.0, 1.0, 1.0]
     assert [line["rollout/staleness"] for line in metrics_of(behind)] == [0.0, 0.0, 0.0]
+    assert [line.get("policy/probe_logprob_gap", 1.0) < 1e-4 for line in metrics_of(once)] == [True, False, False]
     assert (
         metrics_of(once)[1]["policy/rollout_logprob_gap"] > 1e-3 > metrics_of(behind)[1]["policy/rollout_logprob_gap"]
     )
@@ -395,3 +396,53 @@ def test_a_sampler_that_differs_from_the_learner_stops_the_run(
     with pytest.raises(RunError, match=r"step 1: the rollout's log-probs differ from the learner's by .* 1e-30 allows"):
         run(train(world, student), tmp_path, plugins, "rollout.logprob_gap_limit=1e-30")
     run(train(world, student), tmp_path / "b", plugins, "rollout.logprob_gap_limit=0.01")
+
+
+STUCK = """
+from typing import Literal
+from ampo_plugins.rollouts.transformers import TransformersRollout
+from ampo_registry import hookimpl
+
+class Stuck(TransformersRollout):
+    \"\"\"Takes no weights over after the start.\"\"\"
+    type: Literal["stuck"] = "stuck"
+
+    def build(self, context):
+        engine = super().build(context)
+        load = engine.load_weights
+        def once(weights, policy_version):
+            load(weights, policy_version) if policy_version == 0 else list(weights)
+            engine.policy_version = policy_version
+        engine.load_weights = once
+        return engine
+
+@hookimpl
+def ampo_specs():
+    return [Stuck]
+"""
+
+
+@pytest.mark.parametrize(("ahead", "step"), [(0, 2), (1, 1)])
+def test_a_sampler_that_misses_a_sync_stops_the_run(
+    ahead: int, step: int, world: Path, student: Path, tmp_path: Path
+) -> None:
+    plugin = tmp_path / f"stuck_sampler_{ahead}.py"
+    plugin.write_text(STUCK, encoding="utf-8")
+    config = train(world, student, rollout={"type": "stuck", "ahead": ahead, "logprob_gap_limit": 1e-3})
+    with pytest.raises(RunError, match=f"step {step}: the rollout's log-probs differ"):
+        run(config, tmp_path, discover([plugin]))
+
+
+def test_a_batch_without_signal_is_no_update_and_the_learning_rate_moves_on(
+    world: Path, student: Path, plugins: Plugins, tmp_path: Path
+) -> None:
+    drop = {"group_filter": {"drop": ["all_wrong", "all_correct"]}}
+    config = train(world, student, objective=drop, guidance=None, training={"schedule": "linear", "warmup_steps": 2})
+    config["data"]["train"] = [str(world / "train.parquet")]
+    config["model"]["path"] = str(world / "model")  # random weights: every group is all wrong
+    policy, screen = run(config, tmp_path, plugins)
+    lines = metrics_of(policy)
+    assert [line["groups/trained"] for line in lines] == [0.0, 0.0, 0.0]
+    assert all("policy/grad_norm" not in line and line["tokens/trained"] == 0.0 for line in lines)
+    assert [line["policy/learning_rate"] for line in lines] == pytest.approx([0.5e-3, 1e-3, 0.5e-3])
+    assert "step 2: the group filter left none of 6 groups, so nothing was trained" in screen
