@@ -52,21 +52,24 @@ def test_pointers_hold(module, name):
 
 
 def test_every_function_of_a_step_has_its_hop():
-    """What train_step and guide call from train.py and guidance.py stands in the table of hops."""
-    called = re.findall(r"\b(\w+)\(", inspect.getsource(train.train_step) + inspect.getsource(train.guide))
+    """What train_step, guide and update call from train.py and the room loop stands on the page."""
+    source = "".join(inspect.getsource(function) for function in (train.train_step, train.guide, train.update))
     own = {
         name
-        for name in called
-        if getattr(getattr(train, name, None), "__module__", None) in ("ampo_core.train", "ampo_core.loop.guidance")
+        for name in re.findall(r"\b(\w+)\(", source)
+        if getattr(getattr(train, name, None), "__module__", "").startswith(("ampo_core.train", "ampo_core.loop"))
     }
+    hops = re.findall(r"parts\.(?:sampler|library|group_filter|questions)?\.?(\w+)\(", source)
     assert own
-    shown = {name.split(".")[-1] for _, name in POINTERS}
-    assert own - {"train_step", "guide", "update"} <= shown
+    shown = {part for _, name in POINTERS for part in name.split(".")}
+    told = {"train_step", "check_parity", "fill_in", "with_reference", "train_sequences", "used", "Stopwatch"}
+    reported = {name for name in own if name.endswith(("metrics", "report"))}
+    assert (own | set(hops)) - told - reported - {"take_counts", "note", "after"} <= shown
 
 
 def test_hops_are_in_the_order_of_the_code():
     step = inspect.getsource(train.train_step)
-    order = ["take(", "sample(", "grade(", "guide(", "keep_signal(", "update(", "load_weights("]
+    order = ["take(", "sample(", "grade(", "guide(", "with_advantages(", "keep(", "update(", "load_weights("]
     places = [step.index(name) for name in order]
     assert places == sorted(places)
 
