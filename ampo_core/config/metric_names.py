@@ -36,6 +36,7 @@ TRAIN = (
     "policy/entropy",
     "policy/clip_fraction",
     "policy/rollout_logprob_gap",
+    "policy/probe_logprob_gap",
     "policy/importance_weight",
     "rollout/staleness",
     "verifier/timeouts",
