@@ -10,12 +10,12 @@ All of it is written to `.out.partial` beside `out` and renamed at the end: an i
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from ampo_registry.types import Grade, GradeRequest, TaskData, TaskQuestion, Tea
 
 from ampo_core.config.jobs import PrepareJob
 from ampo_core.config.tree import ModelConfig
-from ampo_core.grading.grader import Grader
+from ampo_core.grading.grader import ANSWER_TRIES, Grader
+from ampo_core.jobs.pool.choose import Judged, Tally, choose
+from ampo_core.jobs.pool.shards import ENDED, Answer, Verdict
 from ampo_core.jobs.prepare_data import write_data
 from ampo_core.report.build import refresh_report
 from ampo_core.run.environment import Environment
@@ -40,24 +42,13 @@ from ampo_core.run.resume import start_over
 Measure = Callable[[TaskQuestion, str], int]
 
 
-@dataclass(slots=True)
-class TeacherCount:
-    """What became of one teacher's answers. `length` sums the kept ones, in the unit of the summary."""
-
-    answers: int = 0
-    incorrect: int = 0
-    failed: int = 0
-    longer: int = 0
-    kept: int = 0
-    length: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """For each training question its kept answers, in the task's order of teachers, and the counts."""
+    """For each training question its kept answers, in the task's order of teachers, and what became of each teacher's.
+    Lengths are in `unit`."""
 
     answers: tuple[tuple[TeacherAnswer, ...], ...]
-    teachers: Mapping[str, TeacherCount]
+    teachers: Mapping[str, Tally]
     unit: str
 
 
@@ -80,20 +71,20 @@ def run(job: PrepareJob, environment: Environment) -> Path:
         manifest = build_manifest(job="prepare", seed=job.run.seed, plugins=environment.plugins.distributions)
         folder = RunFolder.create(job.run, environment.yaml, manifest)
         stack.enter_context(held(folder.path))
-        partial = _partial(out)
+        unfinished = _unfinished(out)
         try:
-            summary = _fill(partial, task, data, grader, name, job.run.seed)
+            summary = _fill(unfinished, task, data, grader, name, job.run.seed)
         except ConfigError:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
             discard_unfinished(folder.path)
             raise
         write_json(folder.path / "summary.json", summary)
         say(environment.console, *summary_lines(summary, out))
         if out.exists():
             out.rmdir()
-        partial.rename(out)
+        unfinished.rename(out)
         output = folder.finish(out)
-        refresh_report(folder.path, functools.partial(say, environment.console))
+        refresh_report(folder.path, partial(say, environment.console))
         return output
 
 
@@ -113,7 +104,7 @@ def _fill(folder: Path, task: Task, data: TaskData, grader: Grader, name: str, s
     return summarise(data, pool, has_model)
 
 
-def _partial(out: Path) -> Path:
+def _unfinished(out: Path) -> Path:
     """The folder beside `out` that becomes it."""
     path = Path(os.path.abspath(out))
     return path.with_name(f".{path.name}.partial")
@@ -135,36 +126,28 @@ def grade_pool(questions: Sequence[TaskQuestion], grader: Grader, measure: Measu
         for question in questions
         for answer in question.teacher_answers
     ]
-    grades = iter(grader.grade(requests))
-    counts: dict[str, TeacherCount] = {}
+    grades = iter(grader.grade(requests, ANSWER_TRIES))
+    tallies: dict[str, Tally] = {}
     kept = tuple(
-        _shortest_correct(question, [next(grades) for _ in question.teacher_answers], measure, counts)
+        _shortest_correct(question, [next(grades) for _ in question.teacher_answers], measure, tallies)
         for question in questions
     )
-    return Pool(kept, counts, unit)
+    return Pool(kept, tallies, unit)
 
 
 def _shortest_correct(
-    question: TaskQuestion, grades: Sequence[Grade], measure: Measure, counts: dict[str, TeacherCount]
+    question: TaskQuestion, grades: Sequence[Grade], measure: Measure, tallies: dict[str, Tally]
 ) -> tuple[TeacherAnswer, ...]:
-    best: dict[str, tuple[int, TeacherAnswer]] = {}
-    for answer, grade in zip(question.teacher_answers, grades, strict=True):
-        count = counts.setdefault(answer.teacher, TeacherCount())
-        count.answers += 1
-        if grade.status != "ok":
-            count.failed += 1
-        elif not grade.correct:
-            count.incorrect += 1
-        else:
-            length = measure(question, answer.text)
-            if answer.teacher in best:
-                count.longer += 1
-            if answer.teacher not in best or length < best[answer.teacher][0]:
-                best[answer.teacher] = (length, answer)
-    for teacher, (length, _) in best.items():
-        counts[teacher].kept += 1
-        counts[teacher].length += length
-    return tuple(answer for _, answer in best.values())
+    judged: dict[str, list[Judged]] = {}
+    for index, (answer, grade) in enumerate(zip(question.teacher_answers, grades, strict=True)):
+        verdict = Verdict("", index, grade.correct, grade.status)
+        judged.setdefault(answer.teacher, []).append(Judged(Answer("", index, answer.text, ENDED), verdict))
+    kept = [
+        item.answer.sample
+        for teacher, answers in judged.items()
+        for item in choose(answers, "shortest", partial(measure, question), None, tallies.setdefault(teacher, Tally()))
+    ]
+    return tuple(question.teacher_answers[index] for index in kept)
 
 
 def check_truths(data: TaskData, grader: Grader) -> None:
@@ -205,14 +188,14 @@ def summarise(data: TaskData, pool: Pool, has_model: bool) -> dict[str, Any]:
         "model": has_model,
         "teachers": {
             name: {
-                "answers": count.answers,
-                "kept": count.kept,
-                "dropped_incorrect": count.incorrect,
-                "dropped_not_graded": count.failed,
-                "dropped_longer": count.longer,
-                f"mean_{pool.unit}": round(count.length / count.kept, 1) if count.kept else None,
+                "answers": tally.answers,
+                "kept": tally.fates["kept"],
+                "dropped_incorrect": tally.fates["incorrect"],
+                "dropped_not_graded": tally.fates["not_graded"],
+                "dropped_longer": tally.fates["not_chosen"],
+                f"mean_{pool.unit}": tally.mean_kept,
             }
-            for name, count in pool.teachers.items()
+            for name, tally in pool.teachers.items()
         },
     }
 

@@ -45,12 +45,16 @@ class Exact(RewardSpec):
 
 
 class InProcess:
-    """Grades like Grader, without workers: what the job does with verdicts is the subject, not how they are made."""
+    """Grades like Grader, without workers: what the job does with verdicts is the subject, not how they are made.
 
-    def grade(self, requests: Sequence[GradeRequest]) -> list[Grade]:
+    A response that says TWICE has a verdict at a second try.
+    """
+
+    def grade(self, requests: Sequence[GradeRequest], tries: int = 1) -> list[Grade]:
         grades = Exact().grade(requests)
         slow = Grade(0.0, False, True, status="timeout")
-        return [slow if "TIMEOUT" in r.text else grade for r, grade in zip(requests, grades, strict=True)]
+        fails = [("TIMEOUT" in request.text) or ("TWICE" in request.text and tries < 2) for request in requests]
+        return [slow if failed else grade for failed, grade in zip(fails, grades, strict=True)]
 
     def check_truths(self, answers: Sequence[str]) -> list[TruthCheck]:
         return [TruthCheck(refused=Exact().check_truth(answer)) for answer in answers]
@@ -63,7 +67,7 @@ def question(text: str, answer: str, **answers: str | list[str]) -> TaskQuestion
 
 
 QUESTIONS = (
-    question("a", "7", long=["because 7", "7"], wrong="8", slow="TIMEOUT 7"),
+    question("a", "7", long=["because 7", "7"], wrong="8", slow=["TIMEOUT 7", "TWICE 7"]),
     question("b", "9", long="9"),
     question("c", "5"),
 )
@@ -89,7 +93,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, environment_of: Callable[
 
 def test_each_teachers_shortest_correct_answer_is_kept_and_the_rest_counted() -> None:
     pool = grade_pool(QUESTIONS, InProcess(), characters, "characters")  # type: ignore[arg-type]
-    assert [[answer.text for answer in kept] for kept in pool.answers] == [["7"], ["9"], []]
+    assert [[answer.text for answer in kept] for kept in pool.answers] == [["7", "TWICE 7"], ["9"], []]
     summary = summarise(TaskData(QUESTIONS, {}), pool, has_model=False)
     assert summary["questions_without_answer"] == 1
     assert summary["teachers"]["long"] == {
@@ -102,7 +106,7 @@ def test_each_teachers_shortest_correct_answer_is_kept_and_the_rest_counted() ->
     }
     assert summary["teachers"]["wrong"]["dropped_incorrect"] == 1
     assert summary["teachers"]["slow"]["dropped_not_graded"] == 1
-    assert summary["conversations"] == 2
+    assert summary["conversations"] == 3
 
 
 def test_without_examples_of_its_own_every_kept_answer_is_imitated(tmp_path: Path) -> None:
@@ -110,7 +114,7 @@ def test_without_examples_of_its_own_every_kept_answer_is_imitated(tmp_path: Pat
     pool = grade_pool(QUESTIONS, InProcess(), characters, "characters")  # type: ignore[arg-type]
     write_data(tmp_path, data, pool.answers, "toy")
     rows = pq.read_table(tmp_path / "sft.parquet").to_pylist()
-    assert [[turn["content"] for turn in row["messages"]] for row in rows] == [["a", "7"], ["b", "9"]]
+    assert [[turn["content"] for turn in row["messages"]] for row in rows] == [["a", "7"], ["a", "TWICE 7"], ["b", "9"]]
     assert [turn["role"] for turn in rows[0]["messages"]] == ["user", "assistant"]
 
 

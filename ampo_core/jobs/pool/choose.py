@@ -53,7 +53,7 @@ class Kept:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of one teacher's answers, over all questions. Lengths are sums over the kept ones."""
+    """What became of one teacher's answers, over all questions. `kept_tokens` is summed over the kept ones."""
 
     questions: int = 0
     solved: int = 0
@@ -65,6 +65,16 @@ class Tally:
     tries: int = 0
     logprobs_kept: int = 0
     logprobs_left_out: int = 0
+
+    @property
+    def answers(self) -> int:
+        """How many there were."""
+        return sum(self.fates.values())
+
+    @property
+    def mean_kept(self) -> float | None:
+        """Mean length of the kept ones, to a tenth; None if there are none."""
+        return round(self.kept_tokens / self.fates["kept"], 1) if self.fates["kept"] else None
 
 
 def judge(answers: Sequence[Answer], verdicts: Sequence[Verdict]) -> dict[str, list[Judged]]:

@@ -28,7 +28,7 @@ from ampo_core.data.contract import teacher_answers
 from ampo_core.data.questions import load_questions
 from ampo_core.data.tokens import load_tokenizer
 from ampo_core.distributed.together import by_each, by_first
-from ampo_core.grading.grader import Grader
+from ampo_core.grading.grader import ANSWER_TRIES, Grader
 from ampo_core.jobs.pool.asking import Reader
 from ampo_core.jobs.pool.output import PoolOutput
 from ampo_core.jobs.pool.shards import ENDED, Answer, Shard, TeacherShards, Verdict, cut
@@ -187,7 +187,7 @@ class Build:
         ended = [answer for answer in answers if answer.finish_reason == ENDED]
         requests = [GradeRequest(a.text, asked[a.uid].answer, asked[a.uid].source) for a in ended]
         mine: list[Grade] = []
-        by_each(self.ranks, lambda: mine.extend(self.grader.grade(self.ranks.shard(requests))))
+        by_each(self.ranks, lambda: mine.extend(self.grader.grade(self.ranks.shard(requests), ANSWER_TRIES)))
         grades = self.ranks.gather(mine, len(requests))
         verdicts = [
             Verdict(answer.uid, answer.sample, grade.correct, grade.status, grade.detail)

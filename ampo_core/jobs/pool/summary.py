@@ -87,18 +87,17 @@ class PoolSummary:
         }
 
     def _teacher(self, tally: Tally) -> dict[str, Any]:
-        kept, answers = tally.fates["kept"], sum(tally.fates.values())
         found: dict[str, Any] = {
             "questions": tally.questions,
             "questions_solved": tally.solved,
             "share_solved": round(tally.solved / tally.questions, 4) if tally.questions else None,
             "questions_answered": tally.answered,
-            "answers": answers,
+            "answers": tally.answers,
             **{fate: tally.fates[fate] for fate in FATES},
-            "kept_tokens_mean": round(tally.kept_tokens / kept, 1) if kept else None,
+            "kept_tokens_mean": tally.mean_kept,
             "tokens": tally.tokens,
             "prompt_tokens": tally.prompt_tokens,
-            "requests_repeated": tally.tries - answers,
+            "requests_repeated": tally.tries - tally.answers,
         }
         if self.job.record_logprobs:
             found |= {"with_logprobs": tally.logprobs_kept, "logprobs_of_other_tokens": tally.logprobs_left_out}
@@ -139,7 +138,7 @@ class PoolSummary:
         columns: list[Column[NamedTally]] = [
             Column("teacher", lambda item: item[0], text=True),
             Column("solved", lambda item: f"{item[1].solved} ({item[1].solved / max(item[1].questions, 1):.0%})"),
-            Column("answers", lambda item: str(sum(item[1].fates.values()))),
+            Column("answers", lambda item: str(item[1].answers)),
             *map(_fate, met),
             Column("length of kept", lambda item: _length(item[1])),
         ]

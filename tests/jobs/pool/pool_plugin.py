@@ -9,6 +9,7 @@ import os
 import signal
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from ampo_registry import Grade, GradeRequest, RewardSpec, hookimpl
@@ -16,10 +17,14 @@ from ampo_registry.specs import ComponentSpec
 
 
 class Drawn(RewardSpec):
-    """Correct by a checksum of text and truth, one in `one_in`; never if empty; a text with a 7 gets no verdict."""
+    """Correct by a checksum of text and truth, one in `one_in`; never if empty; a text with a 7 gets no verdict.
+
+    With `hesitate`, a folder, none gets one when it is read for the first time.
+    """
 
     type: Literal["drawn"] = "drawn"
     one_in: int = 2
+    hesitate: str | None = None
 
     def grade(self, requests: Sequence[GradeRequest]) -> list[Grade]:
         return [self._one(request) for request in requests]
@@ -30,8 +35,11 @@ class Drawn(RewardSpec):
     def _one(self, request: GradeRequest) -> Grade:
         if "7" in request.text:
             raise ValueError("sevens are beyond me")
-        found = bool(request.text) and zlib.crc32(f"{request.answer}:{request.text}".encode()) % self.one_in == 0
-        return self.combine(found, False)
+        checksum = zlib.crc32(f"{request.answer}:{request.text}".encode())
+        if self.hesitate is not None and not (seen := Path(self.hesitate) / str(checksum)).exists():
+            seen.touch()
+            raise ValueError("let me think")
+        return self.combine(bool(request.text) and checksum % self.one_in == 0, False)
 
 
 @hookimpl

@@ -219,6 +219,15 @@ def test_another_reward_grades_again_what_was_sampled(built: Any, tmp_path: Path
     assert after < before
 
 
+def test_a_verifier_that_fails_once_is_asked_again(built: Any, tmp_path: Path) -> None:
+    again = built.copy(tmp_path)
+    (tmp_path / "seen").mkdir()
+    again(f"reward.hesitate={tmp_path / 'seen'}", allow=True)
+    assert list((tmp_path / "seen").iterdir())
+    assert answers_of(again) == answers_of(built)
+    assert again.summary == built.summary
+
+
 def test_unify_keeps_what_every_composition_answers(built: Any, tmp_path: Path) -> None:
     again = built.copy(tmp_path)
     again("unify=intersection", allow=True)
