@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ampo_registry.errors import DataError
-from ampo_registry.types import Message
+from ampo_registry.types import Message, TeacherAnswer
 
 from ampo_core.data.rows import Row
 
@@ -25,11 +25,15 @@ SINGLE_TEACHER = "teacher"
 
 @dataclass(frozen=True, slots=True)
 class CheckedRow:
-    """The fields of a row that the core reads. `answer` is the ground truth, `raw` the row itself."""
+    """The fields of a row that the core reads. `answer` is the ground truth, `raw` the row itself.
+
+    `teacher_answers` stand in `target_lst`, and where that is null or left out in `target`; an empty list is none.
+    """
 
     source: str
     messages: tuple[Message, ...]
     answer: str
+    teacher_answers: tuple[TeacherAnswer, ...]
     raw: Row
 
 
@@ -44,18 +48,9 @@ def check_row(row: Row, file: Path, number: int) -> CheckedRow:
     check.text(row, "ability", default="")
     if row.get("extra_info") is not None:
         check.mapping(row, "extra_info")
-    check.targets(row)
-    return CheckedRow(check.text(row, "data_source"), check.prompt(row), answer, row)
-
-
-def teacher_answers(row: Row) -> list[dict[str, Any]]:
-    """The teacher answers of a checked row: {role, content, source, and what else the row says of them}.
-
-    They stand in `target_lst`, and where that is null or left out in `target`; an empty list is no answer.
-    """
-    if row.get("target_lst") is not None:
-        return [dict(entry) for entry in row["target_lst"]]
-    return [{**entry, "source": entry.get("source") or SINGLE_TEACHER} for entry in row.get("target") or []]
+    several, single = check.targets(row, "target_lst"), check.targets(row, "target", SINGLE_TEACHER)
+    answers = single if row.get("target_lst") is None else several
+    return CheckedRow(check.text(row, "data_source"), check.prompt(row), answer, answers, row)
 
 
 def column(row: Row, name: str) -> Any:
@@ -100,23 +95,30 @@ class _Checker:
             self.fail("prompt", "a list with at most one system turn, the first", row.get("prompt"))
         return messages
 
-    def targets(self, row: Row) -> None:
-        for field in ("target_lst", "target"):
-            for index, target in enumerate(self._list(row.get(field), field)):
-                prefix = f"{field}[{index}]."
-                role = self._message(target, prefix[:-1]).role
-                if role != "assistant":
-                    self.fail(prefix + "role", "assistant", role)
-                if not self.text(target, "source", prefix, "" if field == "target" else None) and field != "target":
-                    self.fail(prefix + "source", "the name of a teacher", "")
-                self._numbers(target, prefix)
+    def targets(self, row: Row, field: str, unnamed: str | None = None) -> tuple[TeacherAnswer, ...]:
+        """The teacher answers of a column; `unnamed` is the teacher of those that do not name theirs."""
+        entries = enumerate(self._list(row.get(field), field))
+        return tuple(self._target(target, f"{field}[{index}]", unnamed) for index, target in entries)
 
-    def _numbers(self, target: Row, prefix: str) -> None:
+    def _target(self, target: Row, field: str, unnamed: str | None) -> TeacherAnswer:
+        message, prefix = self._message(target, field), field + "."
+        if message.role != "assistant":
+            self.fail(prefix + "role", "assistant", message.role)
+        teacher = self.text(target, "source", prefix, default=unnamed) or unnamed
+        if not teacher:
+            self.fail(prefix + "source", "the name of a teacher", target["source"])
         score, logprobs = target.get("quality_score"), target.get("logprobs")
         if score is not None and not _is_number(score):
             self.fail(prefix + "quality_score", "a number or null", score)
         if logprobs is not None and not (isinstance(logprobs, list) and all(map(_is_finite, logprobs))):
             self.fail(prefix + "logprobs", "a list of finite numbers or null", logprobs)
+        return TeacherAnswer(
+            teacher=teacher,
+            text=message.content,
+            logprobs=None if logprobs is None else tuple(map(float, logprobs)),
+            # A number column writes a missing value as NaN, which has no place in an order.
+            quality_score=None if score is None or math.isnan(score) else float(score),
+        )
 
     def _messages(self, value: object, field: str) -> tuple[Message, ...]:
         return tuple(self._message(turn, f"{field}[{index}]") for index, turn in enumerate(self._list(value, field)))
@@ -141,5 +143,5 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value)

@@ -179,7 +179,7 @@ class _Loader:
     def _add(self, placed: _Placed, *, full: bool) -> None:
         if self.distinct and placed.uid in self.seen:
             self.repeats_dropped += 1
-            self.answers.add(placed.uid, placed.row.raw)
+            self.answers.add(placed.uid, placed.row.teacher_answers)
         elif full:
             self.beyond_limit += 1
         elif (reason := self.truths[placed.row.answer].refused) is not None:
@@ -206,8 +206,12 @@ class _Loader:
             self.overlong_cut += 1
             ids = ids[-self.max_prompt_tokens :]
         self.seen.add(placed.uid)
-        self.answers.add(placed.uid, row.raw)
-        self.questions.append(Question(placed.uid, placed.messages, tuple(ids), row.answer, row.source, row.raw))
+        self.answers.add(placed.uid, row.teacher_answers)
+        self.questions.append(
+            Question(
+                placed.uid, placed.messages, tuple(ids), row.answer, row.source, row.raw, answers=row.teacher_answers
+            )
+        )
         if (reason := self.truths[row.answer].listed) is not None:
             self.listed.append(_row_truth(placed, reason))
 

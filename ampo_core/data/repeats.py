@@ -5,13 +5,10 @@ A question's candidates are looked up by its uid, so its occurrences must not di
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from ampo_registry.types import Question
-
-from ampo_core.data.contract import teacher_answers
-from ampo_core.data.rows import Row
+from ampo_registry.types import Question, TeacherAnswer
 
 AnswerKey = tuple[str, str]
 
@@ -23,24 +20,21 @@ class SharedAnswers:
 
     differing: int = 0
     _first: dict[str, frozenset[AnswerKey]] = field(default_factory=dict)
-    _all: dict[str, dict[AnswerKey, dict[str, Any]]] = field(default_factory=dict)
+    _all: dict[str, dict[AnswerKey, TeacherAnswer]] = field(default_factory=dict)
     _mixed: set[str] = field(default_factory=set)
 
-    def add(self, uid: str, row: Row) -> None:
+    def add(self, uid: str, answers: Sequence[TeacherAnswer]) -> None:
         """Note the answers of a row of `uid`."""
-        answers: dict[AnswerKey, dict[str, Any]] = {}
-        for entry in teacher_answers(row):
-            answers.setdefault((entry["source"], entry["content"]), entry)
-        if uid not in self._all:
-            self._all[uid], self._first[uid] = answers, frozenset(answers)
-        elif answers.keys() != self._first[uid]:
+        found = {(answer.teacher, answer.text) for answer in answers}
+        if found != self._first.setdefault(uid, frozenset(found)):
             self.differing += 1
             self._mixed.add(uid)
-            for key, entry in answers.items():
-                self._all[uid].setdefault(key, entry)
+        known = self._all.setdefault(uid, {})
+        for answer in answers:
+            known.setdefault((answer.teacher, answer.text), answer)
 
     def share(self, question: Question) -> Question:
-        """`question`; where its rows differ, with `target_lst` holding the answers of all of them, each once."""
+        """`question`; where its rows differ, with the answers of all of them, each once."""
         if question.uid not in self._mixed:
             return question
-        return replace(question, extra={**question.extra, "target_lst": list(self._all[question.uid].values())})
+        return replace(question, answers=tuple(self._all[question.uid].values()))

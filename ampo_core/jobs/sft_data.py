@@ -13,7 +13,6 @@ from ampo_registry.errors import DataError
 from ampo_registry.types import Message
 
 from ampo_core.config.jobs import SftDataConfig
-from ampo_core.data.contract import teacher_answers
 from ampo_core.data.questions import load_questions
 from ampo_core.data.rows import read_rows
 from ampo_core.data.tokens import PromptTokenizer
@@ -88,9 +87,7 @@ def _pool_conversations(
         distinct=True,  # a question that is repeated brings the answers of all of its rows
     )
     pairs = (
-        (question.messages, target["content"], target["source"])
-        for question in loaded.questions
-        for target in teacher_answers(question.extra)
+        (question.messages, answer.text, answer.teacher) for question in loaded.questions for answer in question.answers
     )
     return tuple(loaded.report.lines()), pairs
 

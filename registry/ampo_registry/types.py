@@ -22,10 +22,21 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class TeacherAnswer:
+    """A teacher's answer to a question: raw text, optional per-token log-probs of the teacher."""
+
+    teacher: str
+    text: str
+    logprobs: tuple[float, ...] | None = None
+    quality_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """A prompt with a verifiable answer.
 
-    `uid` is the hash of (messages, answer); `source` names the dataset; `extra` is the raw row.
+    `uid` is the hash of (messages, answer); `source` names the dataset; `extra` is the raw row; `answers` are the
+    teacher answers that the data brings: those of the row, or of all rows of the question where they differ.
     """
 
     uid: str
@@ -34,6 +45,7 @@ class Question:
     answer: str
     source: str
     extra: Mapping[str, object] = field(default_factory=dict[str, object], compare=False)
+    answers: tuple[TeacherAnswer, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +132,6 @@ class RolloutGroup:
 
     def _is_wrong(self, grade: Grade) -> bool:
         return grade.reward < self.threshold or grade.status != "ok"
-
-
-@dataclass(frozen=True, slots=True)
-class TeacherAnswer:
-    """What a teacher pool holds for a question: raw text, optional per-token log-probs of the teacher."""
-
-    teacher: str
-    text: str
-    logprobs: tuple[float, ...] | None = None
-    quality_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def test_example_row_loads(example, prompt_tokenizer, tmp_path):
     file.write_text(json.dumps(example) + "\n")
     (question,) = load_questions([file], prompt_tokenizer, check_truths=None, **OPTIONS).questions
     assert question.answer == "7"
-    assert [target["source"] for target in question.extra["target_lst"]] == ["teacher-a", "teacher-b"]
+    assert [answer.teacher for answer in question.answers] == ["teacher-a", "teacher-b"]
 
 
 def test_quoted_error_is_the_real_one(example, prompt_tokenizer, tmp_path):

@@ -7,10 +7,8 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ampo_plugins.teacher_pools.dataset import Dataset
-from ampo_registry import DataError, Message, Question
+from ampo_registry import DataError, Message, TeacherAnswer
 
-from ampo_core.data.contract import teacher_answers
 from ampo_core.data.questions import load_questions, question_uid
 from ampo_core.data.report import TruthCheck
 
@@ -78,6 +76,7 @@ def test_a_question_holds_all_that_the_row_says(load, prompt_tokenizer):
     assert question.answer == "7"
     assert question.source == "math"
     assert question.extra == ROW
+    assert question.answers == (TeacherAnswer("A", "<answer>7</answer>", None, 0.5),)
     assert list(question.prompt_token_ids) == prompt_tokenizer.prompt_ids(question.messages)
     assert question.uid == question_uid(question.messages, "7")
 
@@ -232,7 +231,7 @@ def targets(*pairs):
 
 
 def offered(question):
-    return [(answer["source"], answer["content"]) for answer in teacher_answers(question.extra)]
+    return [(answer.teacher, answer.text) for answer in question.answers]
 
 
 def test_rows_of_one_question_share_their_teacher_answers(load):
@@ -248,8 +247,7 @@ def test_rows_of_one_question_share_their_teacher_answers(load):
     assert [q.extra["extra_info"]["index"] for q in found.questions] == [5, 6, 5, 5, 5]
     assert found.report.repeats_differing == 2
     assert "2 repeats with other teacher answers" in found.report.lines()[0]
-    for answer in Dataset().answers(found.questions[1]):
-        assert (answer.teacher, answer.text) in union
+    assert found.questions[1].extra["target_lst"] is None
 
 
 def test_a_repeat_that_is_left_out_leaves_its_teacher_answers(load):
@@ -289,6 +287,9 @@ A, B, UNNAMED = targets(("A", "1"))[0], targets(("B", "2"))[0], {"role": "assist
         ({"target_lst": [{"content": "1", "source": "A"}]}, None),
         ({"target_lst": [{**A, "content": None}]}, None),
         ({"target_lst": [{**A, "quality_score": "high"}]}, None),
+        ({"target_lst": [{**A, "quality_score": True}]}, None),
+        ({"target_lst": [3]}, None),
+        ({"target_lst": "text"}, None),
         ({"target_lst": [{**A, "logprobs": [float("nan")]}]}, None),
         ({"target": [{**A, "role": "system"}]}, None),
         ({"target": [{**A, "source": 3}]}, None),
@@ -296,17 +297,21 @@ A, B, UNNAMED = targets(("A", "1"))[0], targets(("B", "2"))[0], {"role": "assist
         ({"target": UNNAMED}, None),
     ],
 )
-def test_core_and_dataset_pool_read_the_same_teacher_answers(load, columns, expected):
+def test_the_teacher_answers_of_a_row(load, columns, expected):
     """`expected` are (teacher, text) pairs, None a refusal."""
     made = {**row(target_lst=...), **columns}
-    question = Question("uid", (), (), "7", "math", made)
     if expected is None:
-        for read in (lambda: load(made), lambda: Dataset().answers(question)):
-            with pytest.raises(DataError, match="target"):
-                read()
+        with pytest.raises(DataError, match="target"):
+            load(made)
     else:
         assert offered(load(made).questions[0]) == expected
-        assert [(answer.teacher, answer.text) for answer in Dataset().answers(question)] == expected
+
+
+def test_scores_and_log_probs_of_teacher_answers(load):
+    given = [(1, [-0.5, -1]), (float("nan"), None), (None, None)]
+    found = load(row(target_lst=[{**A, "quality_score": score, "logprobs": logprobs} for score, logprobs in given]))
+    answers = [(answer.quality_score, answer.logprobs) for answer in found.questions[0].answers]
+    assert answers == [(1.0, (-0.5, -1.0)), (None, None), (None, None)]
 
 
 def test_nothing_left_says_why(load):

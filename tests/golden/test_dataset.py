@@ -6,13 +6,15 @@ Deliberate differences:
   guidance hop leaves such an answer out and counts it;
 - it leaves the single `target` without EOS and appends one later, so that `target_lst` ends with two; here each
   answer ends with exactly one;
-- it orders and pads the targets; here that is the teacher pool's business, and nothing is padded.
+- it orders and pads the targets; here ordering is the teacher pool's business, and nothing is padded; with
+  `length_strategy: long` it puts the lowest quality first, where here the selector decides about length.
 """
 
 import json
 from pathlib import Path
 
 import pytest
+from ampo_plugins.teacher_pools.dataset import Dataset
 
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.questions import load_questions
@@ -64,7 +66,7 @@ def test_teacher_answers(loaded, tokenizer, golden):
         padded = [case["tgt_input_ids"]] if single else case["tgt_input_ids"]
         theirs = [ids for ids in ([token for token in row if token != PAD] for row in padded) if ids]
         question = loaded[case["row"]]
-        ours = [tokenizer.answer_ids(text, question.prompt_token_ids) for text in contents(question)]
+        ours = [tokenizer.answer_ids(answer.text, question.prompt_token_ids) for answer in question.answers]
         for ids in theirs:
             if case["row"] == "long_target":
                 assert len(ids) == 32
@@ -77,6 +79,20 @@ def test_teacher_answers(loaded, tokenizer, golden):
     assert seen == 14
 
 
-def contents(question):
-    targets = question.extra.get("target_lst") or question.extra.get("target")
-    return [target["content"] for target in targets]
+ORDERED = {
+    "target_lst(3)": ["B", "C", "A"],
+    "target_lst(tie)": ["A", "B", "C"],
+    "target_lst(1)": ["A"],
+    "target(R1 only)": ["teacher"],
+    "no_target": [],
+    "target_lst_None": [],
+    "long_target": ["A"],
+}
+
+
+def test_the_dataset_pool_orders_by_quality(loaded, golden):
+    file = golden("dataset")
+    assert {name: [a.teacher for a in Dataset().answers(question)] for name, question in loaded.items()} == ORDERED
+    for case in file["cases"]:
+        if case["length_strategy"] != "long" and case.get("target_source_list") is not None:
+            assert case["target_source_list"] == ORDERED[case["row"]]

@@ -172,9 +172,7 @@ def test_what_is_written_loads_and_every_kept_answer_is_correct(prepared: Path) 
             check_truths=grader.check_truths,
         )
         requests = [
-            GradeRequest(target["content"], question.answer)
-            for question in loaded.questions
-            for target in question.extra["target_lst"]  # type: ignore[attr-defined]
+            GradeRequest(answer.text, question.answer) for question in loaded.questions for answer in question.answers
         ]
         assert all(grade.correct for grade in grader.grade(requests))
     assert len(loaded.questions) == 20

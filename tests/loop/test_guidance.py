@@ -82,12 +82,8 @@ class TableScorer:
 
 def question_of(tokenizer: PromptTokenizer, answer: str, targets: Sequence[Sequence[str]]) -> Question:
     messages = (Message("user", "x + y"),)
-    row = {
-        "target_lst": [
-            {"role": "assistant", "source": name, "content": text, "quality_score": 1.0} for name, text in targets
-        ]
-    }
-    return Question("q", messages, tuple(tokenizer.prompt_ids(messages)), answer, "openr1", row)
+    answers = tuple(TeacherAnswer(name, text, quality_score=1.0) for name, text in targets)
+    return Question("q", messages, tuple(tokenizer.prompt_ids(messages)), answer, "openr1", answers=answers)
 
 
 def group_of(

@@ -24,7 +24,6 @@ from ampo_registry.types import Grade, GradeRequest, Question
 
 from ampo_core.config.nodes import nearest
 from ampo_core.config.pool_job import PoolJob, PoolTeacher
-from ampo_core.data.contract import teacher_answers
 from ampo_core.data.questions import load_questions
 from ampo_core.data.tokens import load_tokenizer
 from ampo_core.distributed.together import by_each, by_first
@@ -93,10 +92,10 @@ def run(job: PoolJob, environment: Environment) -> Path:
 
 def _check_recorded(job: PoolJob, questions: Sequence[Question]) -> None:
     """Raise DataError for a recorded teacher whom no question has an answer of."""
-    found = {entry["source"] for question in questions for entry in teacher_answers(question.extra)}
+    found = {answer.teacher for question in questions for answer in question.answers}
     for i, teacher in enumerate(job.teachers):
         if teacher.recorded is not None and teacher.recorded not in found:
-            allowed = nearest(teacher.recorded, sorted(map(str, found)))
+            allowed = nearest(teacher.recorded, sorted(found))
             raise DataError(f"teachers.{i}.recorded: no question has an answer of {teacher.recorded!r}{allowed}")
 
 

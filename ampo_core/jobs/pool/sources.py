@@ -16,7 +16,6 @@ from ampo_registry.protocols import BuildContext, RolloutEngine
 from ampo_registry.types import Question, Rollout, RolloutRequest, SamplingOptions
 
 from ampo_core.config.pool_job import PoolJob, PoolTeacher
-from ampo_core.data.contract import teacher_answers
 from ampo_core.data.rows import file_hash
 from ampo_core.data.tokens import THINK, PromptTokenizer
 from ampo_core.jobs.pool.asking import Asking, Reader
@@ -104,8 +103,8 @@ class Recorded:
         """Nothing is held."""
 
     def _of(self, question: Question) -> list[Answer]:
-        entries = [entry for entry in teacher_answers(question.extra) if entry["source"] == self.teacher]
-        return [Answer(question.uid, sample, entry["content"], ENDED) for sample, entry in enumerate(entries)]
+        texts = [answer.text for answer in question.answers if answer.teacher == self.teacher]
+        return [Answer(question.uid, sample, text, ENDED) for sample, text in enumerate(texts)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,16 +14,23 @@ from ampo_registry.types import (
     Rollout,
     RolloutGroup,
     SelectionRequest,
+    TeacherAnswer,
 )
 
 EOS = 0
 
 
-def example_question(index: int = 0, answer: str = "42", extra: Mapping[str, object] | None = None) -> Question:
+def example_question(
+    index: int = 0,
+    answer: str = "42",
+    extra: Mapping[str, object] | None = None,
+    answers: Sequence[TeacherAnswer] = (),
+) -> Question:
     """A question; another `index` gives another one."""
     text = f"Question {index}: what is {index} + 42 - {index}?"
     messages = (Message("system", "Put the answer within <answer> </answer>."), Message("user", text))
-    return Question(f"question-{index}", messages, tuple(range(1, 8)), answer, "conformance", extra or {})
+    ids = tuple(range(1, 8))
+    return Question(f"question-{index}", messages, ids, answer, "conformance", extra or {}, tuple(answers))
 
 
 def example_rollout(tokens: int = 6, finish_reason: FinishReason = "stop") -> Rollout:

@@ -15,17 +15,18 @@ from ampo_registry.types import Question, TeacherAnswer
 
 
 def example_pool_questions() -> list[Question]:
-    """Questions whose raw rows hold several teacher answers, one, an empty list, and null."""
-    rows = [
-        {
-            "role": "assistant",
-            "content": f"Reasoning {i}. <answer>42</answer>",
-            "source": f"teacher-{i}",
-            "quality_score": q,
-        }
-        for i, q in enumerate((1.0, 0.5, None))
+    """Questions with several teacher answers, one, an empty list, and null, in their rows too."""
+    answers = [
+        TeacherAnswer(f"teacher-{i}", f"Reasoning {i}. <answer>42</answer>", quality_score=score)
+        for i, score in enumerate((1.0, 0.5, None))
     ]
-    return [example_question(i, extra={"target_lst": lst}) for i, lst in enumerate((rows, rows[:1], [], None))]
+    rows = [
+        {"role": "assistant", "content": a.text, "source": a.teacher, "quality_score": a.quality_score} for a in answers
+    ]
+    return [
+        example_question(i, extra={"target_lst": None if n is None else rows[:n]}, answers=answers[: n or 0])
+        for i, n in enumerate((3, 1, 0, None))
+    ]
 
 
 def check_teacher_pool(
