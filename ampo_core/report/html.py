@@ -55,6 +55,11 @@ def paragraph(text: str, kind: str = "note") -> str:
     return f'<p class="{kind}">{escape(text)}</p>' if text else ""
 
 
+def picture(file: str, what: str) -> str:
+    """A picture beside the page, and what it shows."""
+    return f'<p><img src="{escape(file)}" alt="{escape(what)}"></p>'
+
+
 def block(text: str) -> str:
     """Text as it stands, in a box that scrolls."""
     return f'<pre class="scroll" tabindex="0">{escape(text)}</pre>'

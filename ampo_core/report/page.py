@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from html import escape
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from ampo_core.report.figures import COLOURS, DASHES, Figure
@@ -61,43 +62,26 @@ def render(page: Page) -> str:
         "hidden": list(page.hidden),
         **page.extra,
     }
-    title = escape(page.title)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_policy(script_hash(script.encode()), library.hash)}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title} · AMPO</title>
-<style>
-{_palette()}
-{style}</style>
-</head>
-<body>
-<a class="skip" href="#main">Skip to the report</a>
-<header>
-<div class="bar"><p class="brand">AMPO report</p>
-<button id="theme" type="button" aria-label="Colours: automatic">◐ <span>auto</span></button></div>
-<h1>{title}</h1>
-<p class="subtitle">{escape(page.subtitle)}</p>
-{page.head}
-</header>
-<nav aria-label="Sections">{"".join(f'<a href="#{s.id}">{escape(s.title)}</a>' for s in page.sections)}</nav>
-<noscript><p class="warning">A script in this file draws figures and rollouts; it does not run here.</p></noscript>
-<p class="warning" id="trouble" role="alert" hidden></p>
-<main id="main">
-{_legend(page.legend)}
-{"".join(map(_section, page.sections))}
-</main>
-<footer>Written by AMPO. Everything is in this file; it loads nothing. Figures: plotly.js {escape(library.version)},
-MIT licence.</footer>
-<script type="application/json" id="data">{script_safe(data)}</script>
-<script type="text/plain" id="library">{library.packed}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
+    return _filled(
+        "report.html",
+        policy=_policy(script_hash(script.encode()), library.hash),
+        title=escape(page.title),
+        style=f"{_palette()}\n{style}",
+        subtitle=escape(page.subtitle),
+        head=page.head,
+        links="".join(f'<a href="#{section.id}">{escape(section.title)}</a>' for section in page.sections),
+        legend=_legend(page.legend),
+        sections="".join(map(_section, page.sections)),
+        version=escape(library.version),
+        data=script_safe(data),
+        library=library.packed,
+        script=script,
+    )
+
+
+def plain_page(title: str, body: str) -> str:
+    """A page without figures and scripts; `body` is trusted."""
+    return _filled("plain.html", title=escape(title), body=body)
 
 
 def script_safe(value: object) -> str:
@@ -115,6 +99,11 @@ def _policy(*scripts: str) -> str:
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
+
+
+def _filled(template: str, **parts: str) -> str:
+    """A template of assets/ with its places filled as they are."""
+    return Template(_asset(template)).substitute(parts)
 
 
 @lru_cache(maxsize=4)

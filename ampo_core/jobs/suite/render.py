@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +14,8 @@ from ampo_core.jobs.suite.statistics import SeedEstimate
 from ampo_core.jobs.suite.tables import ResultRow, ResultTable, gather
 from ampo_core.report.curves import read_run
 from ampo_core.report.figures import Figure, Line, Trace, colour
+from ampo_core.report.html import picture
+from ampo_core.report.page import plain_page
 from ampo_core.report.pictures import draw, training_figures
 from ampo_core.report.tables import NOTHING, Column, Table, points, share
 from ampo_core.run.files import write_atomically, write_json
@@ -28,24 +29,6 @@ CAPTION = (
     "of the runs that a run started from, but without the stages that all share."
 )
 SHOWN = ("tokens_generated", "tokens_trained", "teacher_answers")
-_PAGE = """\
-<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem; }}
-table {{ border-collapse: collapse; white-space: nowrap; }}
-th, td {{ padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #8884; }}
-th:first-child {{ text-align: left; }} tbody th {{ font-weight: normal; }}
-.scroll {{ overflow-x: auto; }} p {{ max-width: 50rem; }} img {{ max-width: 100%; }}
-</style>
-<h1>{title}</h1>
-{body}
-</html>
-"""
 
 
 def write_tables(plan: Plan, console: Console) -> None:
@@ -60,10 +43,9 @@ def write_tables(plan: Plan, console: Console) -> None:
     for table in tables:
         shown = as_table(table)
         shown.show(console)
-        title = escape(table.title)
-        images = [f'<p><img src="{escape(name)}" alt="{title}"></p>' for name in draw_pictures(plan, table, folder)]
+        images = [picture(name, table.title) for name in draw_pictures(plan, table, folder)]
         write_atomically(folder / f"{table.name}.md", shown.markdown() + "\n")
-        page = _PAGE.format(title=title, body="\n".join([shown.html(), *images]))
+        page = plain_page(table.title, "\n".join([shown.html(), *images]))
         write_atomically(folder / f"{table.name}.html", page)
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     write_json(path, {**known, **{table.name: table.as_json() for table in tables}})
@@ -80,7 +62,7 @@ def as_table(table: ResultTable) -> Table[ResultRow]:
         *map(_of_set, sets if len(sets) > 1 else ()),
         Column("Avg.", lambda row: _mean(row.score)),
         Column("95 %", lambda row: f"[{share(row.score.low)}, {share(row.score.high)}]" if row.score else NOTHING),
-        Column(f"against {baseline}", lambda row: points(row.difference)),
+        Column(f"against {baseline}", lambda row: points(row.difference.estimate if row.difference else None)),
         Column("seeds", lambda row: " ".join(map(share, row.score.seeds)) if row.score else NOTHING, wide=True),
         *map(_of_evaluation, further),
         Column("length", lambda row: f"{row.measured['length_mean']:.1f}" if row.measured else NOTHING),
