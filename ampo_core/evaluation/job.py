@@ -53,7 +53,11 @@ def run(job: EvaluateJob, environment: Environment) -> Path:
     job = job.model_copy(update={"models": {name: with_model_folder(model) for name, model in job.models.items()}})
     with ExitStack() as stack:
         graders = stack.enter_context(set_graders(job.evaluation, stack.enter_context(Grader(job.reward))))
-        candidates = [_candidate(name, model, job, graders, environment, ranks) for name, model in job.models.items()]
+        candidates = []
+        for name, model in job.models.items():
+            tokenizer = load_tokenizer(model, environment.trust_remote_code)
+            sets = load_sets(job.evaluation, job.data, tokenizer, graders, ranks)
+            candidates.append(Candidate(name, model, tokenizer, sets))
         output, done = _open(job, environment, candidates, ranks, stack)
         for candidate in candidates:
             pending = [item for item in candidate.sets if (candidate.name, item.name) not in done]
@@ -74,18 +78,6 @@ def what_was_read(candidates: Sequence[Candidate]) -> list[str]:
             for line in item.report.lines():
                 readers.setdefault(f"{item.name}: {line}", []).append(candidate.name)
     return [line if len(names) == len(candidates) else f"{', '.join(names)}, {line}" for line, names in readers.items()]
-
-
-def _candidate(
-    name: str,
-    model: SampledModel,
-    job: EvaluateJob,
-    graders: Mapping[str, Grader],
-    environment: Environment,
-    ranks: Ranks,
-) -> Candidate:
-    tokenizer = load_tokenizer(model, environment.trust_remote_code)
-    return Candidate(name, model, tokenizer, load_sets(job.evaluation, job.data, tokenizer, graders, ranks))
 
 
 def _open(

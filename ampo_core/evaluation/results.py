@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -117,22 +117,17 @@ class Evaluation:
     @property
     def macro(self) -> float:
         """The mean over sets of each set's avg@K: every benchmark counts once, whatever its size."""
-        return self.mean(self.sets)
+        return self.mean([result.name for result in self.sets])
 
-    def members(self, group: str) -> tuple[SetResult, ...]:
-        """The sets of a group, in its own order."""
+    def mean(self, names: Sequence[str]) -> float:
+        """The mean over the sets of these names of each one's avg@K."""
         found = {result.name: result for result in self.sets}
-        return tuple(found[name] for name in self.groups[group])
-
-    @staticmethod
-    def mean(sets: tuple[SetResult, ...]) -> float:
-        """The mean over `sets` of each one's avg@K."""
-        return average([average(result.averages()) for result in sets])
+        return average([average(found[name].averages()) for name in names])
 
     def metrics(self) -> dict[str, float]:
         """`eval/SET/NAME` for every set, `eval/GROUP/avg` for every group, and `eval/macro/avg`."""
         named = {
             f"eval/{result.name}/{name}": value for result in self.sets for name, value in result.metrics().items()
         }
-        means = {f"eval/{group}/avg": self.mean(self.members(group)) for group in self.groups}
+        means = {f"eval/{group}/avg": self.mean(names) for group, names in self.groups.items()}
         return {**named, **means, MACRO: self.macro}

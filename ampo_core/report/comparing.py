@@ -20,14 +20,7 @@ from ampo_core.report.scores import Scores
 from ampo_core.report.sources import Entry, RunData
 from ampo_core.report.summary import as_text
 from ampo_core.report.tables import NOTHING, Column, Table, interval
-from ampo_core.report.training import (
-    GUIDANCE,
-    HEALTH,
-    STEP_TIME,
-    duration,
-    replaced_by_teacher,
-    teachers_figure,
-)
+from ampo_core.report.training import GUIDANCE, HEALTH, STEP_TIME, duration, replaced_by_teacher, teachers_figure
 from ampo_core.run.changes import PLACE_ONLY, Change, differences
 
 SEED = "run.seed"
@@ -65,14 +58,10 @@ def guidance_figures(lines: Sequence[Line]) -> Section | None:
 
 def health_figures(lines: Sequence[Line]) -> Section | None:
     """Time and what should stay unremarkable, of all runs; a metric that never changed anywhere is left out."""
-    varying = [panel for panel in HEALTH if len(_values(lines, panel.metric)) > 1]
-    figures = figures_of([_TIME, *varying], lines)
-    left_out = [
-        f"{curves.name}: {name} ({count})"
-        for line in lines
-        for curves in line.curves
-        for name, count in sorted(curves.left_out.items())
-    ]
+    values = {p: {value for line in lines for found in line.series(p.metric) for _, value in found} for p in HEALTH}
+    figures = figures_of([_TIME, *(panel for panel in HEALTH if len(values[panel]) > 1)], lines)
+    curves = [curves for line in lines for curves in line.curves]
+    left_out = [f"{run.name}: {name} ({count})" for run in curves for name, count in sorted(run.left_out.items())]
     note = f"Not a finite number, and left out of the figures (steps): {'; '.join(left_out)}." if left_out else ""
     return Section("health", "Time and health", paragraph(note), figures, folded=True) if figures or note else None
 
@@ -226,7 +215,3 @@ def _changes(before: object, after: object, key: str = "") -> list[Change]:
         else:
             found.append((name, one, other))
     return found
-
-
-def _values(lines: Sequence[Line], metric: str) -> set[float]:
-    return {value for line in lines for series in line.series(metric) for _, value in series}

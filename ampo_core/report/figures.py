@@ -104,23 +104,18 @@ def metric_figure(panel: Panel, lines: Sequence[Line]) -> Figure | None:
     if not traces:
         return None
     logarithmic = panel.may_be_logarithmic and min(values) > 0 and max(values) > SPIKES * median(values)
-    return Figure(
-        id=panel.metric,
-        title=panel.title,
-        caption=_caption(panel, lines, logarithmic),
-        traces=traces,
-        layout=axes(panel.unit, share=panel.share, logarithmic=logarithmic),
-    )
+    layout = axes(panel.unit, share=panel.share, logarithmic=logarithmic)
+    return Figure(panel.metric, panel.title, _caption(panel, lines, logarithmic), traces, layout)
 
 
-def axes(unit: str = "", *, share: bool = False, logarithmic: bool = False, x: str = "step") -> dict[str, Any]:
+def axes(unit: str = "", *, share: bool = False, logarithmic: bool = False) -> dict[str, Any]:
     """The layout of a figure over steps."""
     y: dict[str, Any] = {"title": {"text": unit}} if unit and not share else {}
     if share:
         y |= SHARE_AXIS
     if logarithmic:
         y |= {"type": "log", "dtick": 1}
-    return {"xaxis": {"title": {"text": x}}, "yaxis": {"hoverformat": ".4g", **y}}
+    return {"xaxis": {"title": {"text": "step"}}, "yaxis": {"hoverformat": ".4g", **y}}
 
 
 def smoothed(series: Series) -> list[float]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
 from ampo_core.report import html, markdown
+from ampo_core.report.scores import Estimate
 from ampo_core.run.progress import say
 
 T = TypeVar("T")
@@ -86,28 +87,17 @@ class Table(Generic[T]):
         say(console, *self.notes)
 
 
-class Interval(Protocol):
-    """A share with an interval around it."""
-
-    @property
-    def value(self) -> float: ...
-    @property
-    def low(self) -> float: ...
-    @property
-    def high(self) -> float: ...
-
-
 def share(value: float | None) -> str:
     """A share in percent; a dash where there is none."""
     return NOTHING if value is None else f"{100 * value:.1f}"
 
 
-def interval(found: Interval | None) -> str:
+def interval(found: Estimate | None) -> str:
     """A share with its interval, in percent; a dash where there is none."""
     return NOTHING if found is None else f"{share(found.value)} [{share(found.low)}, {share(found.high)}]"
 
 
-def points(found: Interval | None) -> str:
+def points(found: Estimate | None) -> str:
     """A difference of shares with its interval, in points; empty where there is nothing to compare with."""
     if found is None:
         return ""

@@ -1,13 +1,5 @@
 """The `suite` job: configs × seeds, evaluated alike and compared in tables.
 
-    runs/NAME/config.yaml, manifest.json      the suite
-              seed-0/STAGE/, seed-0/RUN/      run folders: ordinary ones, each can be looked at or reported on alone
-              seed-0/evaluations/EVAL/RUN/    what the model of RUN did in an evaluation
-              logs/                           what each of them printed
-              tables/TABLE.md .html .png      the tables, written anew at the end of every call
-              results.json                    their numbers
-              report.html                     all runs side by side, the seeds of each together
-
 Each is a process of its own, `parallel` of them side by side. What is finished is not run again, what is unfinished
 goes on, and what fails keeps only those from running that need it. Several suites may share a folder: what is in none
 of the tables of this one is left alone.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ampo_core.data.seeds import derive_seed
 from ampo_core.evaluation.statistics import RESAMPLES, average, paired, percentiles, resampled_means
+from ampo_core.report.scores import Estimate
 
 Scores = Mapping[str, Mapping[str, float]]
 """set -> uid of a question -> a number of that question, such as its avg@K."""
@@ -29,9 +30,9 @@ class SeedEstimate:
     spread: float
 
     @property
-    def value(self) -> float:
-        """The mean over seeds."""
-        return self.mean
+    def estimate(self) -> Estimate:
+        """The mean with its interval."""
+        return Estimate(self.mean, self.low, self.high)
 
 
 def macro(scores: Scores) -> float:

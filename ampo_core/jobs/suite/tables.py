@@ -86,18 +86,15 @@ def _table(
     found: Mapping[str, Mapping[str, Mapping[int, Found]]],
     budgets: Mapping[str, Mapping[str, float | None]],
 ) -> ResultTable:
-    baseline, seed = table.baseline or table.rows[0], plan.job.run.seed
+    baseline, drawn = table.baseline or table.rows[0], plan.job.run.seed
     first = next(iter(plan.job.evaluations), "")
     members = plan.job.members()
     rows = []
     for run in table.rows:
-        own, other = (found[name].get(first, {}) for name in (run, baseline))
-        pairs = [difference(own[seed].scores, other[seed].scores) for seed in own if run != baseline and seed in other]
-        estimates = {
-            evaluation: over_seeds([item.scores for item in here.values()], seed)
-            for evaluation, here in found[run].items()
-            if here
-        }
+        own, other = found[run].get(first, {}), {} if run == baseline else found[baseline].get(first, {})
+        pairs = [difference(own[seed].scores, other[seed].scores) for seed in own if seed in other]
+        by_evaluation = {name: [item.scores for item in here.values()] for name, here in found[run].items() if here}
+        estimates = {name: over_seeds(scores, drawn) for name, scores in by_evaluation.items()}
         sets = dict.fromkeys(name for item in own.values() for name in item.scores)
         rows.append(
             ResultRow(
@@ -106,7 +103,7 @@ def _table(
                 seeds=tuple(own),
                 sets={name: tuple(average([*item.scores[name].values()]) for item in own.values()) for name in sets},
                 score=estimates.pop(first, None),
-                difference=over_seeds(pairs, seed) if pairs and all(pairs) else None,
+                difference=over_seeds(pairs, drawn) if pairs and all(pairs) else None,
                 further=estimates,
                 measured={name: average([item.measured[name] for item in own.values()]) for name in MEASURED if own},
                 budget=budgets[run],

@@ -19,7 +19,7 @@ def test_every_set_counts_once_and_the_value_is_the_mean_over_seeds() -> None:
     small, large = {"a": 1.0}, {f"b{i}": 0.0 for i in range(99)}
     assert macro({"small": small, "large": large}) == 0.5
     found = over_seeds([{"s": {"a": 1.0}}, {"s": {"a": 0.0}}], 0)
-    assert (found.seeds, found.value) == ((1.0, 0.0), 0.5)
+    assert (found.seeds, found.mean) == ((1.0, 0.0), 0.5)
     assert found.spread == pytest.approx(math.sqrt(0.5))
 
 
