@@ -13,20 +13,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vllm import LLM
-from vllm.distributed import parallel_state
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-try:
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
-except ImportError:  # where older versions have it
-    from vllm.entrypoints.openai.cli_args import make_arg_parser
-
 SIZES: dict[str, Any] = {"max_model_len": 256, "max_num_seqs": 4, "kv_cache_memory_bytes": 2**26}
 
 
 def answered(request: dict[str, Any]) -> dict[str, Any]:
     """vLLM's answer to one request."""
+    from vllm import LLM
+    from vllm.distributed import parallel_state
+
+    gc.freeze()
     llm = LLM(model=request["model"], dtype="float32", enforce_eager=True, use_tqdm_on_load=False, **SIZES)
     defaults = llm.get_default_sampling_params()
     options = {"temperature": defaults.temperature, "top_k": defaults.top_k}
@@ -39,8 +34,6 @@ def answered(request: dict[str, Any]) -> dict[str, Any]:
     llm.llm_engine.engine_core.shutdown()
     parallel_state.destroy_model_parallel()
     parallel_state.destroy_distributed_environment()
-    del llm
-    gc.collect()
     return {
         "prompt": list(found.prompt_token_ids),
         "tokens": list(answer.token_ids),
@@ -53,12 +46,20 @@ def answered(request: dict[str, Any]) -> dict[str, Any]:
 
 def understood(arguments: list[str]) -> dict[str, Any]:
     """The options that the page and the cards use, as `vllm serve` reads them."""
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    try:
+        from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    except ImportError:  # where older versions have it
+        from vllm.entrypoints.openai.cli_args import make_arg_parser
+
     found = vars(make_arg_parser(FlexibleArgumentParser()).parse_args(arguments))
     names = ("model_tag", "dtype", "default_chat_template_kwargs", "override_generation_config")
     return {name: found[name] for name in names}
 
 
 if __name__ == "__main__":
+    gc.disable()  # to go through all that vLLM imports takes as long as to start an engine
     asked = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     answer = {
         "chats": [answered(request) for request in asked["chats"]],
