@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from ampo_registry import AdvantageSpec
-from pydantic import Field
-
-from ampo_plugins.advantages.statistics import all_equal, without_correct
+from ampo_plugins.advantages.group import GroupAdvantage
 
 if TYPE_CHECKING:
     import torch
 
 
-class MeanOnly(AdvantageSpec):
+class MeanOnly(GroupAdvantage):
     """Rewards centred by their group, not scaled: easy and hard questions keep their weight."""
 
     type: Literal["mean_only"] = "mean_only"
-    zero_without_correct: bool = Field(
-        default=False,
-        description="no advantage in a group without a correct response, so that format alone is not learnt",
-    )
 
-    def advantages(self, rewards: torch.Tensor, correct: torch.Tensor, off_policy: torch.Tensor) -> torch.Tensor:
-        """`rewards` [G], `correct` [G] bool, `off_policy` [G] bool -> [G] float64; exactly 0 for equal rewards."""
-        rewards = rewards.double()
-        if all_equal(rewards) or (self.zero_without_correct and without_correct(correct)):
-            return rewards.new_zeros(rewards.shape)
+    def of_unequal(self, rewards: torch.Tensor, off_policy: torch.Tensor) -> torch.Tensor:
+        """R - mean of `rewards` [G]."""
         return rewards - rewards.mean()

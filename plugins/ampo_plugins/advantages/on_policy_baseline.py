@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from ampo_registry import AdvantageSpec
 from pydantic import Field, NonNegativeFloat
 
-from ampo_plugins.advantages.statistics import all_equal, without_correct
+from ampo_plugins.advantages.group import GroupAdvantage, all_equal
 
 if TYPE_CHECKING:
     import torch
@@ -16,25 +15,15 @@ TINY_STD = 1e-6
 """A std below this counts as 1: else a teacher's advantage is blown up where all rollouts got the same reward."""
 
 
-class OnPolicyBaseline(AdvantageSpec):
+class OnPolicyBaseline(GroupAdvantage):
     """Teacher answers are measured against the policy's level and do not move it."""
 
     type: Literal["on_policy_baseline"] = "on_policy_baseline"
     ddof: Literal[0, 1] = Field(default=0, description="0 divides the variance by n, 1 by n - 1")
     eps: NonNegativeFloat = Field(default=1e-6, description="added to std")
-    zero_without_correct: bool = Field(
-        default=False,
-        description="no advantage in a group without a correct response, so that format alone is not learnt",
-    )
 
-    def advantages(self, rewards: torch.Tensor, correct: torch.Tensor, off_policy: torch.Tensor) -> torch.Tensor:
-        """`rewards` [G], `correct` [G] bool, `off_policy` [G] bool -> [G] float64; exactly 0 for equal rewards.
-
-        A group of teacher answers alone is its own baseline.
-        """
-        rewards = rewards.double()
-        if all_equal(rewards) or (self.zero_without_correct and without_correct(correct)):
-            return rewards.new_zeros(rewards.shape)
+    def of_unequal(self, rewards: torch.Tensor, off_policy: torch.Tensor) -> torch.Tensor:
+        """`rewards` [G], `off_policy` [G] bool -> [G]. A group of teacher answers alone is its own baseline."""
         mean, std = self._baseline(rewards if bool(off_policy.all()) else rewards[~off_policy])
         return (rewards - mean) / (std + self.eps)
 
