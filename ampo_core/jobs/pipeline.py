@@ -24,7 +24,6 @@ from ampo_core.config.jobs import PipelineJob
 from ampo_core.config.load import LoadedConfig
 from ampo_core.config.run_names import finished_output
 from ampo_core.config.suite_job import Stage
-from ampo_core.config.yaml_source import parse_yaml
 from ampo_core.jobs.members import (
     Finished,
     Member,
@@ -36,6 +35,7 @@ from ampo_core.jobs.members import (
 )
 from ampo_core.jobs.table import run_job
 from ampo_core.report.build import refresh_report
+from ampo_core.run.changes import read_config
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import RunFolder, check_free
 from ampo_core.run.lock import check_not_held, held
@@ -135,13 +135,13 @@ def _check_stages(job: PipelineJob, root: Path, stored: Mapping[str, str]) -> No
 
 def _stored_stages(root: Path) -> dict[str, str]:
     """name -> config file of the stages that the pipeline in `root` was started with."""
-    path = root / "config.yaml"
-    stored, _ = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    stages = stored.plain().get("stages") if stored is not None else None
+    stages = read_config(root).get("stages")
     try:
         return {str(stage["name"]): str(stage["config"]) for stage in stages or ()}
     except (TypeError, KeyError):
-        raise ConfigError(f"{path}: its stages cannot be read; was it edited? Choose another run.name") from None
+        raise ConfigError(
+            f"{root / 'config.yaml'}: its stages cannot be read; was it edited? Choose another run.name"
+        ) from None
 
 
 def _member(stage: Stage, root: Path, environment: Environment) -> Member:

@@ -14,8 +14,8 @@ from typing import Any
 from ampo_registry.errors import ConfigError
 
 from ampo_core.config.metric_names import ANSWERS, TEACHER, by_teacher
-from ampo_core.report.lineage import lineage, read_config, read_metrics, run_of_policy
-from ampo_core.run.changes import read_manifest
+from ampo_core.report.lineage import lineage, read_metrics, run_of_policy
+from ampo_core.run.changes import read_config, read_manifest
 from ampo_core.run.folder import METRICS
 
 TRAINED = ("train", "sft")

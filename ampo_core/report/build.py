@@ -185,7 +185,7 @@ def _ran_with(run: RunData) -> list[Section]:
     """The resolved config and the versions."""
     versions = {name: version for name, version in (run.manifest.get("versions") or {}).items() if version}
     rows = [[name, str(version)] for name, version in {**versions, **(run.manifest.get("plugins") or {})}.items()]
-    parts = block(run.config_text)
+    parts = block((run.path / "config.yaml").read_text(encoding="utf-8"))
     return [
         Section("config", "Resolved config", parts, folded=True),
         Section("versions", "Versions", table(["package", "version"], rows, left=2), folded=True),

@@ -12,8 +12,8 @@ from typing import Any
 from ampo_registry.errors import ConfigError
 
 from ampo_core.report.budget import replacements
-from ampo_core.report.lineage import Lineage, lineage, read_config, read_metrics
-from ampo_core.run.changes import read_manifest
+from ampo_core.report.lineage import Lineage, lineage, read_metrics
+from ampo_core.run.changes import read_config, read_manifest
 
 SETTINGS = {
     "train": (

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ampo_registry.errors import ConfigError
 
-from ampo_core.config.yaml_source import parse_yaml
+from ampo_core.run.changes import read_config
 from ampo_core.run.files import metrics_lines
 from ampo_core.run.folder import METRICS
 
@@ -65,19 +65,6 @@ def start_model(run_folder: Path) -> Path:
         return Path(str(read_config(run_folder)["model"]["path"]))
     except (KeyError, TypeError):
         raise ConfigError(f"{run_folder / 'config.yaml'} names no model.path") from None
-
-
-def read_config(run_folder: Path) -> Mapping[str, Any]:
-    """The resolved config of a run, as JSON types. Raises ConfigError if it cannot be read."""
-    path = run_folder / "config.yaml"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    config = root.plain() if (root := parse_yaml(text, str(path))[0]) is not None else None
-    if not isinstance(config, dict):
-        raise ConfigError(f"{path} holds no config")
-    return config
 
 
 def read_metrics(run_folder: Path) -> list[dict[str, Any]]:

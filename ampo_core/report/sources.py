@@ -11,9 +11,8 @@ from typing import Any
 from ampo_registry.errors import ConfigError
 from ampo_registry.text import nearest
 
-from ampo_core.config.yaml_source import parse_yaml
 from ampo_core.report.curves import RunCurves, read_run
-from ampo_core.run.changes import read_manifest
+from ampo_core.run.changes import read_config, read_manifest
 from ampo_core.run.folder import METRICS
 
 SEED_FOLDER = re.compile(r"seed-\d+")
@@ -28,7 +27,6 @@ class RunData:
     path: Path
     job: str
     config: Mapping[str, Any]
-    config_text: str
     manifest: Mapping[str, Any]
     finished: bool
     curves: RunCurves
@@ -101,21 +99,14 @@ def kind_of(folder: Path) -> str:
 
 def read_folder(folder: Path, name: str) -> RunData:
     """The run in `folder` under `name`. Raises ConfigError where a file of it cannot be read."""
-    manifest, path = read_manifest(folder), folder / "config.yaml"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    root, _ = parse_yaml(text, str(path), lines=False)
-    config = root.plain() if root is not None else {}
+    manifest, config = read_manifest(folder), read_config(folder)
     job = str(manifest.get("job"))
     has_curves = job in WITH_CURVES and (folder / METRICS).is_file()
     return RunData(
         name=name,
         path=folder,
         job=job,
-        config=config if isinstance(config, dict) else {},
-        config_text=text,
+        config=config,
         manifest=manifest,
         finished=(folder / "done").exists(),
         curves=read_run(name, folder) if has_curves else RunCurves(name, {}),
@@ -158,12 +149,8 @@ def _sorted_seeds(folder: Path) -> list[Path]:
 
 def _names_in(folder: Path, *keys: str) -> list[str]:
     """The names of stages and runs in the order of the folder's config.yaml, if it has one."""
-    path = folder / "config.yaml"
-    if not path.is_file():
-        return []
-    root, _ = parse_yaml(path.read_text(encoding="utf-8"), str(path), lines=False)
-    config = root.plain() if root is not None else None
-    blocks = [config.get(key) or () for key in keys] if isinstance(config, dict) else []
+    config = read_config(folder) if (folder / "config.yaml").is_file() else {}
+    blocks = [config.get(key) or () for key in keys]
     return [str(item["name"] if isinstance(item, Mapping) else item) for block in blocks for item in block]
 
 

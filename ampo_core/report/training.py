@@ -167,13 +167,9 @@ def time_section(curves: RunCurves) -> Section | None:
     if not whole:
         return None
     parts = {title: dict(curves.series[metric]) for metric, title in HOPS.items() if metric in curves.series}
-    steps = [step for step, _ in whole]
-    layers = {title: [(step, values.get(step, 0.0)) for step in steps] for title, values in parts.items()}
-    if layers:
-        known = [math.fsum(series[i][1] for series in layers.values()) for i in range(len(steps))]
-        layers["other"] = [(step, max(0.0, value - known[i])) for i, (step, value) in enumerate(whole)]
-    else:
-        layers["step"] = list(whole)
+    layers = {title: [(step, values.get(step, 0.0)) for step, _ in whole] for title, values in parts.items()}
+    known = {step: math.fsum(values.get(step, 0.0) for values in parts.values()) for step, _ in whole}
+    layers["other" if parts else "step"] = [(step, max(0.0, value - known[step])) for step, value in whole]
     traces = [stacked(name, order, series) for order, (name, series) in enumerate(layers.items())]
     layout = {**axes("seconds a step"), "showlegend": len(layers) > 1}
     total = math.fsum(value for _, value in whole)

@@ -69,9 +69,7 @@ def listed(changes: Sequence[Change]) -> str:
 
 def config_changes(folder: Path, config: Mapping[str, Any]) -> list[Change]:
     """How the resolved `config` differs from config.yaml in `folder`, but for where the run lies."""
-    path = folder / "config.yaml"
-    before, _ = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    changes = differences(before.plain() if before else {}, config)
+    changes = differences(read_config(folder), config)
     return [change for change in changes if change[0] not in PLACE_ONLY]
 
 
@@ -85,6 +83,20 @@ def manifest_changes(folder: Path, manifest: Mapping[str, Any]) -> list[Change]:
     if "questions" not in before:  # a run of release 0.1: which they were is not known
         before["questions"] = manifest.get("questions")
     return differences(_what_matters(before), _what_matters(manifest))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The resolved config of the run in `folder`, as JSON types. Raises ConfigError if it cannot be read."""
+    path = folder / "config.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    root, _ = parse_yaml(text, str(path))
+    config = root.plain() if root is not None else None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path} holds no config")
+    return config
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
