@@ -20,7 +20,6 @@ from ampo_registry.errors import AmpoError, ConfigError
 from rich.console import Console
 
 from ampo_core.cli.listing import show_plugin, show_plugins
-from ampo_core.config.jobs import Job, PipelineJob, PoolJob, SuiteJob
 from ampo_core.config.load import LoadedConfig, load_config
 from ampo_core.config.machines import rank_in
 from ampo_core.config.schema import config_schema
@@ -162,30 +161,16 @@ def _run(loaded: LoadedConfig, plugins: Plugins, arguments: argparse.Namespace) 
     for text in loaded.warnings if rank_in(os.environ) == 0 else ():
         print(f"warning: {text}", file=sys.stderr)
     loaded.require_ready()
-    folder = Path(loaded.job.run.dir) / loaded.job.run.name
     environment = Environment.of(
         loaded, plugins, trust_remote_code=arguments.trust_remote_code, allow_changes=arguments.allow_changes
     )
     try:
         run_job(loaded.job, environment)
     except KeyboardInterrupt:
-        print(f"ampo-run: interrupted; {_left_behind(loaded.job, folder)}", file=sys.stderr)
+        left = loaded.job.left_behind() if loaded.job.run.folder.exists() else "nothing was written"
+        print(f"ampo-run: interrupted; {left}", file=sys.stderr)
         return INTERRUPTED
     return 0
-
-
-def _left_behind(job: Job, folder: Path) -> str:
-    """What an interrupted run leaves on disk."""
-    if not folder.exists():
-        return "nothing was written"
-    if isinstance(job, (PipelineJob, SuiteJob)):
-        return f"what was written stands in {folder}; run the same command again, and what is finished is kept"
-    if isinstance(job, PoolJob):
-        return f"finished shards stand in {folder / 'shards'}: run the same command again to go on with the others"
-    checkpoints = sorted((folder / "checkpoints").glob("step-*"))
-    if checkpoints:
-        return f"the last checkpoint is {checkpoints[-1]}: run the same command again to go on after it"
-    return f"what was written stands in {folder}, without a checkpoint: the same command starts over"
 
 
 if __name__ == "__main__":

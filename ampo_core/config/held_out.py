@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
+from ampo_core.config import rules
+from ampo_core.config.nodes import Finding, KeyPath, nearest
 from ampo_core.config.tree import Block, Reward
 
 
@@ -44,6 +47,47 @@ class HeldOutConfig(Block):
         default={},
         description="name -> names of sets: their mean is reported as eval/NAME/avg, beside the mean over all sets",
     )
+
+    def findings(self) -> Iterator[Finding]:
+        """What is wrong with an `evaluation` block that is valid field by field."""
+        yield from rules.well_named(self.sets, ("evaluation", "sets"))
+        if "macro" in self.sets:
+            text = "macro is the name of the mean over all sets; choose another"
+            yield Finding(("evaluation", "sets", "macro"), text)
+        for name, item in self.sets.items():
+            for k in item.tries():
+                if k > item.samples:
+                    text = f"pass@{k} needs at least {k} samples, found samples = {item.samples}"
+                    yield Finding(("evaluation", "sets", name, "pass_at"), text)
+            if item.samples > 1 and self.temperature == 0.0:
+                text = f"found {item.samples}; at temperature 0 all samples of a question are the same"
+                yield Finding(("evaluation", "sets", name, "samples"), text, "warning")
+        yield from self._groups()
+
+    def _groups(self) -> Iterator[Finding]:
+        yield from rules.well_named(self.groups, ("evaluation", "groups"))
+        for name, members in self.groups.items():
+            path = ("evaluation", "groups", name)
+            if name == "macro" or name in self.sets:
+                taken = "the name of the mean over all sets" if name == "macro" else "the name of a set"
+                yield Finding(path, f"{name} is {taken}; choose another")
+            if not members:
+                yield Finding(path, "names no set")
+            for i, member in enumerate(members):
+                if member not in self.sets:
+                    yield Finding((*path, i), f"no set is named {member!r}{nearest(member, self.sets)}")
+                elif member in members[:i]:
+                    yield Finding((*path, i), f"{member} stands twice")
+
+    def unread(self) -> Iterator[Finding]:
+        """A warning for each option of the sets' own rewards that was set and that nothing reads."""
+        for name, item in self.sets.items():
+            if item.reward is not None:
+                yield from rules.only_verifies(item.reward, ("evaluation", "sets", name, "reward"))
+
+    def files(self) -> Iterator[tuple[KeyPath, str]]:
+        """The file of each set, with the key that names it."""
+        return ((("evaluation", "sets", name, "path"), item.path) for name, item in self.sets.items())
 
 
 class EvaluationConfig(HeldOutConfig):

@@ -13,22 +13,14 @@ from ampo_registry.discovery import Plugins, discover
 from ampo_registry.errors import ConfigError
 from pydantic import ValidationError
 
-from ampo_core.config.checks import check_job
 from ampo_core.config.explain import explain
-from ampo_core.config.inner import (
-    Inner,
-    bad_references,
-    inner_configs,
-    misplaced,
-    runs_left_out,
-    with_absolute_paths,
-)
-from ampo_core.config.jobs import JOBS, Job, PipelineJob, SuiteJob, resources_of
+from ampo_core.config.inner import Inner, bad_references, with_absolute_paths
+from ampo_core.config.jobs import JOBS, Job
 from ampo_core.config.layers import COMMAND_LINE, complete, merge, nest, override_nodes, read_layers
 from ampo_core.config.machines import unmet_resources
 from ampo_core.config.nodes import KeyPath, Node, Problem, dotted, nearest, raise_problems
 from ampo_core.config.ready import hub_models, missing_files, unavailable
-from ampo_core.config.references import is_filled_in
+from ampo_core.config.references import is_filled_in, leaves
 from ampo_core.config.schema import SchemaView, view_of
 from ampo_core.config.yaml_source import dump_yaml
 
@@ -68,9 +60,9 @@ def load_config(
     if plugins is None:
         plugins = discover()
     loaded, root = _load_one(Path(path), overrides, plugins, overrides_from)
-    if isinstance(loaded.job, (PipelineJob, SuiteJob)):
+    if loaded.job.made_of_others:
         return _with_inner(loaded, root, plugins)
-    return replace(loaded, blockers=(*loaded.blockers, *map(str, _unfilled(root, ()))))
+    return replace(loaded, blockers=(*loaded.blockers, *map(str, _unfilled(root))))
 
 
 def _load_one(
@@ -109,8 +101,7 @@ def _validate(root: Node, view: SchemaView, plugins: Plugins) -> Job:
     except ValidationError as error:
         problems = explain(error, root, view, plugins.broken)
     else:
-        findings = check_job(job)
-        problems = [root.problem(f.path, f.text) for f in findings if f.severity == "error"]
+        problems = [root.problem(f.path, f.text) for f in job.findings() if f.severity == "error"]
         if not problems:
             return job
     raise_problems(problems)
@@ -123,25 +114,20 @@ def _findings(job: Job, root: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
     def say(path: KeyPath, text: str) -> str:
         return str(root.problem(path, text))
 
-    warnings = [say(finding.path, finding.text) for finding in check_job(job)]
+    warnings = [say(finding.path, finding.text) for finding in job.findings()]
     warnings += [say(path, text) for path, text in hub_models(job)]
     blockers = [*unavailable(job), *missing_files(job)]
-    resources = resources_of(job)
-    if resources is not None:
-        blockers += unmet_resources(resources, os.environ)
+    machines = job.machines()
+    if machines is not None:
+        blockers += unmet_resources(machines, os.environ)
     return tuple(warnings), tuple(say(path, text) for path, text in blockers)
 
 
-def _unfilled(node: Node, path: KeyPath) -> Iterator[Problem]:
+def _unfilled(root: Node) -> Iterator[Problem]:
     """The values that name the output of a stage or run, which only a pipeline or suite can fill in."""
-    if isinstance(node.value, dict):
-        for key, child in node.value.items():
-            yield from _unfilled(child, (*path, key))
-    elif isinstance(node.value, list):
-        for i, child in enumerate(node.value):
-            yield from _unfilled(child, (*path, i))
-    elif isinstance(node.value, str) and is_filled_in(node.value):
-        yield Problem(node.place, path, f"{node.value} is filled in by a pipeline or suite; run that instead")
+    for path, text in leaves(root.plain()):
+        if is_filled_in(text):
+            yield root.problem(path, f"{text} is filled in by a pipeline or suite; run that instead")
 
 
 def _with_inner(loaded: LoadedConfig, root: Node, plugins: Plugins) -> LoadedConfig:
@@ -151,25 +137,25 @@ def _with_inner(loaded: LoadedConfig, root: Node, plugins: Plugins) -> LoadedCon
     """
     problems: list[str] = []
     inner: list[tuple[Inner, LoadedConfig]] = []
-    for item in inner_configs(loaded.job):
-        place = root.place_of(item.path)
+    for item in loaded.job.inner_configs():
+        place, path = root.place_of(item.path), _shown(Path(item.config))
         wrong = list(bad_references(item.known, item.overrides))
         try:
-            found, _ = _load_one(_shown(Path(item.config)), item.overrides, plugins, f"{place} (overrides)")
-            if item.path[0] == "runs" and isinstance(found.job, PipelineJob):
-                found = load_config(_shown(Path(item.config)), item.overrides, plugins)
+            found, _ = _load_one(path, item.overrides, plugins, f"{place} (overrides)")
+            unfit = found.job.misplaced(str(item.path[0]))
+            if found.job.made_of_others and unfit is None:
+                found = load_config(path, item.overrides, plugins)
         except ConfigError as error:
             problems += [str(Problem(place, item.path, text)) for text in wrong]
             problems.append(f"{place}: {dotted(item.path)}: its config is wrong:\n{error}")
             continue
         inner.append((item, found))
-        if not isinstance(found.job, PipelineJob):  # whose references are to its own stages
+        if not found.job.made_of_others:  # whose references are to its own stages
             wrong += bad_references(item.known, found.data)
-        unfit = misplaced(item, found.job)
         problems += [str(Problem(place, item.path, text)) for text in (*wrong, *([unfit] if unfit else []))]
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
-    left_out = runs_left_out(loaded.job, {item.path: {**item.overrides, "": found.data} for item, found in inner})
+    left_out = loaded.job.left_out({item.path: {**item.overrides, "": found.data} for item, found in inner})
     asked = [found for item, found in inner if item.path not in left_out]
     warnings = [*loaded.warnings, *(text for found in asked for text in found.warnings)]
     blockers = [*loaded.blockers, *(text for found in asked for text in found.blockers)]

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from ampo_core.config.tree import Block, ResourcesConfig, Reward, RolloutField, RunConfig, SampledModel
+from ampo_core.config import rules
+from ampo_core.config.job import Job, NamedModel
+from ampo_core.config.nodes import Finding, KeyPath, nearest
+from ampo_core.config.tree import Block, ResourcesConfig, Reward, RolloutField, SampledModel
+
+SFT = "sft"
+SOURCES = ("model", "endpoint", "recorded")
 
 
 class PoolEndpoint(Block):
@@ -77,11 +86,10 @@ class PoolDataConfig(Block):
     limit: PositiveInt | None = Field(default=None, description="first so many distinct questions; null = all")
 
 
-class PoolJob(Block):
+class PoolJob(Job):
     """Builds a Multi-Guidance Pool: several teachers' verified answers to the same questions."""
 
     job: Literal["pool"] = "pool"
-    run: RunConfig = RunConfig()
     questions: list[str] = Field(min_length=1, description="files of questions in the data contract")
     data: PoolDataConfig = PoolDataConfig()
     student: SampledModel = Field(
@@ -116,3 +124,98 @@ class PoolJob(Block):
     rollout: RolloutField = Field(default="vllm", description="what samples the answers of models")  # type: ignore[assignment]
     reward: Reward = Field(default="math_verify", description="what verifies them")  # type: ignore[assignment]
     resources: ResourcesConfig = ResourcesConfig()
+
+    goes_on_changed = True
+
+    def findings(self) -> Iterator[Finding]:
+        names = [teacher.name for teacher in self.teachers]
+        for i, teacher in enumerate(self.teachers):
+            if teacher.name in names[:i]:
+                yield Finding(("teachers", i, "name"), f"{teacher.name!r} is taken by an earlier one")
+            yield from rules.well_formed(teacher.name, ("teachers", i, "name"))
+            yield from self._teacher(teacher, ("teachers", i))
+        yield from self._compositions(names)
+        if self.samples():
+            yield from rules.unfit(self.rollout, self.resources)
+        yield from self._unread()
+        yield from rules.lone_hostfile(self.resources)
+
+    def machines(self) -> ResourcesConfig:
+        return self.resources
+
+    def samples(self) -> bool:
+        return any(teacher.model is not None for teacher in self.teachers)
+
+    def used_models(self) -> Iterator[NamedModel]:
+        yield NamedModel.of(("student",), self.student)
+        for i, teacher in enumerate(self.teachers):
+            if teacher.model is not None:
+                yield NamedModel.of(("teachers", i, "model"), teacher.model)
+
+    def used_files(self) -> Iterator[tuple[KeyPath, str]]:
+        yield from ((("questions", i), text) for i, text in enumerate(self.questions))
+        yield from super().used_files()
+
+    def lacks(self) -> Iterator[tuple[KeyPath, str]]:
+        """For endpoints: the key in the environment, the client library."""
+        for i, teacher in enumerate(self.teachers):
+            if teacher.endpoint is None:
+                continue
+            path: KeyPath = ("teachers", i, "endpoint")
+            key = teacher.endpoint.key_env
+            if key is not None and not os.environ.get(key):
+                text = f"the environment has no variable {key}; export {key}=… with the endpoint's key"
+                yield (*path, "key_env"), text
+            if find_spec("openai") is None:
+                yield path, "the package openai is not installed: pip install 'ampo-rl[endpoint]'"
+
+    def left_behind(self) -> str:
+        shards = self.run.folder / "shards"
+        return f"finished shards stand in {shards}: run the same command again to go on with the others"
+
+    def _teacher(self, teacher: PoolTeacher, path: KeyPath) -> Iterator[Finding]:
+        given = [source for source in SOURCES if getattr(teacher, source) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            yield Finding(path, f"a teacher has exactly one of {', '.join(SOURCES)}; found {found}")
+        if teacher.endpoint is not None and any(sign in teacher.endpoint.url for sign in "?#"):
+            text = "a base URL ends before any '?' or '#'; a key belongs into the variable that key_env names"
+            yield Finding((*path, "endpoint", "url"), text)
+        ranks = self.resources.devices * self.resources.nodes
+        if teacher.endpoint is not None and teacher.endpoint.concurrency < ranks:
+            text = f"found {teacher.endpoint.concurrency}, fewer than the {ranks} ranks that ask at once"
+            yield Finding((*path, "endpoint", "concurrency"), text)
+        if teacher.recorded is not None:
+            for option in ("system_prompt", "temperature", "top_p", "max_response_tokens"):
+                if option in teacher.model_fields_set:
+                    yield Finding((*path, option), "the answers are recorded already; nothing reads this", "warning")
+        if teacher.endpoint is not None and self.record_logprobs:
+            text = "an endpoint's answers are recorded without log-probs: its tokens are not known here"
+            yield Finding(("record_logprobs",), f"teacher {teacher.name}: {text}", "warning")
+
+    def _compositions(self, names: list[str]) -> Iterator[Finding]:
+        for name, members in self.compositions.items():
+            path: KeyPath = ("compositions", name)
+            yield from rules.well_formed(name, path)
+            if name == SFT or name.startswith(f"{SFT}_"):
+                yield Finding(path, f"found the name {name!r}; names of SFT files begin so: choose another")
+            if not members:
+                yield Finding(path, "names no teacher")
+            for i, member in enumerate(members):
+                if member not in names:
+                    yield Finding((*path, i), f"there is no teacher {member!r}{nearest(member, names)}")
+                elif member in members[:i]:
+                    yield Finding((*path, i), f"{member!r} stands twice")
+        used = {member for members in self.compositions.values() for member in members}
+        for i, name in enumerate(names):
+            if self.compositions and name not in used:
+                text = f"no composition names {name!r}: it would answer in vain"
+                yield Finding(("teachers", i, "name"), text, "warning")
+
+    def _unread(self) -> Iterator[Finding]:
+        own = "the teacher's own options and answers_per_question"
+        text = f"a pool job samples each teacher with {own}; nothing reads this"
+        options = ("group_size", "temperature", "max_response_tokens", "ahead")
+        yield from rules.in_vain(self.rollout, options, ("rollout",), text)
+        text = "a pool keeps what verifies as correct, whatever its reward; nothing reads this"
+        yield from rules.in_vain(self.reward, rules.REWARD_ONLY, ("reward",), text)

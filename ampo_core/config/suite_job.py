@@ -1,23 +1,20 @@
-"""The config of the `suite` job, and the stage that it shares with pipelines."""
+"""The config of the `suite` job."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from ampo_core.config.tree import Block, RunConfig
-
-
-class Stage(Block):
-    """One stage of a pipeline."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="name of the stage, for ${stages.NAME.out}")
-    config: str = Field(description="path, relative to the pipeline's file")
-    overrides: dict[str, Any] = Field(
-        default={},
-        description="KEY: VALUE, keys with dots; ${stages.NAME.out} names an earlier stage's output",
-    )
+from ampo_core.config import rules
+from ampo_core.config.inner import Inner, bad_references
+from ampo_core.config.job import NamedModel
+from ampo_core.config.nodes import Finding, KeyPath, nearest
+from ampo_core.config.pipeline_job import ComposedJob, Stage, inner_stages
+from ampo_core.config.references import NAME, THIS, is_filled_in, names_in
+from ampo_core.config.tree import Block
 
 
 class SuiteRun(Block):
@@ -44,11 +41,10 @@ class SuiteTable(Block):
     note: str | None = Field(default=None, description="caveats printed under the table")
 
 
-class SuiteJob(Block):
+class SuiteJob(ComposedJob):
     """Runs configs × seeds, evaluates what they trained, and compares them in tables."""
 
     job: Literal["suite"] = "suite"
-    run: RunConfig = RunConfig()
     seeds: list[int] = Field(default=[0], min_length=1, description="each run runs once with each")
     parallel: PositiveInt = Field(default=1, description="runs side by side, each a process of its own")
     only: list[str] | None = Field(
@@ -63,6 +59,42 @@ class SuiteJob(Block):
     )
     tables: dict[str, SuiteTable] = Field(default={}, description="name -> table; {} = one of all runs")
 
+    def findings(self) -> Iterator[Finding]:
+        yield from rules.unique([stage.name for stage in self.stages], ("stages",))
+        if len(set(self.seeds)) < len(self.seeds):
+            yield Finding(("seeds",), f"a seed stands twice in {self.seeds}")
+        yield from self._runs()
+        yield from self._tables()
+        for name in self.evaluations:
+            yield from _well_named(name, ("evaluations", name))
+
+    def used_models(self) -> Iterator[NamedModel]:
+        """Those that are only evaluated, where they are named and not made by one of its stages."""
+        shown = self._rows()
+        for name, run in self.members().items():
+            if run.model is not None and name in shown and not is_filled_in(run.model):
+                yield NamedModel(("runs", name, "model"), run.model, may_be_run=True)
+
+    def inner_configs(self) -> list[Inner]:
+        found = inner_stages(self.stages)
+        stages = [stage.name for stage in self.stages]
+        earlier = list(stages)
+        for name, run in self.members().items():
+            if run.config is not None:
+                found.append(Inner(("runs", name), run.config, run.overrides, tuple(earlier)))
+            earlier.append(name)
+        known = (*stages, THIS)
+        return found + [Inner(("evaluations", name), config, {}, known) for name, config in self.evaluations.items()]
+
+    def left_out(self, written: Mapping[KeyPath, object]) -> set[KeyPath]:
+        """The runs that `only` leaves out: in no table asked for, nor referred to by one that is."""
+        needed = self._rows()
+        # a run refers to earlier ones alone, so one pass from the last to the first finds all
+        for name in reversed(self.runs):
+            if name in needed:
+                needed |= names_in(written.get(("runs", name), self.members()[name].model))
+        return {("runs", name) for name in self.runs if name not in needed}
+
     def members(self) -> dict[str, SuiteRun]:
         """The runs by name, in the long form."""
         return {name: SuiteRun(config=run) if isinstance(run, str) else run for name, run in self.runs.items()}
@@ -74,3 +106,47 @@ class SuiteJob(Block):
     def all_tables(self) -> dict[str, SuiteTable]:
         """The tables by name; without any, one of all runs."""
         return self.tables or {"results": SuiteTable(rows=list(self.runs))}
+
+    def _rows(self) -> set[str]:
+        """The runs in the tables that are to be made."""
+        return {row for table in self.shown_tables().values() for row in table.rows}
+
+    def _runs(self) -> Iterator[Finding]:
+        taken = {stage.name for stage in self.stages} | {THIS, "evaluations"}
+        known = [stage.name for stage in self.stages]
+        for name, run in self.members().items():
+            yield from _well_named(name, ("runs", name))
+            if name in taken:
+                yield Finding(("runs", name), f"{name!r} is taken: by a stage, or by the suite itself")
+            if (run.config is None) == (run.model is None):
+                yield Finding(("runs", name), "give either config (what trains a model) or model (one that is there)")
+            for key in sorted({"run.name", "run.dir", "run.seed", "run"} & run.overrides.keys()):
+                yield Finding(("runs", name, "overrides"), f"{key} is set by the suite: use seeds, and the run's name")
+            if run.model is not None:
+                if run.overrides:
+                    yield Finding(
+                        ("runs", name, "overrides"), "a model that is only evaluated has no config to override"
+                    )
+                for text in bad_references(known, run.model):
+                    yield Finding(("runs", name, "model"), text)
+            known.append(name)
+
+    def _tables(self) -> Iterator[Finding]:
+        if not self.evaluations:
+            yield Finding(("evaluations",), "without an evaluation the tables show no scores", "warning")
+        for name, table in self.tables.items():
+            yield from _well_named(name, ("tables", name))
+            for i, row in enumerate(table.rows):
+                if row not in self.runs:
+                    yield Finding(("tables", name, "rows", i), f"there is no run {row!r}{nearest(row, self.runs)}")
+            if table.baseline is not None and table.baseline not in table.rows:
+                text = f"{table.baseline!r} is no row of this table{nearest(table.baseline, table.rows)}"
+                yield Finding(("tables", name, "baseline"), text)
+        for i, name in enumerate(self.only or ()):
+            if name not in self.all_tables():
+                yield Finding(("only", i), f"there is no table {name!r}{nearest(name, self.all_tables())}")
+
+
+def _well_named(name: str, path: KeyPath) -> Iterator[Finding]:
+    if not re.fullmatch(NAME, name):
+        yield Finding(path, f"a name is letters, digits, _ and -, found {name!r}")

@@ -1,10 +1,11 @@
 """The blocks that several jobs share. Defaults are the `paper` preset's; an unknown key is an error everywhere.
 
-The jobs themselves stand in `jobs.py`.
+The jobs themselves stand in files of their own: `train_job.py`, `sft_job.py` and so on.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ampo_registry.selectors import SelectorSpec
@@ -63,6 +64,11 @@ class RunConfig(Block):
         default=0,
         description="seed of everything random; a pipeline's is that of its stages, unless their overrides say another",
     )
+
+    @property
+    def folder(self) -> Path:
+        """The run's own folder."""
+        return Path(self.dir) / self.name
 
 
 class LoraConfig(Block):

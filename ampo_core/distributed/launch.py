@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ampo_registry.errors import ConfigError, RunError
 
-from ampo_core.config.jobs import Job, resources_of
+from ampo_core.config.jobs import Job
 from ampo_core.config.machines import read_hostfile, under_launcher, unmet_resources
 from ampo_core.config.nodes import dotted
 from ampo_core.config.run_names import finished_output
@@ -53,7 +53,7 @@ def plan_launch(job: Job, environ: Mapping[str, str]) -> Launch | None:
     Raises ConfigError if a launcher has started another number of ranks than the config says, or if the ranks cannot
     start here.
     """
-    resources = resources_of(job)
+    resources = job.machines()
     if under_launcher(environ):
         _check_world(job, resources, int(environ["WORLD_SIZE"]))
         return None
@@ -83,10 +83,10 @@ def run_ranks(launch: Launch, job: Job, environment: Environment) -> Path:
     with _order_folder(launch, job, environment) as folder:
         supervise(_starter(launch, folder), folder)
     if launch.node_rank > 0:  # whose file system may not be the one that node 0 has written to
-        return Path(job.run.dir) / job.run.name
-    output = finished_output(Path(job.run.dir) / job.run.name)
+        return job.run.folder
+    output = finished_output(job.run.folder)
     if output is None:
-        raise RunError(f"all ranks ended well, but {Path(job.run.dir) / job.run.name} is not marked as done")
+        raise RunError(f"all ranks ended well, but {job.run.folder} is not marked as done")
     return output
 
 

@@ -16,8 +16,8 @@ from ampo_registry.protocols import RolloutEngine
 from ampo_registry.specs import RolloutSpec
 from ampo_registry.types import Grade, GradeRequest, Question, Rollout, RolloutRequest, SamplingOptions
 
+from ampo_core.config.evaluate_job import EvaluateDataConfig
 from ampo_core.config.held_out import EvaluationSet, HeldOutConfig
-from ampo_core.config.jobs import EvaluateDataConfig
 from ampo_core.config.tree import DataConfig
 from ampo_core.data.questions import load_questions
 from ampo_core.data.report import LoadReport

@@ -67,7 +67,7 @@ def run(job: EvaluateJob, environment: Environment) -> Path:
                 output.complete(candidate.name)
         if output is not None:
             output.conclude()
-    return Path(job.run.dir) / job.run.name
+    return job.run.folder
 
 
 def what_was_read(candidates: Sequence[Candidate]) -> list[str]:

@@ -60,7 +60,7 @@ def grade_anew(job: EvaluateJob, environment: Environment) -> Path:
                 output.done(model, _graded(item, name, asked, records, graders[name].beside()))
             output.complete(model)
         output.conclude()
-    return Path(job.run.dir) / job.run.name
+    return job.run.folder
 
 
 def _file(path: Path) -> Path:

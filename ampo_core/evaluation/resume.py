@@ -19,7 +19,7 @@ from ampo_core.evaluation.predictions import FILE, Pair, Predictions, answer_of
 from ampo_core.evaluation.results import SetResult
 from ampo_core.run.changes import Change, config_changes, manifest_changes
 from ampo_core.run.environment import Environment
-from ampo_core.run.resume import allowed, folder_of, look, refusal
+from ampo_core.run.resume import allowed, look, refusal
 
 UNTOUCHED = ("comparison", "resources", "tracking", "evaluation.groups")
 """Keys that change no sample."""
@@ -42,7 +42,7 @@ def begin_evaluation(
 
     Raises ConfigError if what is in the job's folder cannot become this run.
     """
-    path = folder_of(job)
+    path = job.run.folder
     if look(job, environment) == "new":
         return EvaluationStart(path, manifest())
     now = manifest()

@@ -79,7 +79,7 @@ def settings_of(member: Member, finished: Finished, environment: Environment) ->
     }
     overrides = {"run.seed": member.seed, **overrides, "run.dir": str(member.root), "run.name": member.name}
     loaded = load_config(member.config, overrides, environment.plugins, overrides_from=said)
-    if isinstance(loaded.job, PipelineJob):
+    if loaded.job.made_of_others:
         return overrides, frozenset(uses)
     filled = dict(_filled(path, loaded.data, finished, member) for path, text in leaves(loaded.data) if names_in(text))
     return {**overrides, **filled}, frozenset(uses | names_in(loaded.data))
@@ -133,7 +133,7 @@ def is_folder_of(path: Path, job: str) -> bool:
 def open_folder(job: PipelineJob | SuiteJob, environment: Environment) -> RunFolder:
     """The folder of a pipeline or suite, made or continued; what stands in it is checked before."""
     manifest = build_manifest(job=job.job, seed=job.run.seed, plugins=environment.plugins.distributions)
-    path = Path(job.run.dir) / job.run.name
+    path = job.run.folder
     if not is_folder_of(path, job.job):
         return RunFolder.create(job.run, environment.yaml, manifest)
     (path / "done").unlink(missing_ok=True)

@@ -22,8 +22,8 @@ from ampo_registry.errors import ConfigError, RunError
 
 from ampo_core.config.jobs import PipelineJob
 from ampo_core.config.load import LoadedConfig
+from ampo_core.config.pipeline_job import Stage
 from ampo_core.config.run_names import finished_output
-from ampo_core.config.suite_job import Stage
 from ampo_core.jobs.members import (
     Finished,
     Member,
@@ -92,7 +92,7 @@ def check_folder(job: PipelineJob, environment: Environment) -> None:
     Raises ConfigError if the folder holds something else, a stage of another pipeline, or a finished stage that was
     made with another config or from an earlier run of a stage that is to run again.
     """
-    root = Path(job.run.dir) / job.run.name
+    root = job.run.folder
     if not is_folder_of(root, "pipeline"):
         check_free(root)
         return

@@ -58,8 +58,8 @@ def run(job: PrepareJob, environment: Environment) -> Path:
     Raises ConfigError if that folder is not empty or the task refuses its options, DataError if the task makes
     nothing or a ground truth that no response could be verified against.
     """
-    start_over(Path(job.run.dir) / job.run.name, environment)
-    out = Path(job.out) if job.out else Path(job.run.dir) / job.run.name / "out"
+    start_over(job.run.folder, environment)
+    out = Path(job.out) if job.out else job.run.folder / "out"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"out: {out} is there already and not empty; name another folder or remove it")
     name = component_name(type(job.task))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from ampo_registry.types import StepReport
 
-from ampo_core.config.jobs import SftJob, SftTrainingConfig
+from ampo_core.config.sft_job import SftJob, SftTrainingConfig
 from ampo_core.data.order import QuestionStream
 from ampo_core.data.seeds import derive_seed
 from ampo_core.data.tokens import load_tokenizer

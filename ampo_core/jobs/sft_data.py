@@ -12,7 +12,7 @@ from pathlib import Path
 from ampo_registry.errors import DataError
 from ampo_registry.types import Message
 
-from ampo_core.config.jobs import SftDataConfig
+from ampo_core.config.sft_job import SftDataConfig
 from ampo_core.data.questions import load_questions
 from ampo_core.data.rows import read_rows
 from ampo_core.data.tokens import PromptTokenizer

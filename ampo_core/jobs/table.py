@@ -11,7 +11,7 @@ from ampo_core.config.run_names import finished_output
 from ampo_core.distributed.launch import plan_launch, run_ranks
 from ampo_core.run.environment import Environment
 from ampo_core.run.progress import say
-from ampo_core.run.resume import folder_of, look
+from ampo_core.run.resume import look
 
 MODULES = {
     "train": "ampo_core.train",
@@ -24,10 +24,6 @@ MODULES = {
 }
 
 
-FROM_OTHERS = ("pipeline", "suite")
-"""Jobs that are made of others, each with a folder and ranks of its own."""
-
-
 def run_job(job: Job, environment: Environment) -> Path | None:
     """Run `job` and return its output: the final `policy/` of train and sft, the `out` of prepare, else its folder.
 
@@ -37,19 +33,19 @@ def run_job(job: Job, environment: Environment) -> Path | None:
     one of evaluate with what is not sampled yet, and one of prepare starts over. Raises RunError where it fails,
     ConfigError where it cannot start.
     """
-    if job.job not in FROM_OTHERS and look(job, environment) == "finished":
+    if not job.made_of_others and look(job, environment) == "finished":
         return _finished_already(job, environment)
     launch = plan_launch(job, os.environ)
     if launch is not None:
         return run_ranks(launch, job, environment)
-    if job.job not in FROM_OTHERS:
+    if not job.made_of_others:
         importlib.import_module("ampo_core.jobs.libraries").settle_libraries()
     output: Path | None = importlib.import_module(MODULES[job.job]).run(job, environment)
     return output
 
 
 def _finished_already(job: Job, environment: Environment) -> Path | None:
-    folder = folder_of(job)
+    folder = job.run.folder
     output = finished_output(folder)
     say(environment.console, f"{folder} is finished already; its output is {output}")
     return output

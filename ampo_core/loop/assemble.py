@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -92,7 +91,7 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
         raise ConfigError("model.lora.dropout: must be 0 in a train job, for π_old is computed without dropout")
     tokenizer = load_tokenizer(job.model, environment.trust_remote_code)
     context = environment.build_context(
-        run_dir=Path(job.run.dir) / job.run.name,
+        run_dir=job.run.folder,
         model_path=job.model.path,
         dtype=job.model.dtype,
         tokenizer=tokenizer.tokenizer,

@@ -47,7 +47,7 @@ class RunFolder:
 
         Raises ConfigError if the folder exists and is not empty, or cannot be made.
         """
-        path = Path(run.dir) / run.name
+        path = run.folder
         check_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)

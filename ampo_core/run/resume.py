@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ampo_registry.errors import ConfigError
 
-from ampo_core.config.jobs import EvaluateJob, Job, PoolJob, SftJob, TrainJob
+from ampo_core.config.jobs import Job, PoolJob, SftJob, TrainJob
 from ampo_core.config.run_names import finished_output, step_of
 from ampo_core.run.changes import Change, config_changes, listed, manifest_changes, read_manifest
 from ampo_core.run.checkpoint_store import CheckpointStore, read_state
@@ -43,18 +43,13 @@ class Beginning:
     notes: tuple[str, ...] = ()
 
 
-def folder_of(job: Job) -> Path:
-    """The run folder of `job`."""
-    return Path(job.run.dir) / job.run.name
-
-
 def look(job: Job, environment: Environment) -> State:
     """What stands in the job's folder. Reads it and imports nothing heavy.
 
     Raises ConfigError if that is something else than this job's run, a run of another config, or one that another
     process is at.
     """
-    path = folder_of(job)
+    path = job.run.folder
     if not (path / "config.yaml").exists():
         check_free(path)
         return "new"
@@ -72,7 +67,7 @@ def look(job: Job, environment: Environment) -> State:
     changes = config_changes(path, environment.config)
     if changes and not environment.allow_changes:
         raise ConfigError(refusal(f"{path} holds {found}", changes))
-    if changes and finished and not isinstance(job, (TrainJob, SftJob, EvaluateJob, PoolJob)):
+    if changes and finished and not job.goes_on_changed:
         raise ConfigError(
             f"{path} holds {found}, and a finished {kind} job cannot go on; choose another run.name, or remove the "
             f"folder to run it again. Its config has changed since:\n{listed(changes)}"
@@ -93,7 +88,7 @@ def open_again(
 
     Raises ConfigError if what is there is something else than this job's run, unless the changes are allowed.
     """
-    path = folder_of(job)
+    path = job.run.folder
     if look(job, environment) == "new":
         return RunFolder.create(job.run, environment.yaml, manifest), ()
     changes = [*config_changes(path, environment.config), *manifest_changes(path, manifest)]
@@ -115,7 +110,7 @@ def begin(
 
     `steps` is how many it has in all. Raises ConfigError if what is in its folder cannot become this run.
     """
-    path = folder_of(job)
+    path = job.run.folder
     if look(job, environment) == "new":
         return Beginning(path, manifest())
     now = manifest()

@@ -205,8 +205,6 @@ def test_a_third_partys_constant_aggregator_needs_no_warning(load, plugins):
     from ampo_registry import AggregatorSpec
     from ampo_registry.catalog import Catalog
 
-    from ampo_core.config.checks import check_job
-
     class Plain(AggregatorSpec):
         type: Literal["plain"] = "plain"
 
@@ -228,7 +226,7 @@ def test_a_third_partys_constant_aggregator_needs_no_warning(load, plugins):
         off_policy = {**data["objective"]["off_policy"], "aggregator": aggregator.type}
         data["objective"] = {**data["objective"], "off_policy": off_policy}
         job = TrainJob.model_validate_json(json.dumps(data), context={"catalog": catalog})
-        return [finding.text for finding in check_job(job) if "unit with scope batch" in finding.text]
+        return [finding.text for finding in job.findings() if "unit with scope batch" in finding.text]
 
     assert len(findings(Plain())) == 1
     assert findings(PlainSum()) == []

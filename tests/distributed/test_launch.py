@@ -52,7 +52,7 @@ def supervised(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def ranks(starter: object, folder: Path) -> None:
         loaded = load_config(folder / "config.yaml")
         told.append({"order": read_order(folder), "yaml": loaded.yaml, "folder": folder})
-        run = Path(loaded.job.run.dir) / loaded.job.run.name
+        run = loaded.job.run.folder
         run.mkdir()
         (run / "done").write_text(json.dumps({"output": "checkpoints/step-1/policy"}))
 

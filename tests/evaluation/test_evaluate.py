@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from ampo_registry import DataError, Grade
 
-from ampo_core.config.jobs import EvaluateDataConfig
+from ampo_core.config.evaluate_job import EvaluateDataConfig
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.evaluation.evaluate import evaluate_sets, load_sets, sampling_options, set_graders
 from ampo_core.grading.grader import Grader

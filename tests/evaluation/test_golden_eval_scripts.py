@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from ampo_registry import SamplingOptions
 
-from ampo_core.config.jobs import EvaluateDataConfig
+from ampo_core.config.evaluate_job import EvaluateDataConfig
 from ampo_core.data.questions import load_questions
 from ampo_core.evaluation.compare import compare
 from ampo_core.evaluation.evaluate import evaluate_sets, load_sets, set_graders

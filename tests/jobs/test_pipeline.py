@@ -16,7 +16,7 @@ from ampo_core.jobs import pipeline, sft
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import RunFolder
 from ampo_core.run.manifest import build_manifest
-from ampo_core.run.resume import folder_of, start_over
+from ampo_core.run.resume import start_over
 
 PREPARE = "job: prepare\ntask: {type: labelled_arithmetic, questions: 12, heldout_per_level: 2, warmup_examples: 20}\n"
 SFT = """\
@@ -73,7 +73,7 @@ class Stages:
             raise DataError("no rows")
         self.ran.append(job.run.name)
         self.configs[job.run.name] = environment.config
-        start_over(folder_of(job), environment)
+        start_over(job.run.folder, environment)
         folder = RunFolder.create(job.run, environment.yaml, build_manifest(job="prepare", seed=0, plugins={}))
         if job.run.name in self.failing:
             (folder.path / "half-written").touch()

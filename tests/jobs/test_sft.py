@@ -12,7 +12,7 @@ import torch
 from ampo_plugins.tasks.labelled_arithmetic import LabelledArithmetic
 from ampo_registry import DataError
 
-from ampo_core.config.jobs import SftDataConfig, SftTrainingConfig
+from ampo_core.config.sft_job import SftDataConfig, SftTrainingConfig
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 from ampo_core.jobs.sft import batches, run

@@ -38,7 +38,7 @@ from ampo_core.run.folder import RunFolder
 from ampo_core.run.lock import held
 from ampo_core.run.manifest import build_manifest, hash_questions
 from ampo_core.run.progress import Progress, say
-from ampo_core.run.resume import folder_of, open_again
+from ampo_core.run.resume import open_again
 
 if TYPE_CHECKING:
     from ampo_core.distributed.ranks import Ranks
@@ -87,7 +87,7 @@ def run(job: PoolJob, environment: Environment) -> Path:
             summary.show(environment.console)
             folder.finish(folder.path / "out")
             refresh_report(folder.path, partial(say, environment.console))
-    return folder_of(job) / "out"
+    return job.run.folder / "out"
 
 
 def _check_recorded(job: PoolJob, questions: Sequence[Question]) -> None:
@@ -171,7 +171,7 @@ class Build:
     def _opened(self, teacher: PoolTeacher) -> tuple[TeacherShards, list[Shard]]:
         """The files of `teacher`, and the shards that are missing there."""
         found = recipe(self.job, teacher)
-        files = TeacherShards.of(folder_of(self.job) / "shards", teacher.name, found, self._reward())
+        files = TeacherShards.of(self.job.run.folder / "shards", teacher.name, found, self._reward())
         files.open(found)
         return files, [shard for shard in self.shards if not _complete(files, shard)]
 

@@ -12,8 +12,7 @@ from typing import Any
 from ampo_registry.errors import RunError
 from ampo_registry.types import Question, TaskQuestion, TeacherAnswer
 
-from ampo_core.config.pool_checks import SFT
-from ampo_core.config.pool_job import PoolJob, PoolTeacher
+from ampo_core.config.pool_job import SFT, PoolJob, PoolTeacher
 from ampo_core.data.contract_files import conversations_of, write_conversations, write_questions
 from ampo_core.data.report import LoadReport
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer

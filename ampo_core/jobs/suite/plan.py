@@ -79,7 +79,7 @@ class Plan:
 
 def plan_suite(job: SuiteJob, environment: Environment) -> Plan:
     """The tasks of the tables that are asked for."""
-    root = Path(job.run.dir) / job.run.name
+    root = job.run.folder
     runs = needed_runs(job, environment)
     tasks = [task for seed in job.seeds for task in _tasks_of(job, seed, runs, root, environment)]
     return Plan(job, root, tasks, {seed: Finished() for seed in job.seeds})
@@ -101,7 +101,7 @@ def needed_runs(job: SuiteJob, environment: Environment) -> dict[str, frozenset[
 def _uses(config: str, overrides: Mapping[str, Any], environment: Environment) -> set[str]:
     """What a config refers to; a pipeline's references are to its own stages, but for those in `overrides`."""
     written = load_config(config, overrides, environment.plugins)
-    return names_in(overrides) | (names_in(written.data) if written.job.job != "pipeline" else set())
+    return names_in(overrides) | (names_in(written.data) if not written.job.made_of_others else set())
 
 
 def _tasks_of(

@@ -13,7 +13,7 @@ import pytest
 from ampo_plugins.teacher_pools.dataset import Dataset
 from ampo_registry import ConfigError, DataError, RunError
 
-from ampo_core.config.jobs import SftDataConfig
+from ampo_core.config.sft_job import SftDataConfig
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.questions import load_questions
 from ampo_core.data.tokens import load_tokenizer

@@ -103,7 +103,7 @@ def test_what_is_not_here_keeps_it_from_running(load: Any, monkeypatch: pytest.M
     found = load(teachers=teacher(endpoint=endpoint), compositions={})
     assert found.blockers == ()
     assert "sk-secret" not in found.yaml
-    monkeypatch.setattr("ampo_core.config.pool_checks.find_spec", lambda name: None)
+    monkeypatch.setattr("ampo_core.config.pool_job.find_spec", lambda name: None)
     (blocker,) = load(teachers=teacher(endpoint=endpoint), compositions={}).blockers
     assert "pip install 'ampo-rl[endpoint]'" in blocker
 

@@ -1,0 +1,89 @@
+"""The config of the `sft` job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
+from ampo_core.config import rules
+from ampo_core.config.job import LearningJob
+from ampo_core.config.metric_names import SFT
+from ampo_core.config.nodes import Finding, KeyPath
+from ampo_core.config.tree import (
+    Block,
+    CheckpointConfig,
+    DeepSpeedConfig,
+    OptimizerConfig,
+    ResourcesConfig,
+    TrackerField,
+)
+
+
+class SftDataConfig(Block):
+    """Conversations to imitate."""
+
+    train: list[str] = Field(min_length=1, description="files of examples")
+    format: Literal["pool", "messages"] = Field(
+        default="pool",
+        description="pool: every (question, teacher answer) pair of the data contract; messages: rows of conversations",
+    )
+    system_prompt: str = Field(default="keep", description="keep, or a text that replaces every row's system prompt")
+    max_tokens: PositiveInt = Field(
+        default=8192, description="prompt and answer together; longer examples are left out and counted"
+    )
+
+
+class SftTrainingConfig(OptimizerConfig):
+    """Batches of an sft job. How an optimizer step is cut into forward passes follows from `tokens_per_microbatch`."""
+
+    epochs: PositiveInt = Field(default=3, description="passes over the data")
+    steps: PositiveInt | None = Field(
+        default=None, description="stop after so many optimizer steps; null = epochs decide"
+    )
+    batch: PositiveInt = Field(
+        default=1, description="batch × accumulation = examples of an optimizer step, over all ranks"
+    )
+    accumulation: PositiveInt = Field(default=8, description="see batch; only the product counts")
+    learning_rate: NonNegativeFloat = Field(default=5.0e-5, description="peak learning rate")
+    schedule: Literal["constant", "linear", "cosine"] = Field(default="cosine", description="after the warm-up")
+    warmup_ratio: float = Field(
+        default=0.1, ge=0.0, le=1.0, description="share of the optimizer steps with linear warm-up"
+    )
+
+
+class SftCheckpointConfig(CheckpointConfig):
+    """What is kept; nothing is evaluated, so no checkpoint is the best unless a metric of training says so."""
+
+    best: str | None = Field(
+        default=None, description="metric, higher is better, whose best checkpoint is never pruned; null = none"
+    )
+
+
+class SftJob(LearningJob):
+    """Supervised fine-tuning, full or LoRA; the loss is on the answer only."""
+
+    job: Literal["sft"] = "sft"
+    data: SftDataConfig
+    training: SftTrainingConfig = SftTrainingConfig()
+    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
+    checkpoint: SftCheckpointConfig = SftCheckpointConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    tracking: list[TrackerField] = Field(default=[], description="where metrics go besides the run folder")
+
+    def findings(self) -> Iterator[Finding]:
+        if self.training.tokens_per_microbatch < self.data.max_tokens:
+            longest = f"one example may have data.max_tokens = {self.data.max_tokens}"
+            text = f"found {self.training.tokens_per_microbatch}; {longest}"
+            yield Finding(("training", "tokens_per_microbatch"), text)
+        yield from rules.known_best(self.checkpoint, SFT)
+        yield from rules.sharded(self.deepspeed, self.model.dtype)
+        yield from rules.lone_hostfile(self.resources)
+
+    def machines(self) -> ResourcesConfig:
+        return self.resources
+
+    def used_files(self) -> Iterator[tuple[KeyPath, str]]:
+        yield from ((("data", "train", i), text) for i, text in enumerate(self.data.train))
+        yield from super().used_files()

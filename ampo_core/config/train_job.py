@@ -1,0 +1,168 @@
+"""The config of the `train` job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from ampo_core.config import rules
+from ampo_core.config.held_out import EvaluationConfig
+from ampo_core.config.job import LearningJob
+from ampo_core.config.metric_names import ANSWERS, GUIDANCE, MACRO, TEACHER, TRAIN, evaluation_metrics
+from ampo_core.config.nodes import Finding, KeyPath
+from ampo_core.config.tree import (
+    CheckpointConfig,
+    DataConfig,
+    DeepSpeedConfig,
+    GuidanceConfig,
+    ObjectiveConfig,
+    ResourcesConfig,
+    Reward,
+    RolloutField,
+    TrackerField,
+    TrainingConfig,
+)
+
+_ROUNDING = 1e-9
+
+
+class TrainJob(LearningJob):
+    """Reinforcement learning: GRPO, with guidance AMPO."""
+
+    job: Literal["train"] = "train"
+    data: DataConfig
+    rollout: RolloutField = Field(default="vllm", description="what samples responses")  # type: ignore[assignment]
+    reward: Reward = Field(default="math_verify", description="what verifies them")  # type: ignore[assignment]
+    guidance: GuidanceConfig | None = Field(default={}, description="null = GRPO")  # type: ignore[assignment]
+    objective: ObjectiveConfig = Field(default={})  # type: ignore[assignment]
+    training: TrainingConfig = TrainingConfig()
+    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
+    evaluation: EvaluationConfig | None = Field(default=None, description="null = none")
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    tracking: list[TrackerField] = Field(default=["tensorboard"], description="where metrics go besides the run folder")  # type: ignore[list-item]
+
+    def findings(self) -> Iterator[Finding]:
+        yield from self._guidance()
+        yield from self._objective()
+        yield from self._sizes()
+        yield from self._data()
+        yield from self._best()
+        yield from rules.sharded(self.deepspeed, self.model.dtype)
+        yield from self._ahead()
+        yield from rules.unfit(self.rollout, self.resources)
+        yield from rules.lone_hostfile(self.resources)
+        if self.evaluation is not None:
+            yield from self.evaluation.unread()
+
+    def machines(self) -> ResourcesConfig:
+        return self.resources
+
+    def used_files(self) -> Iterator[tuple[KeyPath, str]]:
+        yield from ((("data", "train", i), text) for i, text in enumerate(self.data.train))
+        if self.evaluation is not None:
+            yield from self.evaluation.files()
+        yield from super().used_files()
+
+    def _guidance(self) -> Iterator[Finding]:
+        guidance, group_size = self.guidance, self.rollout.group_size
+        if guidance is None:
+            return
+        weight, threshold = self.reward.format_weight, guidance.threshold
+        if not weight < threshold <= 1.0 - weight + _ROUNDING:
+            text = (
+                f"found τ = {threshold:g} with λ = reward.format_weight = {weight:g}; "
+                f"λ < τ <= 1-λ must hold: more than {weight:g}, at most {1.0 - weight:g}"
+            )
+            yield Finding(("guidance", "threshold"), text)
+        if guidance.replacements > group_size:
+            group = f"the {group_size} rollouts of a group (rollout.group_size)"
+            yield Finding(("guidance", "replacements"), f"found {guidance.replacements}, more than {group}")
+        off_policy = self.objective.off_policy
+        unit_over_batch = self.objective.scope == "batch" and off_policy.weight == "unit"
+        if unit_over_batch and off_policy.aggregator.depends_on_count():
+            text = (
+                "unit with scope batch lets a single teacher answer among all questions of a mini-batch become the "
+                "whole off-policy term; consider weight: proportional or scope: group"
+            )
+            yield Finding(("objective", "off_policy", "weight"), text, "warning")
+        if off_policy.behaviour == "recorded":
+            text = "recorded needs the teachers' per-token log-probs in the data; an answer without them stops the run"
+            yield Finding(("objective", "off_policy", "behaviour"), text, "warning")
+        elif off_policy.clip is not None:
+            text = "the shaped ratio never exceeds 1 here, so this clip can only bind for negative advantages"
+            yield Finding(("objective", "off_policy", "clip"), text, "warning")
+
+    def _objective(self) -> Iterator[Finding]:
+        on_policy, off_policy = self.objective.on_policy, self.objective.off_policy
+        for name, clip in (("on_policy", on_policy.clip), ("off_policy", off_policy.clip)):
+            if clip is not None and clip[0] > 1.0:
+                found = f"found {clip[0]:g} as the lower width"
+                text = f"{found}; the ratio is cut at 1 - width, so at most 1 is meaningful"
+                yield Finding(("objective", name, "clip"), text)
+        dual, clip = on_policy.dual_clip, on_policy.clip
+        if dual is not None and clip is not None and dual <= 1 + clip[1]:
+            text = f"found {dual:g}, must be greater than 1 + the upper clip = {1 + clip[1]:g}"
+            yield Finding(("objective", "on_policy", "dual_clip"), text)
+        if self.rollout.group_size == 1 and self.guidance is None:
+            text = "a group of one rollout has nothing to be compared with: its advantage is always the same"
+            yield Finding(("rollout", "group_size"), text, "warning")
+        penalty = self.reward.overlong_penalty
+        if penalty is not None and penalty.buffer > self.rollout.max_response_tokens:
+            text = f"found {penalty.buffer}, more than rollout.max_response_tokens = {self.rollout.max_response_tokens}"
+            yield Finding(("reward", "overlong_penalty", "buffer"), text)
+
+    def _sizes(self) -> Iterator[Finding]:
+        training = self.training
+        batch, minibatch = training.questions_per_batch, training.questions_per_minibatch
+        if batch % minibatch:
+            text = f"{minibatch} does not divide questions_per_batch = {batch}"
+            yield Finding(("training", "questions_per_minibatch"), text)
+        longest = self.data.max_prompt_tokens + self.rollout.max_response_tokens
+        if training.tokens_per_microbatch < longest:
+            text = (
+                f"found {training.tokens_per_microbatch}; one sequence may have {longest} tokens "
+                f"(data.max_prompt_tokens {self.data.max_prompt_tokens} + "
+                f"rollout.max_response_tokens {self.rollout.max_response_tokens})"
+            )
+            yield Finding(("training", "tokens_per_microbatch"), text)
+        updates = training.steps * training.epochs_per_batch * max(1, batch // minibatch)
+        if training.warmup_steps >= updates:
+            text = f"the whole run of {updates} optimizer steps is warm-up"
+            yield Finding(("training", "warmup_steps"), text, "warning")
+
+    def _data(self) -> Iterator[Finding]:
+        weights, files = self.data.weights, self.data.train
+        if weights is not None and len(weights) != len(files):
+            yield Finding(("data", "weights"), f"found {len(weights)} weight(s) for {len(files)} file(s) of data.train")
+        if self.evaluation is not None:
+            yield from self.evaluation.findings()
+
+    def _best(self) -> Iterator[Finding]:
+        best, path = self.checkpoint.best, ("checkpoint", "best")
+        if best is not None and best.startswith("eval/") and self.evaluation is None:
+            if best != MACRO:
+                yield Finding(path, f"there is no metric {best} without an evaluation block")
+            elif "best" in self.checkpoint.model_fields_set:
+                text = f"{best} never comes without an evaluation block, so no checkpoint is best"
+                yield Finding(path, text, "warning")
+            return
+        of_a_teacher = tuple(name.removesuffix("NAME") for name in (ANSWERS, TEACHER))
+        if best is not None and self.guidance is not None and best.startswith(of_a_teacher):
+            return
+        own = (*TRAIN, *GUIDANCE) if self.guidance is not None else TRAIN
+        yield from rules.known_best(self.checkpoint, [*evaluation_metrics(self.evaluation), *own])
+
+    def _ahead(self) -> Iterator[Finding]:
+        if self.rollout.ahead and self.objective.on_policy.importance_cap is not None:
+            text = "does nothing with rollout.ahead 1 after the first batch: what was sampled ahead has weight 1"
+            yield Finding(("objective", "on_policy", "importance_cap"), text, "warning")
+        group_filter = self.objective.group_filter
+        if self.rollout.ahead and group_filter is not None and group_filter.resample:
+            text = (
+                "found 1 with objective.group_filter.resample: how many questions a step takes is known only after it, "
+                "so the next ones cannot be sampled beside it"
+            )
+            yield Finding(("rollout", "ahead"), text)
