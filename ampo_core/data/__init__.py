@@ -1,1 +1,10 @@
-"""Questions: files to checked rows (`rows`, `contract`), rows to questions (`questions`), their order and seeds."""
+"""From files to questions, in this order: read `questions.py` first.
+
+rows.py       Parquet and JSON lines (json_lines.py) -> rows, with the number that a person finds them by
+contract.py   row -> checked row: messages, ground truth, teacher answers; an error names file, row and field
+questions.py  checked rows -> questions: selected, verified, tokenised (tokens.py); rows of one question share their
+              teacher answers (repeats.py), and what is left out is counted (report.py)
+order.py      the order in which questions are trained on; seeds.py: every seed of a run, from where it is used
+
+contract_files.py writes the same files.
+"""

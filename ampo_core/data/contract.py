@@ -27,13 +27,14 @@ SINGLE_TEACHER = "teacher"
 class CheckedRow:
     """The fields of a row that the core reads. `answer` is the ground truth, `raw` the row itself.
 
-    `teacher_answers` stand in `target_lst`, and where that is null or left out in `target`; an empty list is none.
+    `answers` are the teachers': they stand in `target_lst`, and where that is null or left out in `target`; an empty
+    list is none.
     """
 
     source: str
     messages: tuple[Message, ...]
     answer: str
-    teacher_answers: tuple[TeacherAnswer, ...]
+    answers: tuple[TeacherAnswer, ...]
     raw: Row
 
 

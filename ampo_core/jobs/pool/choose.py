@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from ampo_registry.types import TeacherAnswer
 
@@ -17,15 +17,7 @@ from ampo_core.jobs.pool.shards import ENDED, Answer, Verdict
 Rule = Literal["shortest", "longest", "first", "all"]
 Unify = Literal["intersection", "every_teacher"]
 Fate = Literal["kept", "not_chosen", "too_long", "incorrect", "not_graded", "cut_off", "ended_otherwise"]
-FATES: tuple[Fate, ...] = (
-    "kept",
-    "not_chosen",
-    "too_long",
-    "incorrect",
-    "not_graded",
-    "cut_off",
-    "ended_otherwise",
-)
+FATES: tuple[Fate, ...] = get_args(Fate)
 """not_chosen: correct, but the rule keeps another; too_long: correct, but over `max_tokens`; cut_off: at the teacher's
 limit; ended_otherwise: an endpoint ended it for a reason of its own."""
 
@@ -38,9 +30,13 @@ class Judged:
     verdict: Verdict | None
 
     @property
-    def correct(self) -> bool:
-        """True iff it ended and was found correct."""
-        return self.verdict is not None and self.verdict.status == "ok" and self.verdict.correct
+    def fault(self) -> Fate | None:
+        """The fate of one that did not end or was not found correct; None for a correct one, of which others decide."""
+        if self.verdict is None:
+            return "cut_off" if self.answer.finish_reason == "length" else "ended_otherwise"
+        if self.verdict.status != "ok":
+            return "not_graded"
+        return None if self.verdict.correct else "incorrect"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,35 +95,25 @@ def choose(
     `measure` gives the student's tokens of a text. Of equally long ones the first is taken; `all` keeps each text
     once. Every answer is counted in `tally`.
     """
-    fates: Counter[Fate] = Counter()
-    fits: list[Kept] = []
-    for judged in answers:
-        fate = _without_choice(judged)
-        if fate is None:
-            candidate = Kept(judged.answer, measure(judged.answer.text))
-            fate = "too_long" if max_tokens is not None and candidate.tokens > max_tokens else None
-            if fate is None:
-                fits.append(candidate)
-        if fate is not None:
-            fates[fate] += 1
+    correct = [Kept(judged.answer, measure(judged.answer.text)) for judged in answers if judged.fault is None]
+    fits = [candidate for candidate in correct if max_tokens is None or candidate.tokens <= max_tokens]
     kept = _apply(rule, fits)
-    fates["kept"], fates["not_chosen"] = len(kept), len(fits) - len(kept)
-    _count(tally, answers, kept, fates)
+    tally.fates.update(judged.fault for judged in answers if judged.fault is not None)
+    tally.fates.update(kept=len(kept), not_chosen=len(fits) - len(kept), too_long=len(correct) - len(fits))
+    tally.questions += 1
+    tally.solved += bool(correct)
+    tally.answered += bool(kept)
+    tally.kept_tokens += sum(item.tokens for item in kept)
+    for judged in answers:
+        tally.tokens += judged.answer.tokens or 0
+        tally.prompt_tokens += judged.answer.prompt_tokens or 0
+        tally.tries += judged.answer.tries
     return kept
 
 
 def quality(answers: Sequence[Judged]) -> float:
     """The share of a teacher's answers to a question that are correct."""
-    return sum(judged.correct for judged in answers) / len(answers)
-
-
-def _without_choice(judged: Judged) -> Fate | None:
-    """The fate of an answer that is not correct; None for one that is."""
-    if judged.verdict is None:
-        return "cut_off" if judged.answer.finish_reason == "length" else "ended_otherwise"
-    if judged.verdict.status != "ok":
-        return "not_graded"
-    return None if judged.verdict.correct else "incorrect"
+    return sum(judged.fault is None for judged in answers) / len(answers)
 
 
 def _apply(rule: Rule, fits: Sequence[Kept]) -> list[Kept]:
@@ -141,18 +127,6 @@ def _apply(rule: Rule, fits: Sequence[Kept]) -> list[Kept]:
     if rule == "first":
         return [fits[0]]
     return [min(fits, key=lambda kept: kept.tokens if rule == "shortest" else -kept.tokens)]
-
-
-def _count(tally: Tally, answers: Sequence[Judged], kept: Sequence[Kept], fates: Counter[Fate]) -> None:
-    tally.questions += 1
-    tally.solved += any(judged.correct for judged in answers)
-    tally.answered += bool(kept)
-    tally.fates += fates
-    tally.kept_tokens += sum(item.tokens for item in kept)
-    for judged in answers:
-        tally.tokens += judged.answer.tokens or 0
-        tally.prompt_tokens += judged.answer.prompt_tokens or 0
-        tally.tries += judged.answer.tries
 
 
 def composed(

@@ -85,12 +85,12 @@ class PoolOutput:
         after = composed(self.kept, left, members)
         return CompositionCount(
             teachers=tuple(members),
-            answered=sum(map(bool, before)),
+            answered_before_unify=sum(map(bool, before)),
             questions=len(left),
             questions_answered=sum(map(bool, after)),
             answers=sum(map(len, after)),
-            answers_removed=sum(map(len, before)) - sum(map(len, after)),
-            of_teacher={m: sum(answer.teacher == m for answer in chain(*after)) for m in members},
+            answers_removed_by_unify=sum(map(len, before)) - sum(map(len, after)),
+            answers_of={m: sum(answer.teacher == m for answer in chain(*after)) for m in members},
         )
 
     def _write(self, folder: Path, compositions: Mapping[str, Sequence[str]], left: Sequence[str]) -> None:

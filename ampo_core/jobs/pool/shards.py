@@ -119,18 +119,17 @@ class TeacherShards:
 
     def write_answers(self, shard: Shard, answers: Sequence[Answer]) -> None:
         """Write all answers of `shard`. Raises RunError where the disk refuses."""
-        _write(self.answers_file(shard), _rows(answers, _answer_type()))
+        _write(self.answers_file(shard), answers, _answer_type())
         for journal in self.journals(shard):
             journal.unlink()
 
     def write_verdicts(self, shard: Shard, verdicts: Sequence[Verdict]) -> None:
         """Write the verdicts on all answers of `shard` that ended. Raises RunError where the disk refuses."""
-        _write(self.verdicts_file(shard), _rows(verdicts, _verdict_type()))
+        _write(self.verdicts_file(shard), verdicts, _verdict_type())
 
     def read_answers(self, shard: Shard) -> list[Answer]:
         """All answers of `shard`, question by question. Raises RunError for a file that is damaged."""
-        found = _read(self.answers_file(shard))
-        return [Answer(**{**row, **_tuples(row, "token_ids", "logprobs")}) for row in found]
+        return [_answer(row) for row in _read(self.answers_file(shard))]
 
     def read_verdicts(self, shard: Shard) -> list[Verdict]:
         """The verdicts on those that ended, in the same order. Raises RunError for a file that is damaged."""
@@ -158,11 +157,8 @@ class TeacherShards:
 
 
 def _answer(row: Mapping[str, Any]) -> Answer:
-    return Answer(**row)
-
-
-def _tuples(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: None if row[name] is None else tuple(row[name]) for name in names}
+    lists = {name: tuple(row[name]) for name in ("token_ids", "logprobs") if row.get(name) is not None}
+    return Answer(**{**row, **lists})
 
 
 def _answer_type() -> pa.Schema:
@@ -181,17 +177,12 @@ def _verdict_type() -> pa.Schema:
     return pa.schema({**texts, "sample": pa.int32(), "correct": pa.bool_()})
 
 
-def _rows(items: Sequence[Answer] | Sequence[Verdict], schema: pa.Schema) -> pa.Table:
+def _write(path: Path, items: Sequence[Answer] | Sequence[Verdict], schema: pa.Schema) -> None:
     import pyarrow as pa
-
-    # not asdict, which would copy every token of every answer
-    rows = [{name: getattr(item, name) for name in schema.names} for item in items]
-    return pa.Table.from_pylist(rows, schema=schema)
-
-
-def _write(path: Path, table: pa.Table) -> None:
     import pyarrow.parquet as pq
 
+    # not asdict, which would copy every token of every answer
+    table = pa.Table.from_pylist([{name: getattr(item, name) for name in schema.names} for item in items], schema)
     partial = path.with_name(f".{path.name}.partial")
     try:
         pq.write_table(table, partial, compression="zstd")
@@ -209,6 +200,5 @@ def _read(path: Path) -> list[dict[str, Any]]:
     try:
         rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        text = f"{path} is damaged: {error}; remove it, and the same command makes it anew"
-        raise RunError(text) from error
+        raise RunError(f"{path} is damaged: {error}; remove it, and the same command makes it anew") from error
     return rows

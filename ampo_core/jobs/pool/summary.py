@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
@@ -20,16 +20,16 @@ NamedTally = tuple[str, Tally]
 
 @dataclass(frozen=True, slots=True)
 class CompositionCount:
-    """A composition's file. `answered` are questions with an answer of it before `unify`; then what is written:
-    `questions`, those of them with an answer, and `answers`, of each teacher too."""
+    """A composition's file, as summary.json has it: `answered_before_unify` are questions with an answer of it; then
+    what is written: `questions`, those of them with an answer, and `answers`, of each teacher too."""
 
     teachers: tuple[str, ...]
-    answered: int
+    answered_before_unify: int
     questions: int
     questions_answered: int
     answers: int
-    answers_removed: int
-    of_teacher: Mapping[str, int]
+    answers_removed_by_unify: int
+    answers_of: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class PoolSummary:
             "teachers": {name: self._teacher(tally) for name, tally in self.tallies.items()},
             "answered_by": {str(number): count for number, count in self.solved_by().items()},
             "answered_by_both": self.overlaps(),
-            "compositions": {name: self._composition(count) for name, count in self.compositions.items()},
+            "compositions": {name: asdict(count) for name, count in self.compositions.items()},
         }
 
     def _teacher(self, tally: Tally) -> dict[str, Any]:
@@ -103,25 +103,15 @@ class PoolSummary:
             found |= {"with_logprobs": tally.logprobs_kept, "logprobs_of_other_tokens": tally.logprobs_left_out}
         return found
 
-    def _composition(self, count: CompositionCount) -> dict[str, Any]:
-        return {
-            "teachers": list(count.teachers),
-            "answered_before_unify": count.answered,
-            "questions": count.questions,
-            "questions_answered": count.questions_answered,
-            "answers": count.answers,
-            "answers_removed_by_unify": count.answers_removed,
-            "answers_of": dict(count.of_teacher),
-        }
-
     def lines(self) -> list[str]:
         """The counts over all teachers, for a person."""
         solved = ", ".join(f"{count} by {number}" for number, count in self.solved_by().items())
         lines = [f"{self.questions} questions; answered, by number of teachers: {solved}"]
         for name, count in self.compositions.items():
-            text = f"composition {name}: {count.answered} questions answered"
+            text = f"composition {name}: {count.answered_before_unify} questions answered"
             if self.job.unify is not None:
-                text += f", {count.questions} left by unify: {self.job.unify}, {count.answers_removed} answers less"
+                removed = f"{count.answers_removed_by_unify} answers less"
+                text += f", {count.questions} left by unify: {self.job.unify}, {removed}"
             lines.append(f"{text}; {count.answers} answers written")
         if self.job.record_logprobs:
             lines += [
