@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
@@ -11,8 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ampo_registry.errors import ConfigError
+from filelock import FileLock, Timeout
 
 LOCK = ".lock"
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
+"""What a file system says that knows no locks."""
 
 
 @contextmanager
@@ -21,37 +23,35 @@ def held(folder: Path) -> Iterator[None]:
 
     Raises ConfigError if another process holds it. Where the file system knows no locks nothing is held.
     """
-    path = folder / LOCK
-    with path.open("a+", encoding="utf-8") as file:
-        if not _acquired(file.fileno(), fcntl.LOCK_EX):
-            raise ConfigError(_in_use(folder))
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+    with _taken(folder):
+        (folder / LOCK).write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            (folder / LOCK).unlink(missing_ok=True)
 
 
 def check_not_held(folder: Path) -> None:
     """Raise ConfigError if another process holds the lock of `folder`."""
-    if not (folder / LOCK).exists():
-        return
-    with (folder / LOCK).open(encoding="utf-8") as file:
-        if not _acquired(file.fileno(), fcntl.LOCK_SH):
-            raise ConfigError(_in_use(folder))
+    if (folder / LOCK).exists():
+        with _taken(folder):
+            return
 
 
-def _acquired(descriptor: int, how: int) -> bool:
-    # lockf, not flock: a forked worker that outlives its parent must not go on holding the lock.
+@contextmanager
+def _taken(folder: Path) -> Iterator[None]:
+    # Not thread-local: what one thread has taken, another may give back. A forked worker closes its copy of the lock.
+    lock = FileLock(folder / LOCK, blocking=False, thread_local=False, fallback_to_soft=False)
     try:
-        fcntl.lockf(descriptor, how | fcntl.LOCK_NB)
+        lock.acquire()
+    except Timeout:
+        holder = (folder / LOCK).read_text(encoding="utf-8").strip() or "another process"
+        message = f"{folder} is in use by {holder}: wait until it has ended, or choose another run.name"
+        raise ConfigError(message) from None
     except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EAGAIN)
-    return True
-
-
-def _in_use(folder: Path) -> str:
-    holder = (folder / LOCK).read_text(encoding="utf-8").strip() or "another process"
-    return f"{folder} is in use by {holder}: wait until it has ended, or choose another run.name"
+        if error.errno not in NO_LOCKS:
+            raise
+    try:
+        yield
+    finally:
+        lock.release()

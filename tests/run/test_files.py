@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from ampo_registry import ConfigError, RunError
 
@@ -64,25 +67,60 @@ def test_a_disk_that_refuses_is_a_run_error(tmp_path: Path) -> None:
 
 
 HOLDER = """
-import sys, time
+import multiprocessing, sys, time
 from pathlib import Path
 from ampo_core.run.lock import held
 with held(Path(sys.argv[1])):
-    print("held", flush=True)
+    pids = []
+    for method in ("fork", "forkserver", "spawn"):
+        worker = multiprocessing.get_context(method).Process(target=time.sleep, args=(60,))
+        worker.start()
+        pids.append(worker.pid)
+    print(*pids, flush=True)
     time.sleep(60)
 """
 
 
 def test_a_folder_belongs_to_one_process_until_it_dies(tmp_path: Path) -> None:
+    """Its workers may outlive it, and hold nothing."""
     check_not_held(tmp_path)
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
+        workers = [psutil.Process(int(pid)) for pid in other.stdout.readline().split()]
+        assert len(workers) == 3
         for attempt in (lambda: check_not_held(tmp_path), lambda: held(tmp_path).__enter__()):
             with pytest.raises(ConfigError, match=f"is in use by process {other.pid} on .*choose another run.name"):
                 attempt()
         other.kill()
-    check_not_held(tmp_path)
+    try:
+        assert all(worker.is_running() for worker in workers)
+        check_not_held(tmp_path)
+        with held(tmp_path):
+            assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on")
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_looking_at_a_lock_of_ones_own_does_not_lose_it(tmp_path: Path) -> None:
+    with held(tmp_path):
+        assert "process" in (tmp_path / ".lock").read_text()
+        look = "import sys, pathlib; from ampo_core.run.lock import check_not_held as c; c(pathlib.Path(sys.argv[1]))"
+        done = subprocess.run([sys.executable, "-c", look, str(tmp_path)], capture_output=True, text=True)
+        assert f"is in use by process {os.getpid()} on" in done.stderr
+
+
+@pytest.mark.parametrize("refusal", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_there_are_no_locks_nothing_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int
+) -> None:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(refusal, os.strerror(refusal))
+
+    for name in ("flock", "lockf"):
+        monkeypatch.setattr(fcntl, name, refuse)
     with held(tmp_path):
         assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on")
+        check_not_held(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -68,12 +68,12 @@ def test_an_unfinished_one_of_another_config_is_refused_unless_allowed(tmp_path:
     assert "questions: 7" in (tmp_path / "w" / "config.yaml").read_text()
 
 
-def test_two_processes_do_not_share_a_folder(tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_do_not_share_a_folder(tmp_path: Path, plugins: Plugins) -> None:
     prepare(tmp_path, plugins, start=True)
-    monkeypatch.setattr("ampo_core.run.lock._acquired", lambda descriptor, how: False)
-    (tmp_path / "w" / ".lock").write_text("process 7 on elsewhere\n")
-    with pytest.raises(ConfigError, match="is in use by process 7 on elsewhere"):
-        prepare(tmp_path, plugins)
-    with pytest.raises(ConfigError, match="is in use by"), held(tmp_path / "w"):
-        pass
+    with held(tmp_path / "w"):
+        (tmp_path / "w" / ".lock").write_text("process 7 on elsewhere\n")
+        with pytest.raises(ConfigError, match="is in use by process 7 on elsewhere"):
+            prepare(tmp_path, plugins)
+        with pytest.raises(ConfigError, match="is in use by"), held(tmp_path / "w"):
+            pass
     assert (tmp_path / "w" / "half-written").exists()
