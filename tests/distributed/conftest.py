@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,20 +14,10 @@ import psutil
 import pytest
 import yaml
 
-WAIT_S = 240.0
+from tests.forge import COMMAND, own_environment
+
+WAIT_S = 120.0
 """Far beyond what a run takes here; a machine may be busy."""
-
-
-def clean_environment(**more: str) -> dict[str, str]:
-    """This environment without what tests of this process may have left of ranks, and with `more`."""
-    ranks = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "AMPO_ALONE")
-    kept = {name: value for name, value in os.environ.items() if name not in ranks}
-    return {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", **more}
-
-
-def ampo_run(*arguments: object) -> list[str]:
-    """The command line of `ampo-run`."""
-    return [sys.executable, "-m", "ampo_core.cli.main", *map(str, arguments)]
 
 
 class Run:
@@ -39,10 +28,10 @@ class Run:
         self.log = folder / "log.txt"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*under, *ampo_run(*arguments)],
+                [*under, *COMMAND, *map(str, arguments)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=clean_environment(**environment),
+                env=own_environment(PYTHONUNBUFFERED="1", PYTHONFAULTHANDLER="1", **environment),
                 cwd=folder,
                 start_new_session=True,
             )
@@ -68,8 +57,20 @@ class Run:
         self._started |= set(psutil.Process(self.process.pid).children(recursive=True))
 
     def end(self) -> int:
-        """Its exit code."""
-        return self.process.wait(WAIT_S)
+        """Its exit code. One that hangs fails the test, with what it has said and where its processes stand."""
+        try:
+            return self.process.wait(WAIT_S)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"it did not end within {WAIT_S:.0f} s:\n{self.stacks()}")
+
+    def stacks(self) -> str:
+        """All that it has said; if it still runs, it is ended, and its processes say last where they stood."""
+        if self.process.poll() is None:
+            process = psutil.Process(self.process.pid)
+            for one in (*reversed(process.children(recursive=True)), process):
+                one.send_signal(signal.SIGABRT)
+            self.process.wait(30)
+        return self.said
 
     def survivors(self) -> list[psutil.Process]:
         """Which of the processes that it had started still run, soon after its end."""

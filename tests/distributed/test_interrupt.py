@@ -52,6 +52,7 @@ def test_ranks_that_others_speak_for_are_quiet(capfd, monkeypatch, name):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.process
 def test_the_second_signal_ends_the_process_and_what_it_started():
     process = subprocess.Popen([sys.executable, "-c", LOOP], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -85,6 +86,7 @@ def test_sigterm_ends_a_job_as_ctrl_c_does():
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.process
 def test_the_second_signal_ends_a_job_that_cleans_up():
     script = (
         "import time\nfrom ampo_core.run.interrupt import terminating\n"

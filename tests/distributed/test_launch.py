@@ -102,6 +102,7 @@ def test_cuda_has_the_last_word_on_gpus(loaded, monkeypatch):
         run_ranks(Launch(2), loaded.job, environment_of(loaded))
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
 def test_a_rank_ends_with_the_process_that_started_it():
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, env=dict(os.environ))

@@ -94,6 +94,7 @@ def test_a_host_file_goes_through_deepspeed_s_launcher(hosts, programs):
     ]
 
 
+@pytest.mark.process
 def test_hosts_that_cannot_be_reached_are_named(hosts, tmp_path, monkeypatch):
     (tmp_path / "ssh").write_text('#!/bin/sh\n[ "$5" = node-a ] || { echo Permission denied >&2; exit 255; }\n')
     (tmp_path / "ssh").chmod(0o755)

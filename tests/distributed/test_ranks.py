@@ -7,6 +7,10 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.process
+
 PLUGIN = """\
 from typing import Literal
 

@@ -18,6 +18,8 @@ from ampo_core.distributed import supervise as module
 from ampo_core.distributed.outcome import Outcome, announce, leave
 from ampo_core.distributed.supervise import supervise
 
+pytestmark = pytest.mark.process
+
 IGNORES = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
 STOPS = """\
 import signal, sys, time

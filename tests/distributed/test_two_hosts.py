@@ -11,12 +11,17 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.distributed.conftest import WAIT_S
+
+pytestmark = pytest.mark.process
 
 SSH = """\
 #!/bin/bash
@@ -68,6 +73,16 @@ def hosts() -> Iterator[tuple[str, str]]:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
 
+def exit_codes(nodes: list[Any]) -> list[int | None]:
+    """How all have ended; None for what still runs when another has failed, which it may wait for, or at the end."""
+    deadline = time.monotonic() + WAIT_S
+    while None in (codes := [node.process.poll() for node in nodes]) and not any(codes):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    return codes
+
+
 def test_two_hosts_train_together(configs: Any, start: Any, tmp_path: Path, hosts: tuple[str, str]) -> None:
     arguments = (configs("sft"), f"run.dir={tmp_path}", "run.name=hosts", "resources.devices=1", "resources.nodes=2")
     nodes = [
@@ -80,7 +95,7 @@ def test_two_hosts_train_together(configs: Any, start: Any, tmp_path: Path, host
         )
         for number, name in enumerate(hosts)
     ]
-    assert [node.end() for node in nodes] == [0, 0], [node.said for node in nodes]
+    assert exit_codes(nodes) == [0, 0], "\n\n".join(node.stacks() for node in nodes)
     assert "sft 2/2" in nodes[0].said
     assert "sft" not in nodes[1].said
     assert (tmp_path / "hosts/done").exists()

@@ -69,13 +69,13 @@ def test_readme_and_contributing_open_with_the_plugin():
 
 
 @pytest.mark.parametrize(("page", "command"), ampo_commands())
-def test_ampo_commands_run(page, command, desk):
+def test_ampo_commands_run(page, command, desk, forge):
     """As written, except that a command that would start a job is only checked."""
     save_files(page, desk)
     arguments = shlex.split(command)[1:]
     if not any(flag in arguments for flag in SHOWS_ONLY):
         arguments.append("--check")
-    done = run(desk, AMPO_RUN, *arguments)
+    done = forge.run(*arguments, folder=desk)
     assert done.returncode == 0, done.stderr
     assert done.stdout
     assert "broken" not in done.stdout
@@ -83,6 +83,7 @@ def test_ampo_commands_run(page, command, desk):
         assert "nearest_length" in done.stdout
 
 
+@pytest.mark.process
 def test_a_plugin_file_is_found_where_the_folder_is_on_the_path_already(desk):
     save_files("README.md", desk)
     flags = ("--plugin", "nearest_length.py", "--plugins", "nearest_length")
@@ -91,6 +92,7 @@ def test_a_plugin_file_is_found_where_the_folder_is_on_the_path_already(desk):
     assert "selector nearest_length" in done.stdout
 
 
+@pytest.mark.process
 def test_the_tutorials_test_passes(desk):
     save_files("CONTRIBUTING.md", desk)
     done = run(desk, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_nearest_length.py")
@@ -98,6 +100,7 @@ def test_the_tutorials_test_passes(desk):
     assert "1 passed" in done.stdout
 
 
+@pytest.mark.process
 def test_the_readmes_config_checks_without_the_plugin_as_an_error(desk):
     save_files("README.md", desk)
     done = run(desk, AMPO_RUN, "first-run.yaml", "guidance.selector=nearest_lenght")

@@ -13,6 +13,7 @@ from ampo_core.grading.grader import Grader
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("AMPO_SHARED", ROOT / ".." / "shared")) / "data"
 QUESTIONS = {"aime24": 30, "aime25": 30, "amc": 83, "math500": 500, "minerva": 272, "olympiad_bench": 675}
+SMALL = ("aime24", "aime25", "amc")
 LETTERS = ("arc_c", "gpqa_diamond", "mmlu_pro")
 TAGS = "within the <answer> </answer> tags"
 
@@ -74,15 +75,18 @@ def solve(prompt_tokenizer, table_engine, one_rank, plugins):
 
 
 @needs_files
-def test_the_six_mathematical_sets_are_those_of_the_authors_files(load, solve):
+@pytest.mark.process
+@pytest.mark.parametrize("sets", [SMALL, pytest.param(tuple(QUESTIONS), marks=pytest.mark.slow)], ids=["small", "all"])
+def test_the_mathematical_sets_are_those_of_the_authors_files(load, solve, sets):
     job = load("evaluate.yaml")
-    loaded, found = solve(job, QUESTIONS)
-    assert {item.name: len(item.questions) for item in loaded} == QUESTIONS
+    loaded, found = solve(job, sets)
+    assert {item.name: len(item.questions) for item in loaded} == {name: QUESTIONS[name] for name in sets}
     assert all(item.report.refused == () and item.report.overlong_dropped == 0 for item in loaded)
     assert all(TAGS in question.messages[0].content for item in loaded for question in item.questions)
     assert_told_apart(found)
 
 
+@pytest.mark.process
 @needs_files
 def test_the_files_of_pass_at_k_hold_as_many_questions(load, prompt_tokenizer, one_rank):
     job = load("pass_at_k.yaml")
@@ -94,6 +98,7 @@ def test_the_files_of_pass_at_k_hold_as_many_questions(load, prompt_tokenizer, o
     assert all(item.report.refused == () and item.report.overlong_dropped == 0 for item in loaded)
 
 
+@pytest.mark.process
 def test_letters(load, solve, write_rows, make_row):
     choices = "Which one?\nA. one\nB. two\nC. three\nD. four"
     path = write_rows([make_row(f"{i}: {choices}", letter, "letters") for i, letter in enumerate("ABCDB")])

@@ -12,6 +12,8 @@ from ampo_core.distributed.ranks import Ranks
 from ampo_core.evaluation.evaluate import evaluate_sets, load_sets, sampling_options, set_graders
 from ampo_core.grading.grader import Grader
 
+pytestmark = pytest.mark.process
+
 ANSWERS = {
     "1 + 1": ["<answer> 2 </answer>", "<answer> 3 </answer>", "2 ...", "<answer>2</answer>"],
     "2 + 2": ["no", "<answer> 5 </answer>", "", "5"],

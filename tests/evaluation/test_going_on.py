@@ -1,15 +1,14 @@
 """An evaluate job that was ended goes on: with the same files in the end, and without sampling anything twice."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ampo_core.cli.main import main
+
+pytestmark = pytest.mark.process
 
 PLUGIN = Path(__file__).with_name("ending_tracker.py")
 FILES = ("predictions.jsonl", "metrics.jsonl", "results.json", "results.md")
@@ -46,26 +45,16 @@ def unfinish(pairs, torn=""):
     (RUN / "results.json").unlink()
 
 
-def test_a_killed_job_goes_on_and_ends_as_if_it_had_not_been(config):
+def test_a_killed_job_goes_on_and_ends_as_if_it_had_not_been(config, forge):
     """By the command line, with SIGKILL after the first model and a torn line behind it."""
-    command = [
-        sys.executable,
-        "-m",
-        "ampo_core.cli.main",
-        "evaluate.yaml",
-        "--plugin",
-        str(PLUGIN),
-        "tracking=[ending]",
-    ]
-    environment = {**os.environ, "AMPO_TEST_END": "1", "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    command = ["evaluate.yaml", "--plugin", str(PLUGIN), "tracking=[ending]"]
+    ended = forge.run(*command, environment={"AMPO_TEST_END": "1"})
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     sampled = (config / RUN / "predictions.jsonl").read_text()
     assert len(sampled.splitlines()) == (3 + 2) * 4
     with (config / RUN / "predictions.jsonl").open("a") as file:
         file.write(sampled.splitlines()[0].replace('"start"', '"other"') + '\n{"model": "oth')
-    del environment["AMPO_TEST_END"]
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    again = forge.run(*command)
     assert again.returncode == 0, again.stderr
     assert "goes on with 2 of 4 pairs of model and set" in again.stdout
     assert "start, odd: avg@4" not in again.stdout

@@ -24,6 +24,8 @@ from ampo_core.evaluation.evaluate import evaluate_sets, load_sets, set_graders
 from ampo_core.grading.grader import Grader
 from ampo_core.report.scores import MACRO
 
+pytestmark = pytest.mark.process
+
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "eval_scripts.json").read_text())
 OWN = next(case for case in GOLDEN["cases"] if case.get("template") == "own")
 PASS = next(case for case in GOLDEN["cases"] if case["script"] == "eval_pass_k")

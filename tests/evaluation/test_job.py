@@ -6,6 +6,8 @@ import pytest
 
 from ampo_core.cli.main import main
 
+pytestmark = pytest.mark.process
+
 
 def test_evaluate_writes_compares_and_draws(config, capfd):
     assert main(["evaluate.yaml"]) == 0

@@ -9,6 +9,8 @@ import yaml
 
 from ampo_core.cli.main import main
 
+pytestmark = pytest.mark.process
+
 TEXTS = {
     "a": ["<answer> B </answer>", "the answer is (B)", "<answer> C </answer>", "\\boxed{B}"],
     "b": ["<answer> A </answer>", "A", "it is hard to say", "<answer> B </answer>"],

@@ -60,6 +60,7 @@ def test_only_known_devices_have_a_peak(name, peak):
     assert peak_flops(name) == peak
 
 
+@pytest.mark.process
 def test_the_driver_is_asked_for_names_and_for_memory_meanwhile(tmp_path, monkeypatch):
     from gpu.device import ask_driver, facts, watched
 
@@ -152,6 +153,7 @@ def test_the_page_keeps_its_text_and_says_what_failed():
     assert "```text\nTraceback\nValueError\n```" in text
 
 
+@pytest.mark.process
 def test_a_part_that_takes_too_long_is_ended(tmp_path):
     from gpu_check import run_part
 

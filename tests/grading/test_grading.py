@@ -17,6 +17,8 @@ from ampo_core.data.report import TruthCheck
 from ampo_core.grading.grader import GradeCounts, Grader
 from ampo_core.grading.pool import worker_count
 
+pytestmark = pytest.mark.process
+
 HOSTILE_MATHS = {
     "tower": r"10^{10^{10}}",
     "factorial": r"(10^9)!",

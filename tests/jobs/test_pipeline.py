@@ -231,6 +231,7 @@ def test_a_stage_whose_input_is_missing_after_others_ran_is_a_failure(
         run_pipeline(A, "name: b, config: tune.yaml")
 
 
+@pytest.mark.process
 def test_an_interrupted_prepare_with_an_out_of_its_own_starts_over(
     run_pipeline: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,6 +278,7 @@ def test_a_wrong_reference_is_refused_before_anything_runs(
     assert stages.ran == []
 
 
+@pytest.mark.process
 def test_real_stages_share_a_process_and_go_on_where_they_stopped(
     run_pipeline: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,8 @@ from ampo_core.grading.grader import Grader
 from ampo_core.jobs.prepare import check_truths, grade_pool, run, summarise
 from ampo_core.jobs.prepare_data import write_data
 
+pytestmark = pytest.mark.process
+
 
 class Exact(RewardSpec):
     """Correct iff the response ends with the truth; a response that says TIMEOUT has none."""

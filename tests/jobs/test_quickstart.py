@@ -12,6 +12,8 @@ import pytest
 from ampo_core.config.yaml_source import dump_yaml
 from ampo_core.jobs import pipeline
 
+pytestmark = pytest.mark.process
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 SETS = ("level2", "level3", "level4", "level5", "level6")
 TRAIN = {"training.steps": 2, "training.questions_per_batch": 4, "training.questions_per_minibatch": 2}

@@ -19,6 +19,8 @@ from ampo_core.jobs.sft import batches, run
 from ampo_core.jobs.sft_data import Examples, load_examples
 from ampo_core.learner.packing import TokenPair
 
+pytestmark = pytest.mark.process
+
 CONVERSATIONS = [
     [
         {"role": "user", "content": f"{start}A+{plus}?"},

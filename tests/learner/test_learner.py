@@ -18,6 +18,8 @@ from ampo_core.learner.learner import Learner, UpdateReport
 from ampo_core.learner.packing import TokenPair
 from ampo_core.learner.schedule import LearningRate
 
+pytestmark = pytest.mark.process
+
 PAIRS = [TokenPair((1, 2, 3), tuple(range(4, 4 + n))) for n in (3, 9, 1, 6, 2)]
 
 

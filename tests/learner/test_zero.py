@@ -15,6 +15,8 @@ from ampo_registry import ConfigError
 from ampo_core.config.tree import DeepSpeedConfig
 from ampo_core.learner.deepspeed_engine import check_version
 
+pytestmark = pytest.mark.process
+
 WORKER = Path(__file__).parent / "zero_worker.py"
 FLOAT32 = ("zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload")
 BFLOAT16 = ("zero1_bf16", "zero2_bf16", "zero3_bf16")

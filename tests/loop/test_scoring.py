@@ -17,6 +17,8 @@ from ampo_core.learner.learner import Learner
 from ampo_core.learner.logprobs import logprobs_from_logits
 from ampo_core.loop.scoring import PolicyScorer, answer_tokens, corrected_trajectory
 
+pytestmark = pytest.mark.process
+
 Golden = Callable[[str], dict[str, Any]]
 
 

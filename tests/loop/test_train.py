@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
@@ -21,6 +18,9 @@ from rich.console import Console
 from ampo_core.config.load import load_config
 from ampo_core.jobs.table import run_job
 from ampo_core.run.environment import Environment
+from tests.forge import Forge
+
+pytestmark = pytest.mark.process
 
 PREPARE = {
     "job": "prepare",
@@ -321,14 +321,12 @@ def ampo_run_finished(context):
 """
 
 
-def test_the_command_line_trains_and_tells_observers(world: Path, student: Path, tmp_path: Path) -> None:
+def test_the_command_line_trains_and_tells_observers(world: Path, student: Path, tmp_path: Path, forge: Forge) -> None:
     path = tmp_path / "train.yaml"
     path.write_text(yaml.safe_dump(train(world, student)), encoding="utf-8")
     (tmp_path / "seeing_plugin.py").write_text(OBSERVER, encoding="utf-8")
-    command = [sys.executable, "-m", "ampo_core.cli.main", str(path), "training.steps=2", f"run.dir={tmp_path}"]
-    command += ["--plugin", str(tmp_path / "seeing_plugin.py")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    command = [path, "training.steps=2", f"run.dir={tmp_path}", "--plugin", tmp_path / "seeing_plugin.py"]
+    done = forge.run(*command)
     assert done.returncode == 0, done.stderr
     assert "train 2/2" in done.stdout
     assert (tmp_path / "run/seen").read_text("utf-8").splitlines() == [
@@ -338,7 +336,7 @@ def test_the_command_line_trains_and_tells_observers(world: Path, student: Path,
         "finished",
     ]
     assert done.stderr.count("an observer's own fault") == 1
-    again = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    again = forge.run(*command)
     assert again.returncode == 0
     assert "run is finished already; its output is" in again.stdout
 

@@ -78,7 +78,18 @@ def test_every_kind_has_a_component() -> None:
     assert [kind for kind in PLUGINS.catalog.kinds() if not PLUGINS.catalog.names(kind)] == []
 
 
-@pytest.mark.parametrize("entry", PLUGINS.catalog.entries(), ids=lambda entry: f"{entry.kind}-{entry.name}")
+def _entries() -> list[Any]:
+    return [
+        pytest.param(
+            entry,
+            id=f"{entry.kind}-{entry.name}",
+            marks=[pytest.mark.process] if (entry.kind, entry.name) == ("rollout", "vllm") else [],
+        )
+        for entry in PLUGINS.catalog.entries()
+    ]
+
+
+@pytest.mark.parametrize("entry", _entries())
 def test_component_keeps_the_contract_of_its_kind(
     entry: CatalogEntry, tiny_model: BuildContext, tmp_path: Path
 ) -> None:

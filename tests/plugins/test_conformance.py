@@ -153,6 +153,7 @@ def test_wandb(tmp_path: Path) -> None:
         check_unavailable(spec, spec.build, BuildContext(run_dir=tmp_path))
 
 
+@pytest.mark.process
 def test_listing_the_components_imports_neither_torch_nor_wandb() -> None:
     modules = ", ".join(folder.__name__ for folder in NAMES)
     code = (

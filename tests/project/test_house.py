@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import multiprocessing
 import os
 import re
 import subprocess
@@ -123,30 +124,50 @@ def make(*arguments: str) -> str:
     return done.stdout
 
 
-def test_make_test_runs_all_checks_and_the_quick_tests(tmp_path):
-    shown = make("test", f"VENV={tmp_path / 'v'}")
-    order = [
-        "-m venv",
-        " install ",
-        "/ruff format --check",
-        "/ruff check",
-        "/mypy",
-        "/pyright",
-        "/lint-imports",
-        "-m pytest",
-    ]
-    places = [shown.index(word) for word in order]
-    assert places == sorted(places)
+CHECKS = ("/ruff format --check", "/ruff check", "/mypy", "/pyright", "/lint-imports")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("target", "checks", "chosen"),
+    [
+        ("test", True, None),
+        ("test-quick", False, "not process and not slow and not gpu"),
+        ("test-slow", False, "slow"),
+        ("test-all", True, "not gpu"),
+    ],
+)
+def test_make_runs_the_checks_and_the_tests_that_a_target_names(tmp_path, target, checks, chosen):
+    shown = make(target, f"VENV={tmp_path / 'v'}")
+    assert "HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1" in shown
+    order = [shown.index("-m venv"), shown.index(" install "), shown.index("-m pytest")]
+    assert order == sorted(order)
+    for check in CHECKS:
+        assert (check in shown) == checks
+        assert shown.find(check) < order[2]
+    found = re.search("-m pytest -n 2(?: -m '?([^'\n]*))?", shown)
+    assert found is not None
+    assert found[1] == chosen
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["addopts"]
     assert "-m 'not slow and not gpu'" in options
-    assert "HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1" in shown
 
 
+def test_a_test_that_starts_a_process_says_so():
+    with pytest.raises(
+        pytest.fail.Exception, match=r"starts a process \(\['true'\]\): mark it with pytest.mark.process"
+    ):
+        subprocess.run(["true"])
+    with pytest.raises(pytest.fail.Exception, match=r"starts a process \(SpawnProcess\)"):
+        multiprocessing.get_context("spawn").Process().start()
+
+
+@pytest.mark.process
 def test_make_takes_a_further_index_only_when_told(tmp_path):
     assert "--extra-index-url" not in make("check", f"VENV={tmp_path / 'v'}")
     assert "--extra-index-url URL" in make("check", f"VENV={tmp_path / 'v'}", "EXTRA_INDEX=URL")
 
 
+@pytest.mark.process
 def test_a_second_make_installs_nothing(tmp_path):
     venv = tmp_path / "v"
     (venv / "bin").mkdir(parents=True)
@@ -155,12 +176,14 @@ def test_a_second_make_installs_nothing(tmp_path):
     assert " install " not in make("check", f"VENV={venv}")
 
 
+@pytest.mark.process
 def test_make_quickstart_runs_the_quickstart(tmp_path):
     shown = make("quickstart", f"VENV={tmp_path / 'v'}")
     assert "[dev]" not in shown
     assert "ampo-run configs/quickstart.yaml" in shown
 
 
+@pytest.mark.process
 def test_pre_commit_hooks_are_local_and_call_what_check_calls():
     config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
     assert [repo["repo"] for repo in config["repos"]] == ["local"]
@@ -169,6 +192,7 @@ def test_pre_commit_hooks_are_local_and_call_what_check_calls():
         assert Path(hook["entry"].split()[0]).name in checks
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "module", ["ampo_registry", "ampo_core.cli.main", "ampo_core.run.folder", "ampo_core.run.manifest"]
 )

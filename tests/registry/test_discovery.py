@@ -246,6 +246,7 @@ def test_plugin_file_must_not_hide_a_module(plugin_file: Callable[[str, str], Pa
     assert "a module named 'json' exists already; rename the file" in _reasons(plugins)
 
 
+@pytest.mark.process
 def test_reward_of_a_plugin_file_reaches_a_spawned_worker(plugin_file: Callable[[str, str], Path]) -> None:
     source = textwrap.dedent('''
         from typing import Literal
@@ -319,6 +320,7 @@ def test_hook_names_are_those_declared() -> None:
     assert set(HOOKS) == {name for name in declared if name.startswith("ampo_")}
 
 
+@pytest.mark.process
 def test_registry_and_discovery_import_no_torch() -> None:
     code = (
         "import sys, ampo_registry, ampo_registry.testing\n"

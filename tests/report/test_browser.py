@@ -10,7 +10,7 @@ from ampo_core.report.build import write_report
 
 from .conftest import EVIL, TEACHERS, until, write_evaluation, write_lines
 
-pytestmark = pytest.mark.usefixtures("browser")
+pytestmark = [pytest.mark.usefixtures("browser"), pytest.mark.process]
 FIT = "return [document.scrollingElement.scrollWidth, innerWidth]"
 OPEN = "document.querySelectorAll('details').forEach((item) => { item.open = true; })"
 DRAWN = """return [...document.querySelectorAll('.plot')].map((box) => [

@@ -191,6 +191,7 @@ def test_the_command_line(pipeline, tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_nothing_heavy_is_imported(run):
     code = (
         "import sys\nfrom ampo_core.cli.main import main\n"

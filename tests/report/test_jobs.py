@@ -12,6 +12,8 @@ from ampo_core.cli import main as cli
 from ampo_core.jobs import sft
 from ampo_core.report import build, reporting
 
+pytestmark = pytest.mark.process
+
 WORLD = """\
 job: prepare
 run: {name: world, dir: runs}

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tests.forge import COMMAND, Forge, own_environment
 
 PLUGIN = Path(__file__).with_name("ending_plugin.py")
 
@@ -89,22 +89,24 @@ class Runs:
     """Starts `ampo-run` in processes of their own; their folders stand beside each other."""
 
     configs: Path
+    forge: Forge
 
-    def __call__(self, config: str, name: str, *arguments: str, end: str = "nowhere:0") -> Ended:
+    def __call__(
+        self, config: str, name: str, *arguments: str, end: str = "nowhere:0", forge: Forge | None = None
+    ) -> Ended:
         """Run `config` under the name; `end` is a moment of ending_plugin.py."""
-        command = [
-            sys.executable,
-            "-m",
-            "ampo_core.cli.main",
-            str(self.configs / config),
-            f"run.name={name}",
-            *arguments,
-        ]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "AMPO_TEST_END": end}
-        done = subprocess.run(
-            [*command, "--plugin", str(PLUGIN)], capture_output=True, text=True, env=environment, timeout=300
-        )
+        command = self._command(config, name, *arguments)
+        done = (forge or self.forge).run(*command, environment={"AMPO_TEST_END": end})
         return Ended(done.returncode, done.stdout, done.stderr)
+
+    def anew(self, config: str, name: str, *arguments: str) -> Ended:
+        """The same in an interpreter of its own, whose hashes, and so the order of its sets, are others."""
+        command = [*COMMAND, *self._command(config, name, *arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, env=own_environment(), timeout=300)
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    def _command(self, config: str, name: str, *arguments: str) -> list[str]:
+        return [str(self.configs / config), f"run.name={name}", *arguments, "--plugin", str(PLUGIN)]
 
     def folder(self, name: str) -> Path:
         return self.configs / "runs" / name
@@ -131,5 +133,5 @@ class Runs:
 
 
 @pytest.fixture(scope="session")
-def runs(configs: Path) -> Runs:
-    return Runs(configs)
+def runs(configs: Path, forge: Forge) -> Runs:
+    return Runs(configs, forge)

@@ -81,6 +81,7 @@ with held(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.process
 def test_a_folder_belongs_to_one_process_until_it_dies(tmp_path: Path) -> None:
     """Its workers may outlive it, and hold nothing."""
     check_not_held(tmp_path)

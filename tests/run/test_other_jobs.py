@@ -17,6 +17,8 @@ from ampo_core.run.folder import RunFolder
 from ampo_core.run.lock import held
 from ampo_core.run.manifest import build_manifest
 
+pytestmark = pytest.mark.process
+
 CONFIG = """\
 job: prepare
 task: {type: labelled_arithmetic, questions: 6, heldout_per_level: 1, warmup_examples: 5}

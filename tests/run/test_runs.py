@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.forge import Forge
 from tests.plugins.vllm.conftest import needs_vllm, write_model
 from tests.run.conftest import Runs
+
+pytestmark = pytest.mark.process
 
 KILLED = -9
 
@@ -50,7 +53,7 @@ def test_a_train_run_that_dies_everywhere_ends_as_one_that_does_not(runs: Runs) 
     refused = runs("train.yaml", "ended")
     assert refused.code == 2
     assert "holds a finished run, and these have changed since it began:\n  training.steps: 4 -> 5\n" in refused.err
-    longer = runs("train.yaml", "ended", "--allow-changes")
+    longer = runs.anew("train.yaml", "ended", "--allow-changes")
     assert longer.code == 0, longer.err
     assert "changed, as allowed:\n  training.steps: 4 -> 5" in longer.out
     runs.assert_equal("whole", "ended")
@@ -74,7 +77,7 @@ def test_a_batch_that_was_sampled_ahead_is_trained_on_after_going_on(runs: Runs)
 def test_an_sft_run_with_dropout_goes_on_with_the_same_random_numbers(runs: Runs) -> None:
     assert runs("sft.yaml", "sft-whole").code == 0
     assert runs("sft.yaml", "sft-ended", end="term:3").code == 3
-    ended = runs("sft.yaml", "sft-ended")
+    ended = runs.anew("sft.yaml", "sft-ended")
     assert ended.code == 0, ended.err
     assert "goes on after step 3 of" in ended.out
     runs.assert_equal("sft-whole", "sft-ended")
@@ -102,15 +105,20 @@ def test_two_ranks_of_which_one_dies_go_on_as_if_it_had_not(runs: Runs) -> None:
     ("ranks", "moment", "code"), [(1, "flush:2", KILLED), pytest.param(2, "term:1", 3, marks=pytest.mark.slow)]
 )
 def test_the_vllm_rollout_goes_on_with_the_same_samples(
-    runs: Runs, tied_model: Path, ranks: int, moment: str, code: int
+    runs: Runs, vllm_forge: Forge, tied_model: Path, ranks: int, moment: str, code: int
 ) -> None:
     rollout = "rollout={type: vllm, group_size: 4, max_response_tokens: 12, kv_cache_gib: 0.25}"
     vllm = (rollout, f"model.path={tied_model}", "training.steps=3", "checkpoint.every=1", f"resources.devices={ranks}")
-    whole = runs("train.yaml", f"vllm-whole-{ranks}", *vllm)
+    whole = runs("train.yaml", f"vllm-whole-{ranks}", *vllm, forge=vllm_forge)
     assert whole.code == 0, whole.err
-    stopped = runs("train.yaml", f"vllm-ended-{ranks}", *vllm, end=moment)
+    lines = runs.metrics(f"vllm-whole-{ranks}")[1:]
+    # the policy moves at every step, and the sampler with it: a sync that had missed something would show
+    assert all(line["policy/rollout_logprob_gap"] < 1e-4 for line in lines)
+    assert any(line["policy/grad_norm"] > 0 for line in lines)
+    assert all(line["tokens/generated"] > 0 for line in lines)
+    stopped = runs("train.yaml", f"vllm-ended-{ranks}", *vllm, end=moment, forge=vllm_forge)
     assert stopped.code == code, stopped.err
-    ended = runs("train.yaml", f"vllm-ended-{ranks}", *vllm)
+    ended = runs("train.yaml", f"vllm-ended-{ranks}", *vllm, forge=vllm_forge)
     assert ended.code == 0, ended.err
     assert "goes on after step 1 of 3" in ended.out
     runs.assert_equal(f"vllm-whole-{ranks}", f"vllm-ended-{ranks}")

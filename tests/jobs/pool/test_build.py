@@ -20,6 +20,8 @@ from ampo_core.data.tokens import load_tokenizer
 from ampo_core.jobs.pool.choose import FATES
 from ampo_core.jobs.sft_data import load_examples
 
+pytestmark = pytest.mark.process
+
 
 def test_every_answer_and_question_is_accounted_for(built: Any) -> None:
     summary = built.summary

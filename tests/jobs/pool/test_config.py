@@ -113,6 +113,7 @@ def test_missing_models_are_named(load: Any) -> None:
     assert ["student.path" in blockers[0], "teachers.2.model.path" in blockers[1]] == [True, True]
 
 
+@pytest.mark.process
 def test_checking_imports_no_torch(world: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "pool.yaml"
     path.write_text(yaml.safe_dump({**world, "reward": "math_verify"}))

@@ -13,6 +13,8 @@ from ampo_registry import RunError
 
 from tests.jobs.pool.server import ChatServer
 
+pytestmark = pytest.mark.process
+
 KEY = "sk-not-to-be-seen"
 
 

@@ -22,7 +22,7 @@ from tests.plugins.vllm.test_vllm_server_real import COMMAND, OPTIONS, SIZES, ne
 START_S = 900.0
 """Far beyond what the server takes to start; a machine may be busy."""
 
-pytestmark = [needs_vllm, needs_server, pytest.mark.slow]
+pytestmark = [needs_vllm, needs_server, pytest.mark.slow, pytest.mark.process]
 
 
 @pytest.fixture(scope="module")

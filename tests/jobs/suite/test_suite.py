@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-COMMAND = (sys.executable, "-m", "ampo_core.cli.main", "suite.yaml")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+from tests.forge import Forge
 
 
-def run(*overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *overrides], capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+@pytest.fixture
+def run(folder: Path, forge: Forge) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command line with suite.yaml; what it starts starts for real."""
+    return partial(forge.run, "suite.yaml")
 
 
 def stamps() -> dict[str, int]:
@@ -25,7 +27,7 @@ def stamps() -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in Path("runs/s").glob("seed-*/**/done")}
 
 
-def test_a_suite_fails_in_part_is_interrupted_goes_on_and_is_left_alone(folder: Path) -> None:
+def test_a_suite_fails_in_part_is_interrupted_goes_on_and_is_left_alone(run: Any, forge: Forge) -> None:
     """One story in one folder, because every process that trains takes seconds to start."""
     arguments = ("seeds=[0]", "only=[first]")
 
@@ -40,15 +42,14 @@ def test_a_suite_fails_in_part_is_interrupted_goes_on_and_is_left_alone(folder: 
     assert set(before) == {f"runs/s/seed-0/{name}/done" for name in ("world", "evaluations/sampled/start")}
 
     # told to end, it ends what it has started and exits with 3
-    process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = forge.start("suite.yaml", *arguments, out=Path("out.txt"), err=Path("err.txt"))
     log = Path("runs/s/logs/seed-0/one.log")
     size, waited = log.stat().st_size, time.monotonic()
     while log.stat().st_size == size and time.monotonic() - waited < 120:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 3
-    assert "run the same command again, and what is finished is kept" in said
+    assert process.wait(120) == 3
+    assert "run the same command again, and what is finished is kept" in Path("err.txt").read_text()
 
     # the same command goes on and finishes; what was finished is not run again
     done = run(*arguments)
@@ -74,7 +75,7 @@ def test_a_suite_fails_in_part_is_interrupted_goes_on_and_is_left_alone(folder: 
     assert "Traceback" not in refused.stderr
 
 
-def test_a_folder_of_something_else_is_refused(folder: Path) -> None:
+def test_a_folder_of_something_else_is_refused(run: Any) -> None:
     Path("runs/s").mkdir(parents=True)
     Path("runs/s/mine.txt").touch()
     refused = run("seeds=[0]")
@@ -83,9 +84,7 @@ def test_a_folder_of_something_else_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["small_world.yaml"])
-def test_shipped_suites_pass_the_check(file: str) -> None:
+def test_shipped_suites_pass_the_check(file: str, forge: Forge) -> None:
     config = Path(__file__).parents[3] / "configs" / "suites" / file
-    checked = subprocess.run(
-        [sys.executable, "-m", "ampo_core.cli.main", str(config), "--check"], capture_output=True, text=True, timeout=60
-    )
+    checked = forge.run(config, "--check")
     assert checked.returncode == 0, checked.stderr

@@ -4,9 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.plugins.vllm.conftest import needs_vllm, own_environment
 
-pytestmark = needs_vllm
+pytestmark = [needs_vllm, pytest.mark.process]
 
 ROOT = Path(__file__).parents[3]
 

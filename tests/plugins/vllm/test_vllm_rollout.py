@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from tests.plugins.vllm.conftest import needs_vllm, own_environment, requests, sampling
 from tests.plugins.vllm.parity import check_parity, disturb, largest_gap, named, tokens
 
-pytestmark = needs_vllm
+pytestmark = [needs_vllm, pytest.mark.process]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.plugins.vllm.parity import largest_gap, tokens
 needs_server = pytest.mark.skipif(
     importlib.util.find_spec("prometheus_fastapi_instrumentator") is None, reason="vLLM's server is not installed here"
 )
-pytestmark = [needs_vllm, needs_server, pytest.mark.slow]
+pytestmark = [needs_vllm, needs_server, pytest.mark.slow, pytest.mark.process]
 
 # As `vllm serve`, whose command asks for the version of a distribution named vllm.
 COMMAND = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--dtype", "float32"]

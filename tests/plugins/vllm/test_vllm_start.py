@@ -9,7 +9,7 @@ from ampo_registry import BuildContext, ConfigError, RunError
 from tests.plugins.vllm.conftest import needs_vllm
 from tests.plugins.vllm.parity import check_parity
 
-pytestmark = needs_vllm
+pytestmark = [needs_vllm, pytest.mark.process]
 
 
 def test_parity_with_the_trainer_over_several_syncs_and_no_second_engine(start, untied_model, tied_model):

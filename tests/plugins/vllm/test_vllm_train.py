@@ -5,11 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.plugins.vllm.conftest import needs_vllm, own_environment
 
-pytestmark = needs_vllm
+pytestmark = [needs_vllm, pytest.mark.process, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[3]
 STEPS = 5

@@ -218,6 +218,7 @@ def test_what_cannot_be_read_is_refused(tmp_path):
         read_budget(run)
 
 
+@pytest.mark.process
 def test_it_needs_no_torch():
     code = "import sys, ampo_core.report.budget; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

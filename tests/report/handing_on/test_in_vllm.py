@@ -19,7 +19,7 @@ from tests.plugins.vllm.conftest import needs_vllm, own_environment
 from tests.report.handing_on.conftest import OPTIONS, Handed
 from tests.report.handing_on.test_page import POLICY, shell_lines
 
-pytestmark = needs_vllm
+pytestmark = [needs_vllm, pytest.mark.process]
 
 WORKER = Path(__file__).with_name("vllm_worker.py")
 MESSAGES = [{"role": "user", "content": "2+3="}]

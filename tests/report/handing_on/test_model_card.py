@@ -20,6 +20,8 @@ from ampo_core.run.manifest import hash_file
 from tests.report.conftest import write_lines
 from tests.report.handing_on.conftest import OPTIONS, Handed, World
 
+pytestmark = pytest.mark.process
+
 
 def card_of(handed: Handed) -> ModelCard:
     return ModelCard.load(handed.policy / "README.md")

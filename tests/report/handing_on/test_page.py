@@ -22,6 +22,8 @@ import pytest
 from ampo_core.report.budget import Budget, total_budget
 from tests.report.handing_on.conftest import Handed
 
+pytestmark = pytest.mark.process
+
 PAGE = Path(__file__).parents[3].joinpath("docs/handing-on.md").read_text(encoding="utf-8")
 POLICY = "runs/ampo/checkpoints/step-000500/policy"
 

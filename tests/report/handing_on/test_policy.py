@@ -15,6 +15,8 @@ from ampo_core.data.tokens import load_tokenizer
 from ampo_core.learner.policy import load_policy
 from tests.report.handing_on.conftest import OPTIONS, STOP, TEMPLATE, Handed, World
 
+pytestmark = pytest.mark.process
+
 RUNS = ["guided", "sft", "lora", "after_sft"]
 TURNS = [{"role": "user", "content": "2+3="}]
 
