@@ -176,12 +176,14 @@ def test_a_card_that_cannot_be_written_is_said_and_ends_no_run(guided: Handed, t
 def test_what_an_older_release_did_not_record_is_unknown(guided: Handed, tmp_path: Path) -> None:
     run = shutil.copytree(guided.run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
     manifest = json.loads((run / "manifest.json").read_text())
-    kept = {name: value for name, value in manifest.items() if name not in ("teachers", "versions", "seed")}
-    (run / "manifest.json").write_text(json.dumps({**kept, "plugins": None, "data": None}))
+    kept = {name: value for name, value in manifest.items() if name not in ("teachers", "seed")}
+    unknown = {"plugins": None, "data": None, "versions": {"ampo-rl": None}}
+    (run / "manifest.json").write_text(json.dumps({**kept, **unknown}))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     old = [{name: value for name, value in line.items() if not name.startswith("guidance/answers/")} for line in lines]
     write_lines(run / "metrics.jsonl", [line | {"groups/sampled": None} for line in old])
     text = model_card(run, 2, guided.policy).text
+    assert "of AMPO (version unknown).\n" in text
     assert "| seed | unknown |" in text
     assert set(table(text, "Teachers").values()) == {"unknown"}
     for later in (old, [*old[:-1], lines[-1]]):  # shares and means tell as much, and a run may have gone on since
