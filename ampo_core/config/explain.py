@@ -10,7 +10,7 @@ from ampo_registry.catalog import BrokenPlugin, ComponentError
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from ampo_core.config.nodes import KeyPath, Node, Problem, dotted, nearest
+from ampo_core.config.nodes import KeyPath, Node, Problem, dotted, nearest, value_at
 from ampo_core.config.schema import Schema, SchemaView
 
 _OWN_WORDS = ("value_error", "assertion_error")
@@ -23,7 +23,7 @@ def explain(error: ValidationError, root: Node, view: SchemaView, broken: Sequen
     problems: dict[KeyPath, Problem] = {}
     for path, item in details:
         inside = any(len(other) > len(path) and other[: len(path)] == path for other, _ in details)
-        if inside and isinstance(_value(plain, path), (dict, list)) and item["type"] not in _OWN_WORDS:
+        if inside and isinstance(value_at(plain, path), (dict, list)) and item["type"] not in _OWN_WORDS:
             continue  # one alternative of a union refused a mapping that another one took and found wrong inside
         if path not in problems or item["type"] in _OWN_WORDS:
             place = root.place_of(path[:-1] if item["type"] == "missing" else path)
@@ -36,26 +36,15 @@ def _key_path(item: ErrorDetails, plain: Any, view: SchemaView) -> KeyPath:
     path: KeyPath = ()
     own = item.get("ctx", {}).get("error")
     for key in (*item["loc"], *(own.location if isinstance(own, ComponentError) else ())):
-        around = _value(plain, path)
+        around = value_at(plain, path)
         written = key in around if isinstance(around, dict) else isinstance(around, list) and key in range(len(around))
         if written or view.at(plain, (*path, key)) is not None:
             path = (*path, key)
     return path
 
 
-def _value(plain: Any, path: KeyPath) -> Any:
-    for key in path:
-        if isinstance(plain, dict):
-            plain = plain.get(key)
-        elif isinstance(plain, list) and isinstance(key, int) and key < len(plain):
-            plain = plain[key]
-        else:
-            return None
-    return plain
-
-
 def _text(item: ErrorDetails, path: KeyPath, plain: Any, view: SchemaView, broken: Sequence[BrokenPlugin]) -> str:
-    found = _value(plain, path)
+    found = value_at(plain, path)
     if item["type"] == "extra_forbidden":
         return _unknown_key(path, plain, view)
     schema = view.at(plain, path)
@@ -74,7 +63,7 @@ def _text(item: ErrorDetails, path: KeyPath, plain: Any, view: SchemaView, broke
 
 def _unknown_key(path: KeyPath, plain: Any, view: SchemaView) -> str:
     key = str(path[-1])
-    around = _value(plain, path[:-1])
+    around = value_at(plain, path[:-1])
     schema = view.at(plain, path[:-1])
     block = view.block(schema, around) if schema is not None else None
     allowed = list((block or {}).get("properties", {}))
@@ -100,7 +89,7 @@ def _component(
     """An unknown or malformed component, with the broken plugins that may hide it."""
     place = path[:-1] if error.location else path
     schema = view.at(plain, place)
-    name = _value(plain, path)
+    name = value_at(plain, path)
     if schema is None or not isinstance(name, str):
         return str(error)
     kind = (view.component(schema) or ("component", None))[0]

@@ -88,7 +88,7 @@ def _job_name(layers: Sequence[Node], settings: Sequence[tuple[str, Node]]) -> s
     said = [node for layer in layers if (node := layer.child("job"))] + [node for key, node in settings if key == "job"]
     if not said:
         raise ConfigError(f"{layers[-1].place}: job: missing; expected one of {', '.join(JOBS)}")
-    name = said[-1].value
+    name = said[-1].plain()
     if not isinstance(name, str) or name not in JOBS:
         raise ConfigError(f"{said[-1].place}: job: there is no job {name!r}{nearest(str(name), JOBS)}")
     return name

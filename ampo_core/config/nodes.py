@@ -93,6 +93,18 @@ def dotted(path: KeyPath) -> str:
     return ".".join(str(key) for key in path)
 
 
+def value_at(value: Any, path: KeyPath) -> Any:
+    """The value at `path` inside a tree of JSON types, None where there is no such place."""
+    for key in path:
+        if isinstance(value, dict):
+            value = value.get(key)
+        elif isinstance(value, list) and isinstance(key, int) and key < len(value):
+            value = value[key]
+        else:
+            return None
+    return value
+
+
 def raise_problems(problems: Sequence[Problem]) -> None:
     """Raise one ConfigError that lists `problems` by file and line; return if there are none."""
     if not problems:

@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from ampo_core.config.component import COMPONENT
 from ampo_core.config.jobs import JOBS
-from ampo_core.config.nodes import Key
+from ampo_core.config.nodes import Key, KeyPath, value_at
 
 Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -88,15 +88,13 @@ class SchemaView:
         found = fixed[key] if key < len(fixed) else arrays[0].get("items")
         return found if isinstance(found, dict) else None
 
-    def at(self, value: Any, path: Sequence[Key]) -> Schema | None:
+    def at(self, value: Any, path: KeyPath) -> Schema | None:
         """The schema of `path` inside the whole config `value`."""
         schema: Schema | None = self.root
-        for key in path:
+        for i, key in enumerate(path):
             if schema is None:
                 return None
-            schema = self.child(schema, value, key)
-            inside = isinstance(value, dict) or (isinstance(value, list) and isinstance(key, int) and key < len(value))
-            value = (value.get(key) if isinstance(value, dict) else value[key]) if inside else None
+            schema = self.child(schema, value_at(value, path[:i]), key)
         return schema
 
     def drops_null(self, schema: Schema, value: Any) -> bool:

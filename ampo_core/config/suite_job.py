@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
@@ -88,12 +88,19 @@ class SuiteJob(ComposedJob):
 
     def left_out(self, written: Mapping[KeyPath, object]) -> set[KeyPath]:
         """The runs that `only` leaves out: in no table asked for, nor referred to by one that is."""
+        uses = {name: names_in(written.get(("runs", name), run.model)) for name, run in self.members().items()}
+        return {("runs", name) for name in self.runs.keys() - self.needed_runs(uses)}
+
+    def needed_runs(self, uses: Mapping[str, Set[str]]) -> list[str]:
+        """The runs in the tables that are to be made and those that they refer to, in order.
+
+        `uses` holds the names that each run refers to, which are those of earlier ones alone.
+        """
         needed = self._rows()
-        # a run refers to earlier ones alone, so one pass from the last to the first finds all
         for name in reversed(self.runs):
             if name in needed:
-                needed |= names_in(written.get(("runs", name), self.members()[name].model))
-        return {("runs", name) for name in self.runs if name not in needed}
+                needed |= uses[name]
+        return [name for name in self.runs if name in needed]
 
     def members(self) -> dict[str, SuiteRun]:
         """The runs by name, in the long form."""

@@ -12,7 +12,7 @@ from ampo_registry.errors import ConfigError
 
 from ampo_core.config.jobs import PipelineJob, SuiteJob
 from ampo_core.config.load import LoadedConfig, load_config
-from ampo_core.config.nodes import KeyPath, dotted, nearest
+from ampo_core.config.nodes import KeyPath, dotted, nearest, value_at
 from ampo_core.config.references import REFERENCE, leaves, names_in
 from ampo_core.run.changes import config_changes, listed
 from ampo_core.run.environment import Environment
@@ -88,10 +88,7 @@ def settings_of(member: Member, finished: Finished, environment: Environment) ->
 def _filled(path: KeyPath, data: Mapping[str, Any], finished: Finished, member: Member) -> tuple[str, Any]:
     """(dotted key, value) that fills in the reference at `path`; where a name in it has a dot, of the block around."""
     upto = next((i for i, key in enumerate(path) if "." in str(key)), len(path))
-    value: Any = data
-    for key in path[:upto]:
-        value = value[key]
-    return dotted(path[:upto]), finished.resolved(value, f"{member.config}: {dotted(path)}")
+    return dotted(path[:upto]), finished.resolved(value_at(data, path[:upto]), f"{member.config}: {dotted(path)}")
 
 
 def load_member(member: Member, finished: Finished, environment: Environment) -> tuple[LoadedConfig, frozenset[str]]:

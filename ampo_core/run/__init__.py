@@ -6,7 +6,6 @@ lock.py              keeps a second process out of the folder
 manifest.py          what a run ran with; changes.py: what of it differs now
 checkpoint_store.py  the folder checkpoints/: newest, best, pruned
 resume.py            whether a run begins, goes on, starts over or is refused
-models.py            from what a config calls a model to its folder
 environment.py       what a job gets beside its config
 progress.py          what is shown meanwhile
 interrupt.py         SIGTERM and Ctrl-C

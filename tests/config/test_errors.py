@@ -91,6 +91,7 @@ def test_missing_block_names_the_file(load):
     [
         ("run: {name: x}\n", "c.yaml:1: job: missing; expected one of train, sft"),
         ("job: trian\n", "did you mean train?"),
+        ("job: [train]\n", "c.yaml:1: job: there is no job ['train']; did you mean train?"),
     ],
 )
 def test_the_job_must_be_known(folder, text, said):

@@ -88,6 +88,13 @@ def test_every_room_says_what_it_is_for():
     assert [name for name, text in said.items() if len(text) < 60] == []
 
 
+def test_contributing_lists_the_rooms_in_the_order_of_their_contract():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    listed = re.findall(r"^  ([a-z]+)(?:/|\.py) ", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE)
+    assert listed == [room for layer in layers for room in layer.split(" | ")]
+
+
 def test_constraints_pin_every_dependency_to_an_allowed_version():
     wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
     pins = {canonicalize_name(name): version for name, version in PINS.items()}

@@ -87,15 +87,11 @@ def plan_suite(job: SuiteJob, environment: Environment) -> Plan:
 
 def needed_runs(job: SuiteJob, environment: Environment) -> dict[str, frozenset[str]]:
     """run -> stages and other runs that it refers to, for those in the tables and those that they need, in order."""
-    members = job.members()
     uses = {
         name: _uses(run.config, run.overrides, environment) if run.config is not None else names_in(run.model)
-        for name, run in members.items()
+        for name, run in job.members().items()
     }
-    needed = {row for table in job.shown_tables().values() for row in table.rows}
-    while (more := needed.union(*(uses[name] & members.keys() for name in needed))) != needed:
-        needed = more
-    return {name: frozenset(uses[name]) for name in members if name in needed}
+    return {name: frozenset(uses[name]) for name in job.needed_runs(uses)}
 
 
 def _uses(config: str, overrides: Mapping[str, Any], environment: Environment) -> set[str]:
