@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ampo_registry.errors import ConfigError
-from ampo_registry.protocols import RunContext, Tracker
 from ampo_registry.types import Question
 
 from ampo_core.config.jobs import EvaluateJob
@@ -24,13 +23,12 @@ from ampo_core.report.build import refresh_report
 from ampo_core.report.curves import read_run
 from ampo_core.report.evaluation import pass_figures
 from ampo_core.report.figures import Figure, Line
+from ampo_core.report.output import Output
 from ampo_core.report.pictures import draw, training_figures
 from ampo_core.report.scores import RESULTS, Scores
 from ampo_core.run.environment import Environment
 from ampo_core.run.files import write_atomically, write_json
-from ampo_core.run.folder import RunFolder
-from ampo_core.run.lock import held
-from ampo_core.run.progress import Progress, say
+from ampo_core.run.progress import say
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +37,10 @@ class EvaluationOutput:
     folders of the models, as far as they are known; `names` the models in order."""
 
     job: EvaluateJob
-    environment: Environment
+    output: Output
     names: Sequence[str]
     paths: Mapping[str, str]
-    folder: RunFolder
-    context: RunContext
-    trackers: Sequence[Tracker]
-    progress: Progress
-    results: dict[Pair, SetResult] = field(default_factory=dict)
+    results: dict[Pair, SetResult]
 
     @classmethod
     def open(
@@ -61,45 +55,32 @@ class EvaluationOutput:
     ) -> EvaluationOutput:
         """Make the run folder, or put it in order for a job that goes on, and tell observers.
 
-        `questions` are those of every pair, model by model. Trackers and the progress bar are closed with `stack`.
+        `questions` are those of every pair, model by model. `stack` closes what is opened.
         """
-        step = None if start.keeps is None else 0
-        if start.keeps is None:
-            folder = RunFolder.create(job.run, environment.yaml, start.manifest)
-            stack.enter_context(held(start.path))
-        else:
-            stack.enter_context(held(start.path))
-            folder = RunFolder.reopen(start.path, environment.yaml, start.manifest, environment.config, 0)
-        wanted = {pair: asked for pair, asked in questions.items() if pair in (start.keeps or ())}
-        predictions, kept = kept_results(start.path, job, wanted)
+        path, notes = start.beginning.path, start.beginning.notes
+        output = stack.enter_context(closing(Output.open(job, environment, start.beginning, steps=len(questions))))
+        wanted = {pair: asked for pair, asked in questions.items() if pair in start.keeps}
+        predictions, kept = kept_results(path, job, wanted)
         if predictions is not None:
             keep_only(predictions, kept)
-        context = RunContext(job.run.name, folder.path, "evaluate", job.run.seed, environment.config, resume_step=step)
-        built = environment.build_context(run_dir=folder.path, resume_step=step)
-        trackers = [stack.enter_context(closing(spec.build(built))) for spec in job.tracking]
-        progress = stack.enter_context(Progress(environment.console, "evaluate", len(questions)))
-        environment.plugins.notify("ampo_run_started", context=context)
-        names = list(dict.fromkeys(model for model, _ in questions))
-        output = cls(job, environment, names, paths, folder, context, trackers, progress, kept)
-        output.say(*start.notes)
-        if start.keeps is not None:
-            output.say(f"{start.path}: goes on with {len(kept)} of {len(questions)} pairs of model and set")
-        return output
+        output.started()
+        opened = cls(job, output, list(dict.fromkeys(model for model, _ in questions)), paths, kept)
+        opened.say(*notes)
+        if start.beginning.resume_step is not None:
+            opened.say(f"{path}: goes on with {len(kept)} of {len(questions)} pairs of model and set")
+        return opened
 
     def done(self, model: str, result: SetResult) -> None:
         """Write the samples of a set down, say its avg@K and move the bar."""
-        write(self.folder.path / FILE, model, result)
+        write(self.output.folder.path / FILE, model, result)
         self.results[model, result.name] = result.without_texts()
         self.say(f"{model}, {result.name}: avg@{result.samples} {average(result.averages()):.3f}")
-        self.progress.step(len(self.results), {})
+        self.output.progress.step(len(self.results), {})
 
     def complete(self, model: str) -> None:
         """Write the numbers of a model, all of whose sets are done."""
         evaluation = self._evaluation(model)
-        metrics = {f"{model}/{name}": value for name, value in evaluation.metrics().items()}
-        self.folder.log_metrics(0, metrics)
-        for tracker in self.trackers:
-            tracker.log(metrics, 0)
+        self.output.log(0, {f"{model}/{name}": value for name, value in evaluation.metrics().items()})
         self.say(f"{model}: {MACRO} {evaluation.macro:.3f}")
 
     def conclude(self) -> None:
@@ -109,21 +90,22 @@ class EvaluationOutput:
         budgets = {model: budget for model in self.names if (budget := self._budget(model)) is not None}
         lines = {model: budget.line() for model, budget in budgets.items()}
         scores = replace(scores, budgets={model: budget.as_json() for model, budget in budgets.items()})
-        write_json(self.folder.path / RESULTS, scores.as_json())
-        write_atomically(self.folder.path / "results.md", markdown(scores, lines, self.job.comparison.note))
-        screen_table(scores).show(self.environment.console)
+        folder, environment = self.output.folder, self.output.environment
+        write_json(folder.path / RESULTS, scores.as_json())
+        write_atomically(folder.path / "results.md", markdown(scores, lines, self.job.comparison.note))
+        screen_table(scores).show(environment.console)
         self.say(*screen_readings(scores), *unverified(scores))
         self.say(*(f"{model}: {line}" for model, line in lines.items()))
         self._draw(scores)
         if self.job.comparison.note:
             self.say(f"\n{self.job.comparison.note.strip()}")
-        self.folder.finish()
-        refresh_report(self.folder.path, self.say)
-        self.environment.plugins.notify("ampo_run_finished", context=self.context)
+        folder.finish()
+        refresh_report(folder.path, self.say)
+        environment.plugins.notify("ampo_run_finished", context=self.output.context)
 
     def say(self, *lines: str) -> None:
         """Print lines as they are, unwrapped where the output is a log."""
-        say(self.environment.console, *lines)
+        say(self.output.environment.console, *lines)
 
     def _evaluation(self, model: str) -> Evaluation:
         evaluation = self.job.evaluation
@@ -150,5 +132,5 @@ class EvaluationOutput:
             self._picture("pass_at_k.png", "pass@k", pass_figures(replace(scores, rows=passes)))
 
     def _picture(self, file: str, title: str, figures: Sequence[Figure]) -> None:
-        draw(figures, self.folder.path / file)
-        self.say(f"{title}: {self.folder.path / file}")
+        draw(figures, self.output.folder.path / file)
+        self.say(f"{title}: {self.output.folder.path / file}")

@@ -19,7 +19,7 @@ from ampo_core.evaluation.predictions import FILE, Pair, Predictions, answer_of
 from ampo_core.evaluation.results import SetResult
 from ampo_core.run.changes import Change, config_changes, manifest_changes
 from ampo_core.run.environment import Environment
-from ampo_core.run.resume import allowed, look, refusal
+from ampo_core.run.resume import Beginning, allowed, look, refusal
 
 UNTOUCHED = ("comparison", "resources", "tracking", "evaluation.groups")
 """Keys that change no sample."""
@@ -27,12 +27,10 @@ UNTOUCHED = ("comparison", "resources", "tracking", "evaluation.groups")
 
 @dataclass(frozen=True, slots=True)
 class EvaluationStart:
-    """How the job begins. `keeps` are the pairs whose samples may be kept, None in a new folder; `notes` say so."""
+    """How the job begins. `keeps` are the pairs whose samples may be kept."""
 
-    path: Path
-    manifest: Mapping[str, Any]
-    keeps: frozenset[Pair] | None = None
-    notes: tuple[str, ...] = ()
+    beginning: Beginning
+    keeps: frozenset[Pair] = frozenset()
 
 
 def begin_evaluation(
@@ -44,7 +42,7 @@ def begin_evaluation(
     """
     path = job.run.folder
     if look(job, environment) == "new":
-        return EvaluationStart(path, manifest())
+        return EvaluationStart(Beginning(path, manifest()))
     now = manifest()
     config, rest = config_changes(path, environment.config), manifest_changes(path, now)
     if (config or rest) and not environment.allow_changes:
@@ -53,7 +51,7 @@ def begin_evaluation(
     models = () if job.predictions else job.models
     pairs = {(model, name) for model in models for name in job.evaluation.sets}
     keeps = frozenset(pair for pair in pairs if not _touched(pair, job, config, rest))
-    return EvaluationStart(path, now, keeps, tuple(allowed([*config, *rest])))
+    return EvaluationStart(Beginning(path, now, 0, notes=tuple(allowed([*config, *rest]))), keeps)
 
 
 def kept_results(

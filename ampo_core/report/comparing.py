@@ -21,7 +21,7 @@ from ampo_core.report.sources import Entry, RunData
 from ampo_core.report.summary import as_text
 from ampo_core.report.tables import NOTHING, Column, Table, interval
 from ampo_core.report.training import GUIDANCE, HEALTH, STEP_TIME, duration, replaced_by_teacher, teachers_figure
-from ampo_core.run.changes import PLACE_ONLY, Change, differences
+from ampo_core.run.changes import PLACE_ONLY
 
 SEED = "run.seed"
 MOST_COLUMNS = 5
@@ -99,16 +99,13 @@ def final_section(
 
 def differences_section(entries: Sequence[Entry]) -> Section:
     """Where the resolved configs of the runs differ, key by key."""
-    first, *others = [entry.runs[0] for entry in entries]
-    values: dict[str, dict[str, object]] = {}
-    for other in others:
-        for key, before, after in _changes(first.config, other.config):
-            row = values.setdefault(key, dict.fromkeys([first.name], before))
-            row[other.name] = after
+    configs = {entry.runs[0].name: _leaves(entry.runs[0].config) for entry in entries}
+    keys = dict.fromkeys(key for leaves in sorted(configs.values(), key=len, reverse=True) for key in leaves)
+    rows = {key: {name: leaves.get(key) for name, leaves in configs.items()} for key in keys}
     settings = {
-        key: {run.name: as_text(row.get(run.name, row[first.name])) for run in (first, *others)}
-        for key, row in values.items()
-        if key not in (*PLACE_ONLY, SEED)
+        key: {name: as_text(value) for name, value in row.items()}
+        for key, row in rows.items()
+        if key not in (*PLACE_ONLY, SEED) and any(value != next(iter(row.values())) for value in row.values())
     }
     note = "" if settings else "The resolved configs say the same, but for seed and place."
     return Section("differences", "Differences in config", _settings_table(settings) + paragraph(note))
@@ -205,13 +202,9 @@ def _time(entry: Entry) -> str:
     return duration(math.fsum(found) / len(found)) if any(found) else NOTHING
 
 
-def _changes(before: object, after: object, key: str = "") -> list[Change]:
-    """Like `differences`, with a block that only one of them has key by key."""
-    found: list[Change] = []
-    for name, one, other in differences(before, after, key):
-        if isinstance(one, Mapping) or isinstance(other, Mapping):
-            old, new = (side if isinstance(side, Mapping) else {} for side in (one, other))
-            found += _changes(old, new, name)
-        else:
-            found.append((name, one, other))
-    return found
+def _leaves(value: object, key: str = "") -> dict[str, object]:
+    """dotted key -> value of a config; what one of several does not have counts as null."""
+    if not isinstance(value, Mapping):
+        return {key: value}
+    inner = (_leaves(child, f"{key}.{name}" if key else str(name)) for name, child in value.items())
+    return {name: leaf for leaves in inner for name, leaf in leaves.items()}

@@ -1,4 +1,4 @@
-"""What rank 0 of a train or sft run writes and says: its folder, trackers, observers of plugins, and the screen."""
+"""What rank 0 of a run writes and says: its folder, trackers, observers of plugins, and the screen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from ampo_registry.protocols import RunContext, Stateful, Tracker
 from ampo_registry.types import StepReport
 
-from ampo_core.config.jobs import SftJob, TrainJob
+from ampo_core.config.jobs import EvaluateJob, SftJob, TrainJob
 from ampo_core.report.budget import total_budget
 from ampo_core.run.checkpoint_store import CheckpointStore, read_state
 from ampo_core.run.environment import Environment
@@ -35,7 +35,9 @@ class Output:
     stack: ExitStack
 
     @classmethod
-    def open(cls, job: TrainJob | SftJob, environment: Environment, beginning: Beginning, *, steps: int) -> Output:
+    def open(
+        cls, job: TrainJob | SftJob | EvaluateJob, environment: Environment, beginning: Beginning, *, steps: int
+    ) -> Output:
         """Make the run folder, or put it in order for a run that goes on, and open the trackers.
 
         If a tracker cannot start, a folder that was made is removed again.
@@ -48,7 +50,8 @@ class Output:
             else:
                 stack.enter_context(held(path))
                 folder = RunFolder.reopen(path, environment.yaml, beginning.manifest, environment.config, step)
-                CheckpointStore(folder.checkpoints, job.checkpoint).go_on_from(beginning.checkpoint)
+                if not isinstance(job, EvaluateJob):
+                    CheckpointStore(folder.checkpoints, job.checkpoint).go_on_from(beginning.checkpoint)
             context = RunContext(job.run.name, path, job.job, job.run.seed, environment.config, resume_step=step)
             progress = Progress(environment.console, job.job, steps, line_every=max(10, steps // 20))
             stack.enter_context(progress)
@@ -66,18 +69,24 @@ class Output:
 
     def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log an evaluation that belongs to no training step."""
-        self._log(step, metrics)
+        self.log(step, metrics)
         self._say_evaluation(step, metrics)
 
     def stepped(self, report: StepReport, evaluation: Mapping[str, float]) -> None:
         """A finished step; `report.metrics` has those of `evaluation` already."""
-        self._log(report.step, report.metrics)
+        self.log(report.step, report.metrics)
         if report.groups:
             self.folder.log_samples(report.step, report.groups, SAMPLES_PER_STEP)
         self.progress.step(report.step, report.metrics)
         if evaluation:
             self._say_evaluation(report.step, evaluation)
         self.environment.plugins.notify("ampo_step_finished", report=report, context=self.context)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write a line of metrics, here and in the trackers."""
+        self.folder.log_metrics(step, metrics)
+        for tracker in self.trackers.values():
+            tracker.log(metrics, step)
 
     def finished(self, policy: Path | None) -> Path:
         """Mark the run done, with the folder `policy` as its output, say what it spent and tell the observers."""
@@ -94,18 +103,13 @@ class Output:
         """Close the trackers, each of them whatever the others do, and let go of screen and folder."""
         self.stack.close()
 
-    def _log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.folder.log_metrics(step, metrics)
-        for tracker in self.trackers.values():
-            tracker.log(metrics, step)
-
     def _say_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         shown = [f"{name.removeprefix('eval/')} {value:.3f}" for name, value in metrics.items() if "/avg" in name]
         self.progress.note(f"evaluation after step {step}: " + ", ".join(shown))
 
 
 def _open_trackers(
-    job: TrainJob | SftJob, environment: Environment, beginning: Beginning, stack: ExitStack
+    job: TrainJob | SftJob | EvaluateJob, environment: Environment, beginning: Beginning, stack: ExitStack
 ) -> dict[str, Tracker]:
     """The trackers, with what those that have a memory knew at the checkpoint; `stack` closes them."""
     context = environment.build_context(run_dir=beginning.path, resume_step=beginning.resume_step)

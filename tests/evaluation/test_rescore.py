@@ -51,6 +51,14 @@ def results(name="again"):
     return json.loads((Path("runs") / name / "results.json").read_text())["models"]
 
 
+def test_a_tracker_that_cannot_start_leaves_no_folder(letters, capfd):
+    plugin = str(Path(__file__).with_name("failing_tracker.py"))
+    assert main(["rescore.yaml", "tracking=[tensorboard, failing]", "--plugin", plugin]) == 2
+    assert "the server does not answer" in capfd.readouterr().err
+    assert not Path("runs/again").exists()
+    assert main(["rescore.yaml"]) == 0
+
+
 def test_texts_are_graded_by_the_reward_that_is_asked_for(letters):
     assert main(["rescore.yaml"]) == 0
     one = results()["one"]["letters"]

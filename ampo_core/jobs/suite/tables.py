@@ -66,8 +66,7 @@ class ResultTable:
 
     def as_json(self) -> dict[str, Any]:
         """The numbers in JSON types; what is not finite is null."""
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain
+        return dict(_plain(asdict(self)))
 
 
 def gather(plan: Plan, console: Console) -> list[ResultTable]:
