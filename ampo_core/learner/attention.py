@@ -71,7 +71,7 @@ def packed_attention(
         reason = ", ".join(unknown) or "it is not plain causal attention, or boundaries of sequences do not reach it"
         raise ConfigError(f"model.path: the attention of {type(module).__name__} cannot be packed: {reason}")
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    attend = _varlen if _varlen_serves(q, k, v) else _by_length
+    attend = _varlen if _varlen_serves(q, v) else _by_length
     return attend(q, k, v, sequences, scaling, sliding_window)[None], None
 
 
@@ -118,7 +118,7 @@ def _varlen_options() -> frozenset[str]:
     return names if {"window_size", "scale"} <= names else frozenset()
 
 
-def _varlen_serves(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+def _varlen_serves(query: torch.Tensor, value: torch.Tensor) -> bool:
     """Whether PyTorch's flash kernel takes these: half precision, one width that it knows, Ampere or newer."""
     if not query.is_cuda or query.dtype not in HALF or not _varlen_options():
         return False

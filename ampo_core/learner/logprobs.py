@@ -60,19 +60,6 @@ def token_logprobs(
     return result
 
 
-def logprobs_from_logits(
-    logits: torch.Tensor, targets: torch.Tensor, *, temperature: float, entropy: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`logits` [tokens, vocabulary], `targets` [tokens] -> log-probs [tokens] and entropies [tokens] (or [0])."""
-    scaled = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
-    normaliser = scaled.logsumexp(dim=-1)
-    logprobs = scaled.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - normaliser
-    if not entropy:
-        return logprobs, logprobs.new_empty(0)
-    probabilities = (scaled - normaliser.unsqueeze(-1)).exp()
-    return logprobs, normaliser - (probabilities * scaled).sum(dim=-1)
-
-
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(

@@ -50,9 +50,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = 
     )
 
 
-def paragraph(text: str, kind: str = "note") -> str:
+def paragraph(text: str) -> str:
     """A sentence; an empty one is left out."""
-    return f'<p class="{kind}">{escape(text)}</p>' if text else ""
+    return f'<p class="note">{escape(text)}</p>' if text else ""
 
 
 def picture(file: str, what: str) -> str:

@@ -35,14 +35,14 @@ class Interrupted(AmpoError):
 class Interrupt:
     """While this context lasts, a first SIGTERM or SIGINT sets `requested`, and a second ends the process at once.
 
-    A loop asks `ranks.any(interrupt.requested)` after each step, for a signal may reach one rank only. `quiet`: say
-    nothing about the first signal, for somebody else does; the default is to speak on rank 0 of a run that nobody
-    watches over. Outside the main thread, where Python allows no handlers, it never asks for anything.
+    A loop asks `ranks.any(interrupt.requested)` after each step, for a signal may reach one rank only. The first
+    signal is told of on rank 0 of a run that nobody watches over. Outside the main thread, where Python allows no
+    handlers, it never asks for anything.
     """
 
-    def __init__(self, *, quiet: bool | None = None) -> None:
+    def __init__(self) -> None:
         self.requested = False
-        self._quiet = _is_watched() if quiet is None else quiet
+        self._quiet = _is_watched()
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:

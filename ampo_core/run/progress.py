@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from time import monotonic
 from types import TracebackType
 
 from rich.console import Console
@@ -36,18 +36,17 @@ class Progress:
         *,
         line_every: int = 10,
         line_seconds: float = 30.0,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console, self._title, self._total = console, title, total
-        self._line_every, self._line_seconds, self._clock = line_every, line_seconds, clock
+        self._line_every, self._line_seconds = line_every, line_seconds
         self._bar: RichProgress | None = None
         self._task = TaskID(0)
         self._first: tuple[int, float] | None = None
         self._printed_step = 0
-        self._printed_at = self._stepped_at = clock()
+        self._printed_at = self._stepped_at = monotonic()
 
     def __enter__(self) -> Progress:
-        self._printed_at = self._stepped_at = self._clock()
+        self._printed_at = self._stepped_at = monotonic()
         if self._console.is_terminal:
             self._bar = RichProgress(
                 TextColumn("[bold]{task.description}"),
@@ -70,7 +69,7 @@ class Progress:
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Step `step` (from 1) of `total` is done; `metrics` by their full names, those that are known are shown."""
-        now = self._clock()
+        now = monotonic()
         numbers = self._numbers(metrics, now - self._stepped_at)
         self._stepped_at = now
         if self._bar is not None:

@@ -93,19 +93,19 @@ class TriggerContext:
 
 
 class Selector(Protocol):
-    """A built selector; see `SelectorSpec`."""
+    """Chooses teacher answers for all groups of a step that need guidance."""
 
     def select(self, requests: Sequence[SelectionRequest], context: SelectionContext) -> list[list[Selection]]: ...
 
 
 class Trigger(Protocol):
-    """A built trigger; see `TriggerSpec`."""
+    """Says which groups need guidance."""
 
     def fires(self, group: RolloutGroup, context: TriggerContext) -> bool: ...
 
 
 class Aggregator(Protocol):
-    """A built aggregator; see `AggregatorSpec`."""
+    """Gives the sequences of a scope the weights of their tokens: [sequences] float64."""
 
     def token_weights(self, lengths: torch.Tensor, totals: Totals) -> torch.Tensor: ...
 
@@ -115,13 +115,13 @@ LARGEST_LOG_RATIO = 20.0
 
 
 class Shaping(Protocol):
-    """A built shaping; see `ShapingSpec`."""
+    """Shapes the importance ratios of teacher tokens, given by their logarithms: [tokens] -> [tokens]."""
 
     def shape(self, log_ratio: torch.Tensor) -> torch.Tensor: ...
 
 
 class TeacherPool(Protocol):
-    """A built teacher pool; see `TeacherPoolSpec`."""
+    """Gives the teachers' answers to a question."""
 
     def answers(self, question: Question) -> Sequence[TeacherAnswer]: ...
 
@@ -129,7 +129,7 @@ class TeacherPool(Protocol):
 
 
 class Reward(Protocol):
-    """A built reward; see `RewardSpec`."""
+    """Grades responses, in worker processes."""
 
     def grade(self, requests: Sequence[GradeRequest]) -> list[Grade]: ...
 
@@ -137,7 +137,7 @@ class Reward(Protocol):
 
 
 class Advantage(Protocol):
-    """A built advantage; see `AdvantageSpec`."""
+    """Makes advantages of the rewards of a group: [G] -> [G] float64."""
 
     def advantages(self, rewards: torch.Tensor, correct: torch.Tensor, off_policy: torch.Tensor) -> torch.Tensor: ...
 
@@ -180,7 +180,7 @@ class Tracker(Protocol):
 
 
 class Task(Protocol):
-    """A built task; see `TaskSpec`."""
+    """Makes the data of a small world, and a start model if it has one."""
 
     def make(self, seed: int) -> TaskData: ...
 

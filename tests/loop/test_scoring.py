@@ -14,7 +14,7 @@ from ampo_core.config.tree import DeepSpeedConfig, ModelConfig, OptimizerConfig
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 from ampo_core.distributed.ranks import join_ranks
 from ampo_core.learner.learner import Learner
-from ampo_core.learner.logprobs import logprobs_from_logits
+from ampo_core.learner.logprobs import token_logprobs
 from ampo_core.loop.scoring import PolicyScorer, answer_tokens, corrected_trajectory
 
 pytestmark = pytest.mark.process
@@ -42,9 +42,9 @@ def test_the_corrected_trajectory_and_the_tokens_scored(golden: Golden, golden_t
 
 def test_temperature_log_probs_and_entropy(golden: Golden) -> None:
     for case in golden("entropy")["cases"]:
-        logits, targets = torch.tensor(case["logits"]), torch.tensor(case["logprob_of"])
-        found, entropies = logprobs_from_logits(
-            logits.flatten(0, 1), targets.flatten(), temperature=case["temperature"], entropy=True
+        logits, targets = torch.tensor(case["logits"]).flatten(0, 1), torch.tensor(case["logprob_of"]).flatten()
+        found, entropies = token_logprobs(
+            logits, targets, torch.eye(logits.shape[1]), None, temperature=case["temperature"], entropy=True
         )
         torch.testing.assert_close(found, torch.tensor(case["logprob"]).flatten(), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(entropies, torch.tensor(case["entropy"]).flatten(), rtol=1e-5, atol=1e-6)

@@ -1,6 +1,7 @@
 """Progress on a terminal (bars) and elsewhere (plain lines)."""
 
 import io
+from collections.abc import Callable
 
 import pytest
 from rich.console import Console
@@ -18,24 +19,31 @@ METRICS = {
 
 
 class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+    now = 0.0
 
 
-def run(*, terminal: bool, total: int = 25, seconds: float = 1.0, metrics: dict[str, float] = METRICS) -> str:
-    out, clock = io.StringIO(), Clock()
-    console = Console(file=out, force_terminal=terminal, width=60 if not terminal else 160)
-    with Progress(console, "train", total, line_every=10, line_seconds=100.0, clock=clock) as progress:
-        for step in range(1, total + 1):
-            clock.now += seconds
-            progress.step(step, metrics)
-    return out.getvalue()
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr("ampo_core.run.progress.monotonic", lambda: found.now)
+    return found
 
 
-def test_plain_lines_come_every_ten_steps_and_last():
+@pytest.fixture
+def run(clock: Clock) -> Callable[..., str]:
+    def run(*, terminal: bool, total: int = 25, seconds: float = 1.0, metrics: dict[str, float] = METRICS) -> str:
+        out = io.StringIO()
+        console = Console(file=out, force_terminal=terminal, width=60 if not terminal else 160)
+        with Progress(console, "train", total, line_every=10, line_seconds=100.0) as progress:
+            for step in range(1, total + 1):
+                clock.now += seconds
+                progress.step(step, metrics)
+        return out.getvalue()
+
+    return run
+
+
+def test_plain_lines_come_every_ten_steps_and_last(run):
     lines = run(terminal=False).splitlines()
     assert [line.split()[1] for line in lines] == ["1/25", "11/25", "21/25", "25/25"]
     assert lines[1] == (
@@ -44,16 +52,16 @@ def test_plain_lines_come_every_ten_steps_and_last():
     assert "left" not in lines[0] + lines[-1]
 
 
-def test_plain_lines_come_at_least_every_so_many_seconds():
+def test_plain_lines_come_at_least_every_so_many_seconds(run):
     lines = run(terminal=False, total=8, seconds=60.0).splitlines()
     assert [line.split()[1] for line in lines] == ["1/8", "3/8", "5/8", "7/8", "8/8"]
 
 
-def test_plain_lines_hold_no_control_codes():
+def test_plain_lines_hold_no_control_codes(run):
     assert "\x1b" not in run(terminal=False)
 
 
-def test_terminal_shows_bar_numbers_and_time_left():
+def test_terminal_shows_bar_numbers_and_time_left(run):
     shown = run(terminal=True)
     assert "\x1b" in shown
     assert "25/25" in shown
@@ -61,12 +69,12 @@ def test_terminal_shows_bar_numbers_and_time_left():
         assert part in shown
 
 
-def test_unknown_and_non_finite_metrics_are_not_shown():
+def test_unknown_and_non_finite_metrics_are_not_shown(run):
     line = run(terminal=False, total=1, metrics={"policy/loss": float("nan"), "other": 1.0})
     assert line == "train 1/1\n"
 
 
-def test_speed_falls_back_on_the_clock():
+def test_speed_falls_back_on_the_clock(run):
     assert "250 tokens/s" in run(terminal=False, total=1, seconds=2.0, metrics={"tokens/trained": 500.0})
 
 
@@ -86,9 +94,9 @@ def test_the_bar_ends_when_the_block_raises():
         progress.step(1, METRICS)
 
 
-def test_time_left_neither_counts_the_first_step_nor_those_before_a_resume():
-    out, clock = io.StringIO(), Clock()
-    with Progress(Console(file=out, width=200), "train", 104, line_every=1, clock=clock) as progress:
+def test_time_left_neither_counts_the_first_step_nor_those_before_a_resume(clock):
+    out = io.StringIO()
+    with Progress(Console(file=out, width=200), "train", 104, line_every=1) as progress:
         for step, now in ((101, 60.0), (102, 65.0), (103, 70.0), (104, 75.0)):
             clock.now = now
             progress.step(step, {})

@@ -45,7 +45,7 @@ class PoolOutput:
         uids = [question.uid for question in self.questions]
         compositions = self.job.compositions or {TRAIN: [teacher.name for teacher in self.job.teachers]}
         left = united(self.job.unify, self.kept, uids, compositions)
-        counts = {name: self._count(name, members, uids, left) for name, members in compositions.items()}
+        counts = {name: self._count(members, uids, left) for name, members in compositions.items()}
         summary = PoolSummary(self.job, report, self.tallies, {n: set(k) for n, k in self.kept.items()}, counts)
         write_json(folder / "summary.json", summary.as_json())
         if not left:
@@ -80,7 +80,7 @@ class PoolOutput:
 
         return choose(answers, self.job.keep, measure, self.job.max_tokens, tally)
 
-    def _count(self, name: str, members: Sequence[str], uids: Sequence[str], left: Sequence[str]) -> CompositionCount:
+    def _count(self, members: Sequence[str], uids: Sequence[str], left: Sequence[str]) -> CompositionCount:
         before = composed(self.kept, uids, members)
         after = composed(self.kept, left, members)
         return CompositionCount(

@@ -95,7 +95,7 @@ class FakeScorer:
         self.calls = 0
 
     def answer_logprobs(self, items: Sequence[tuple[Question, Guidance]]) -> list[list[float]]:
-        """See `ampo_registry.protocols.Scorer`."""
+        """One list for each item, as the scorer of a run gives it; the same whatever else is asked for."""
         self.calls += 1
         self.items += items
         return [self._logprobs(question, guidance) for question, guidance in items]
