@@ -128,18 +128,14 @@ def _of_train(lines: Sequence[Line], run_folder: Path) -> Budget:
 
 
 def _of_sft(manifest: Line, config: Line, lines: Sequence[Line]) -> Budget:
-    examples, teachers = _seen(manifest, config, len(lines)), tuple(sorted(manifest.get("teachers") or ()))
+    count, training = (manifest.get("examples") or {}).get("count"), config["training"]
+    # How many different ones: passes are shuffled, without repeats.
+    seen = None if count is None else min(count, len(lines) * training["batch"] * training["accumulation"])
+    teachers = tuple(sorted(manifest.get("teachers") or ()))
     if config["data"]["format"] != "pool":
-        return Budget(teachers=teachers, conversations=examples)
+        return Budget(teachers=teachers, conversations=seen)
     tokens = total_of(line.get("tokens/answers") for line in lines)
-    return Budget(teachers=teachers, teacher_answers=examples, teacher_tokens=tokens)
-
-
-def _seen(manifest: Line, config: Line, steps: int) -> int | None:
-    """How many different examples an sft run has trained on in `steps`: passes are shuffled, without repeats."""
-    count: int | None = (manifest.get("examples") or {}).get("count")
-    training = config["training"]
-    return None if count is None else min(count, steps * training["batch"] * training["accumulation"])
+    return Budget(teachers=teachers, teacher_answers=seen, teacher_tokens=tokens)
 
 
 def total_budget(run_folder: Path, step: int | None = None, *, without: Collection[Path] = ()) -> Budget:
