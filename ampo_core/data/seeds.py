@@ -18,5 +18,5 @@ def sample_seed(run_seed: int, step: int, position: int, sample: int) -> int:
 
 
 def request_rng(run_seed: int, step: int, position: int) -> Random:
-    """The generator that selection and replacement of the group at `position` in the batch of `step` draw from."""
+    """The generator that the selection for the group at `position` in the batch of `step` draws from."""
     return Random(derive_seed("request", run_seed, step, position))

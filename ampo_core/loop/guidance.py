@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -37,15 +38,7 @@ from ampo_core.loop.groups import AugmentedGroup, Slot, unguided
 from ampo_core.loop.scoring import PolicyScorer
 
 LeftOut = Literal["incorrect", "overlong", "ungraded"]
-
-
-@dataclass(slots=True)
-class TeacherCounts:
-    """Teacher answers left out, by reason, each answer counted once."""
-
-    incorrect: int = 0
-    overlong: int = 0
-    ungraded: int = 0
+"""Why a teacher answer is no candidate."""
 
 
 @dataclass(slots=True)
@@ -59,7 +52,7 @@ class TeacherLibrary:
     ranks: Ranks
     max_response_tokens: int
     recorded: bool = False
-    counts: TeacherCounts = field(default_factory=TeacherCounts)
+    counts: Counter[LeftOut] = field(default_factory=Counter)
     _known: dict[str, list[Guidance | LeftOut | TeacherAnswer]] = field(default_factory=dict)
     """uid -> what became of each of its answers, in the pool's order; one without a verdict is still an answer."""
     _counted: set[str] = field(default_factory=set)
@@ -86,7 +79,7 @@ class TeacherLibrary:
             if found != "ungraded":
                 self._known[question.uid][index] = found
             if not isinstance(found, Guidance) and question.uid not in self._counted:
-                setattr(self.counts, found, getattr(self.counts, found) + 1)
+                self.counts[found] += 1
         self._counted.update(asked)
         return [tuple(found for found in self._known[q.uid] if isinstance(found, Guidance)) for q in questions]
 
@@ -110,9 +103,9 @@ class TeacherLibrary:
             )
         return tuple(sorted(teachers))
 
-    def take_counts(self) -> TeacherCounts:
-        """Answers left out since the last call of this method."""
-        counts, self.counts = self.counts, TeacherCounts()
+    def take_counts(self) -> Counter[LeftOut]:
+        """Answers left out since the last call of this method, each counted once."""
+        counts, self.counts = self.counts, Counter()
         return counts
 
     def state_dict(self) -> dict[str, JsonValue]:
@@ -225,9 +218,9 @@ class Guide:
         """Metrics of the teacher answers that could not be used since the last call."""
         left_out = self.library.take_counts()
         return {
-            "guidance/left_out_incorrect": float(left_out.incorrect),
-            "guidance/left_out_overlong": float(left_out.overlong),
-            "guidance/left_out_ungraded": float(left_out.ungraded),
+            "guidance/left_out_incorrect": float(left_out["incorrect"]),
+            "guidance/left_out_overlong": float(left_out["overlong"]),
+            "guidance/left_out_ungraded": float(left_out["ungraded"]),
             "guidance/unscorable": float(self.scorer.take_unscorable()),
         }
 

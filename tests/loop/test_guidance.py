@@ -28,7 +28,7 @@ from ampo_registry.discovery import discover
 from ampo_core.config.tree import GuidanceConfig, ModelConfig
 from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import Ranks, join_ranks
-from ampo_core.loop.guidance import Guide, TeacherCounts, TeacherLibrary
+from ampo_core.loop.guidance import Guide, TeacherLibrary
 from ampo_core.loop.scoring import answer_tokens, corrected_trajectory
 from ampo_core.train import guide
 
@@ -148,7 +148,7 @@ def test_injection(preset: str, golden: Golden, catalog: Any, tokenizer: PromptT
             teachers = EXPECTED_PAPER[case["name"]]
         if case["name"] == "teacher_too_long":
             teachers = ["tB"]
-            assert library.counts.overlong == 1
+            assert library.counts["overlong"] == 1
         found = sorted(s.selection.guidance.teacher for s in augmented.slots if s.selection is not None)
         assert found == teachers, case["name"]
         assert augmented.triggered == (theirs["decisions"] == [True] and case["name"] != "always_all_correct")
@@ -195,9 +195,8 @@ def test_a_teacher_answer_is_graded_once_and_the_unusable_are_counted(
     assert first == again
     assert library.candidates([question])[0][0] is first[0]
     assert grader.asked == [[text for _, text in targets], ["slow <answer>7</answer>"]]
-    counts = library.take_counts()
-    assert (counts.incorrect, counts.ungraded, counts.overlong) == (1, 1, 0)
-    assert library.take_counts().incorrect == 0
+    assert library.take_counts() == {"incorrect": 1, "ungraded": 1}
+    assert library.take_counts() == {}
 
 
 def test_an_answer_without_a_verdict_is_asked_again_when_its_question_comes_again(
@@ -211,13 +210,12 @@ def test_an_answer_without_a_verdict_is_asked_again_when_its_question_comes_agai
     found = [[guidance.teacher for guidance in library.candidates([question])[0]] for _ in range(4)]
     assert found == [["A", "C"], ["A", "C"], ["A", "B", "C"], ["A", "B", "C"]]
     assert grader.asked[1:] == [slow, slow, []]
-    counts = library.take_counts()
-    assert (counts.ungraded, counts.incorrect) == (2, 0)  # each answer once, when it was first left out
+    assert library.take_counts() == {"ungraded": 2}  # each answer once, when it was first left out
 
     resumed = TeacherLibrary(pool, tokenizer, Failing(catalog), ranks, 96)
     resumed.load_state_dict(library.state_dict())
     assert resumed.candidates([question]) == library.candidates([question])
-    assert resumed.take_counts() == library.take_counts() == TeacherCounts()
+    assert resumed.take_counts() == library.take_counts() == {}
 
 
 def test_recorded_log_probs_must_fit_the_tokens(catalog: Any, tokenizer: PromptTokenizer, ranks: Ranks) -> None:
