@@ -112,8 +112,9 @@ def choose(
 
 
 def quality(answers: Sequence[Judged]) -> float:
-    """The share of a teacher's answers to a question that are correct."""
-    return sum(judged.fault is None for judged in answers) / len(answers)
+    """The share of a teacher's answers to a question that are correct, without those on which the verifier failed."""
+    faults = [judged.fault for judged in answers if judged.fault != "not_graded"]
+    return faults.count(None) / len(faults)
 
 
 def _apply(rule: Rule, fits: Sequence[Kept]) -> list[Kept]:

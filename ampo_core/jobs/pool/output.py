@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ class PoolOutput:
             judged = _judged(files, shard)
             for question in shard.questions:
                 answers = judged.get(question.uid, [])
-                chosen = self._of_question(question, answers, tally)
+                measure = partial(self._length, question)
+                chosen = choose(answers, self.job.keep, measure, self.job.max_tokens, tally)
                 if chosen:
                     share = quality(answers)
                     kept[question.uid] = [
@@ -74,11 +76,8 @@ class PoolOutput:
                     ]
         self.tallies[teacher.name], self.kept[teacher.name] = tally, kept
 
-    def _of_question(self, question: Question, answers: list[Judged], tally: Tally) -> list[Kept]:
-        def measure(text: str) -> int:
-            return len(self.student.answer_ids(text, question.prompt_token_ids))
-
-        return choose(answers, self.job.keep, measure, self.job.max_tokens, tally)
+    def _length(self, question: Question, text: str) -> int:
+        return len(self.student.answer_ids(text, question.prompt_token_ids))
 
     def _count(self, members: Sequence[str], uids: Sequence[str], left: Sequence[str]) -> CompositionCount:
         before = composed(self.kept, uids, members)
@@ -94,24 +93,24 @@ class PoolOutput:
         )
 
     def _write(self, folder: Path, compositions: Mapping[str, Sequence[str]], left: Sequence[str]) -> None:
-        out, partial = folder / "out", folder / ".out.partial"
+        out, unfinished = folder / "out", folder / ".out.partial"
         by_uid = {question.uid: question for question in self.questions}
         rows = [_row(by_uid[uid]) for uid in left]
         abilities = [str(by_uid[uid].extra.get("ability") or "") for uid in left]
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
             for name, members in compositions.items():
                 answers = composed(self.kept, left, members)
-                write_questions(partial / f"{name}.parquet", rows, TRAIN, abilities, answers)
+                write_questions(unfinished / f"{name}.parquet", rows, TRAIN, abilities, answers)
                 conversations = conversations_of(rows, answers)
                 if conversations:
                     sft = SFT if not self.job.compositions else f"{SFT}_{name}"
-                    write_conversations(partial / f"{sft}.parquet", conversations)
-            flush_tree(partial)
+                    write_conversations(unfinished / f"{sft}.parquet", conversations)
+            flush_tree(unfinished)
             if out.exists():
                 shutil.rmtree(out)
-            partial.rename(out)
+            unfinished.rename(out)
         except OSError as error:
             raise RunError(f"cannot write {out}: {error}") from error
 
