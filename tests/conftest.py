@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing.process
 import os
+import platform
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -65,6 +66,7 @@ class Guard:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    platform.platform()  # asks another program, once
     config.pluginmanager.register(Guard())
 
 

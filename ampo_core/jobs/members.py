@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from ampo_core.config.jobs import PipelineJob, SuiteJob
 from ampo_core.config.load import LoadedConfig, load_config
 from ampo_core.config.nodes import KeyPath, dotted, nearest, value_at
 from ampo_core.config.references import REFERENCE, leaves, names_in
-from ampo_core.run.changes import config_changes, listed
+from ampo_core.run.changes import config_changes, listed, read_manifest
 from ampo_core.run.environment import Environment
 from ampo_core.run.files import write_atomically, write_json
 from ampo_core.run.folder import RunFolder
@@ -121,10 +120,10 @@ def check_current(what: str, member: Member, pending: frozenset[str]) -> None:
 def is_folder_of(path: Path, job: str) -> bool:
     """True iff `path` is the folder of a pipeline or suite (`job`)."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        manifest = read_manifest(path)
+    except ConfigError:
         return False
-    return isinstance(manifest, dict) and manifest.get("job") == job and (path / "config.yaml").exists()
+    return manifest.get("job") == job and (path / "config.yaml").exists()
 
 
 def open_folder(job: PipelineJob | SuiteJob, environment: Environment) -> RunFolder:

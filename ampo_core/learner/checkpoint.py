@@ -33,7 +33,7 @@ from ampo_core.distributed.ranks import Ranks
 from ampo_core.distributed.together import by_each, by_first
 from ampo_core.learner.learner import Learner
 from ampo_core.run.checkpoint_store import CheckpointStore, read_state
-from ampo_core.run.files import write_atomically
+from ampo_core.run.files import read_object, write_atomically
 
 DISK_ERRORS = (OSError, RuntimeError, SafetensorError)
 """What a full disk looks like: PyTorch and safetensors have errors of their own for it."""
@@ -103,7 +103,7 @@ class Checkpoint:
     def load(self, learner: Learner, components: Stateful | None) -> Position:
         """Put the learner and the components' memory back; returns where the run stands. `restore_rng` comes last."""
         learner.load_state(self.path / "deepspeed")
-        memory: dict[str, JsonValue] = _read_json(self.path / "ranks" / f"{self.ranks.rank}.json")
+        memory: dict[str, JsonValue] = read_object(self.path / "ranks" / f"{self.ranks.rank}.json", error=RunError)
         if components is not None:
             components.load_state_dict(memory)
         state = read_state(self.path)
@@ -156,13 +156,6 @@ def _set_rng(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
 
 
 @contextmanager

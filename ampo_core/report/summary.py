@@ -6,10 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ampo_registry.errors import ConfigError
-
 from ampo_core.report.html import paragraph, table
 from ampo_core.report.sources import RunData
+from ampo_core.run.files import read_object
 
 
 def summary_html(run: RunData) -> str:
@@ -17,11 +16,7 @@ def summary_html(run: RunData) -> str:
     path = run.path / "summary.json"
     if not path.is_file():
         return paragraph("No summary has been written yet.")
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    return _tables(summary, "")
+    return _tables(read_object(path), "")
 
 
 def _tables(value: Mapping[str, Any], title: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from ampo_registry.errors import ConfigError
 
 from ampo_core.config.yaml_source import parse_yaml
+from ampo_core.run.files import read_object
 from ampo_core.run.manifest import NUMERIC_PACKAGES
 
 Change = tuple[str, object, object]
@@ -93,14 +93,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises ConfigError if it cannot be read.
     """
-    path = folder / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}; restore it, or choose another run.name") from error
-    if not isinstance(manifest, dict):
-        raise ConfigError(f"{path} is not a JSON object; restore it, or choose another run.name")
-    renamed = {part: _renamed(manifest[part]) for part in ("versions", "plugins") if part in manifest}
+    manifest = read_object(folder / "manifest.json", hint="; restore it, or choose another run.name")
+    renamed: dict[str, Any] = {part: _renamed(manifest[part]) for part in ("versions", "plugins") if part in manifest}
     return {**manifest, **renamed}
 
 

@@ -22,7 +22,7 @@ from ampo_registry.errors import ConfigError, RunError
 
 from ampo_core.config.run_names import STATE, step_name, step_of
 from ampo_core.config.tree import CheckpointConfig
-from ampo_core.run.files import flush, flush_tree, write_atomically, write_json
+from ampo_core.run.files import flush, flush_tree, read_object, write_atomically, write_json
 
 FORMAT = 1
 """Version of what a checkpoint holds."""
@@ -74,8 +74,7 @@ class CheckpointStore:
     def best(self) -> dict[str, Any] | None:
         """What best.json says, {metric, value, step, checkpoint}, or None so far."""
         path = self.path / "best.json"
-        found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        return found
+        return read_object(path) if path.exists() else None
 
     def latest(self) -> Path | None:
         """The checkpoint that `latest` names, or None so far."""
@@ -146,13 +145,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """state.json of a checkpoint. Raises ConfigError if it cannot be read."""
-    try:
-        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{checkpoint / STATE} cannot be read: {error}") from error
-    if not isinstance(state, dict):
-        raise ConfigError(f"{checkpoint / STATE} is not a JSON object")
-    return state
+    return read_object(checkpoint / STATE)
 
 
 def _partial(final: Path) -> Path:

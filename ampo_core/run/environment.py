@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ class Environment:
     config: Mapping[str, Any]
     yaml: str
     config_path: Path
-    trust_remote_code: bool = False
-    console: Console = field(default_factory=Console)
-    allow_changes: bool = False
+    trust_remote_code: bool
+    console: Console
+    allow_changes: bool
 
     @classmethod
     def of(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ampo_registry.errors import ConfigError, RunError
+from ampo_registry.errors import AmpoError, ConfigError, RunError
 
 from ampo_core.data.json_lines import Line, json_lines
 
@@ -27,6 +27,17 @@ def write_atomically(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write `value` atomically as indented JSON. Raises ValueError for a number that is not finite."""
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_object(path: Path, *, error: type[AmpoError] = ConfigError, hint: str = "") -> dict[str, Any]:
+    """The JSON object in a file. Raises `error`, whose text ends with `hint`, if it cannot be read or is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise error(f"{path} cannot be read: {cause}{hint}") from cause
+    if not isinstance(found, dict):
+        raise error(f"{path} is not a JSON object{hint}")
+    return found
 
 
 def append_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:

@@ -104,6 +104,7 @@ def test_a_folder_belongs_to_one_process_until_it_dies(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.process
 def test_looking_at_a_lock_of_ones_own_does_not_lose_it(tmp_path: Path) -> None:
     with held(tmp_path):
         assert "process" in (tmp_path / ".lock").read_text()
