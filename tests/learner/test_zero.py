@@ -72,6 +72,14 @@ def test_lora_is_merged_on_export(results: dict[int, Path], ranks: int) -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("case", ["zero0_lora", "zero3_lora"])
+def test_without_its_adapters_a_policy_is_the_start_model(results: dict[int, Path], case: str, ranks: int) -> None:
+    found = result(results, ranks, case)
+    assert found["reference"] == found["start"]
+    assert found["reference"] != found["scores"]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("case", BFLOAT16)
 def test_bfloat16_follows_float32_to_its_precision(results: dict[int, Path], case: str, ranks: int) -> None:
     found, expected = result(results, ranks, case), result(results, 1, "zero0")

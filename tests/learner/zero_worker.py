@@ -46,6 +46,7 @@ def learner_of(model: str, case: dict[str, Any], ranks: Ranks) -> Learner:
         OptimizerConfig(tokens_per_microbatch=40, learning_rate=1e-3, grad_clip=0.5),
         DeepSpeedConfig(**case["zero"]),
         ranks,
+        reference="lora" in case.get("model", {}),
     )
 
 
@@ -77,8 +78,15 @@ def train(learner: Learner, ranks: Ranks, steps: range) -> list[dict[str, float]
     return found
 
 
+def scores(learner: Learner, ranks: Ranks, *, reference: bool = False) -> list[list[float]]:
+    mine = ranks.shard(PAIRS[:1])  # a rank without a sequence takes part all the same
+    found = learner.logprobs(mine, temperature=1.0, reference=reference)
+    return ranks.gather([part.tolist() for part in found], 1)
+
+
 def run(name: str, model: str, out: Path, ranks: Ranks) -> None:
     learner = learner_of(model, CASES[name], ranks)
+    start = scores(learner, ranks)
     steps = train(learner, ranks, range(1, 3))
     learner.save_state(out / name / "state")
     again = learner_of(model, CASES[name], ranks) if name in RESUMED else learner
@@ -86,14 +94,16 @@ def run(name: str, model: str, out: Path, ranks: Ranks) -> None:
         again.load_state(out / name / "state")
         learner.close()
     steps += train(again, ranks, range(3, 4))
-    mine = ranks.shard(PAIRS[:1])  # a rank without a sequence takes part all the same
-    scores = ranks.gather([part.tolist() for part in again.logprobs(mine, temperature=1.0)], 1)
+    found = {"steps": steps, "scores": scores(again, ranks), "start": start}
+    if "lora" in name:
+        found["reference"] = scores(again, ranks, reference=True)
+        steps += train(again, ranks, range(4, 5))
     weights = {key: value.clone() for key, value in again.weights()}
     if name in HANDED_ON:
         again.save_policy(out / name / "policy", load_tokenizer(ModelConfig(path=model)))
     again.close()
     if ranks.rank == 0:
-        torch.save({"steps": steps, "scores": scores, "weights": weights}, out / f"{name}.pt")
+        torch.save({**found, "weights": weights}, out / f"{name}.pt")
     ranks.barrier()
 
 
