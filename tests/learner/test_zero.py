@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from ampo_registry import ConfigError
 
 from ampo_core.config.tree import DeepSpeedConfig
 from ampo_core.learner.deepspeed_engine import check_version
+from tests.forge import own_environment
 
 pytestmark = pytest.mark.process
 
@@ -24,8 +24,9 @@ BFLOAT16 = ("zero1_bf16", "zero2_bf16", "zero3_bf16")
 
 def launched(ranks: int, *arguments: str) -> None:
     """Run the worker on so many ranks; fails with its output."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
+    environment = own_environment(PYTHONWARNINGS="ignore")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
+    command = [sys.executable, *(launcher if ranks > 1 else [])]
     found = subprocess.run(
         [*command, str(WORKER), *arguments], env=environment, capture_output=True, text=True, timeout=600
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
@@ -18,7 +20,7 @@ from rich.console import Console
 from ampo_core.config.load import load_config
 from ampo_core.jobs.table import run_job
 from ampo_core.run.environment import Environment
-from tests.forge import Forge
+from tests.forge import Forge, own_environment
 
 pytestmark = pytest.mark.process
 
@@ -341,20 +343,38 @@ def test_the_command_line_trains_and_tells_observers(world: Path, student: Path,
     assert "run is finished already; its output is" in again.stdout
 
 
-@pytest.mark.parametrize(
-    "objective",
-    [
-        {"entropy_coefficient": 0.01, "kl": {"coefficient": 0.01}},
-        {"entropy_coefficient": 0.0, "advantage": {"type": "group_normalized", "zero_without_correct": True}},
-    ],
-    ids=["every sequence", "few sequences"],
-)
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "every sequence": {"entropy_coefficient": 0.01, "kl": {"coefficient": 0.01}},
+    "few sequences": {
+        "entropy_coefficient": 0.0,
+        "advantage": {"type": "group_normalized", "zero_without_correct": True},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def of_two_ranks(world: Path, student: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Objective -> the policy that two ranks have trained with it; they start once for all."""
+    folder = tmp_path_factory.mktemp("two")
+    configs = []
+    for number, objective in enumerate(OBJECTIVES.values()):
+        config = train(world, student, objective=objective, deepspeed={"zero_stage": 2}, resources={"devices": 2})
+        config["run"] |= {"dir": str(folder), "name": str(number)}
+        configs.append(folder / f"{number}.yaml")
+        configs[-1].write_text(yaml.safe_dump(config), encoding="utf-8")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launcher, str(Path(__file__).with_name("in_ranks.py")), *map(str, configs)]
+    done = subprocess.run(command, capture_output=True, text=True, env=own_environment(), timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return {name: folder / f"{number}/checkpoints/step-000003/policy" for number, name in enumerate(OBJECTIVES)}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_two_ranks_train_as_one_does(
-    world: Path, student: Path, plugins: Plugins, tmp_path: Path, objective: dict[str, Any]
+    world: Path, student: Path, plugins: Plugins, tmp_path: Path, objective: str, of_two_ranks: dict[str, Path]
 ) -> None:
-    config = train(world, student, objective=objective)
-    one, _ = run(config, tmp_path / "one", plugins)
-    two, _ = run(config, tmp_path / "two", plugins, "resources.devices=2", "deepspeed.zero_stage=2")
+    one, _ = run(train(world, student, objective=OBJECTIVES[objective]), tmp_path / "one", plugins)
+    two = of_two_ranks[objective]
     alone, together = metrics_of(one), metrics_of(two)
     assert any(line["guidance/replaced"] > 0 for line in alone)
     for mine, other in zip(together, alone, strict=True):

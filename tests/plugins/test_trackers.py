@@ -103,7 +103,7 @@ def test_wandb_is_offline_unless_the_config_says_online(fake_wandb: FakeWandb, t
 def test_a_missing_wandb_says_how_to_get_it(tmp_path: Path) -> None:
     reason = Wandb().unavailable()
     assert reason is not None
-    assert "ampo[tracking]" in reason
+    assert "ampo-rl[tracking]" in reason
     with pytest.raises(ConfigError, match="tracking"):
         Wandb().build(BuildContext(run_dir=tmp_path))
 

@@ -1,5 +1,7 @@
 """The `transformers` rollout, for real, on a random Qwen2."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from ampo_plugins.rollouts.transformers.spec import TransformersRollout
@@ -50,7 +52,8 @@ def test_logprobs_are_those_of_a_plain_full_forward(engine, temperature, stop_sh
 def test_temperature_0_is_greedy_with_log_probs_at_temperature_1(engine):
     groups = engine.generate(requests(2), options(0.0, top_p=0.3))
     for request, (first, second) in zip(requests(2), groups, strict=True):
-        assert first == second
+        assert replace(second, logprobs=first.logprobs) == first
+        assert second.logprobs == pytest.approx(first.logprobs, abs=1e-5)  # another row of the batch rounds differently
         with torch.no_grad():
             whole = engine.model(input_ids=torch.tensor([request.prompt_token_ids + first.token_ids])).logits[0]
         assert whole[len(request.prompt_token_ids) - 1 : -1].argmax(-1).tolist() == list(first.token_ids)
