@@ -418,7 +418,7 @@ def test_a_sampler_that_differs_from_the_learner_stops_the_run(
 
 STUCK = """
 from typing import Literal
-from ampo_plugins.rollouts.transformers import TransformersRollout
+from ampo_plugins.rollouts.transformers.spec import TransformersRollout
 from ampo_registry import hookimpl
 
 class Stuck(TransformersRollout):
