@@ -4,7 +4,8 @@
     policy.py      the Hugging Face model, forward over such a row
     attention.py   in which nothing passes between its sequences
     logprobs.py    log-probs and entropies without all logits
-    schedule.py    the learning rate of the optimizer step
+    dropout.py     no dropout of the checkpoint's own
+    schedule.py    the learning rate of a place in the run
 
 `deepspeed_engine.py` configures DeepSpeed, `checkpoint.py` keeps all that a run needs to go on.
 """

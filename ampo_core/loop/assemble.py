@@ -23,11 +23,12 @@ from ampo_core.grading.grader import Grader
 from ampo_core.learner.learner import Learner
 from ampo_core.loop.credit import GroupFilter
 from ampo_core.loop.evaluator import Evaluator
-from ampo_core.loop.guidance import Guide, TeacherLibrary
+from ampo_core.loop.guidance import Guide
 from ampo_core.loop.parts import TrainParts, UpdateParts
 from ampo_core.loop.probe import Probe
 from ampo_core.loop.sampling import Questions, Sampler
 from ampo_core.loop.scoring import PolicyScorer
+from ampo_core.loop.teachers import TeacherLibrary
 from ampo_core.report.reporting import Reporter
 from ampo_core.run.environment import Environment
 from ampo_core.run.manifest import build_manifest, hash_questions

@@ -28,8 +28,9 @@ from ampo_registry.discovery import discover
 from ampo_core.config.tree import GuidanceConfig, ModelConfig
 from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import Ranks, join_ranks
-from ampo_core.loop.guidance import Guide, TeacherLibrary
+from ampo_core.loop.guidance import Guide
 from ampo_core.loop.scoring import answer_tokens, corrected_trajectory
+from ampo_core.loop.teachers import TeacherLibrary
 from ampo_core.train import guide
 
 Golden = Callable[[str], dict[str, Any]]

@@ -1,0 +1,125 @@
+"""Teacher answers as candidates: tokenised, graded, and what cannot be used left out and counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ampo_registry.errors import DataError
+from ampo_registry.protocols import JsonValue, TeacherPool
+from ampo_registry.types import Grade, GradeRequest, Guidance, Question, TeacherAnswer
+
+from ampo_core.data.tokens import PromptTokenizer
+from ampo_core.distributed.ranks import Ranks
+from ampo_core.grading.grader import Grader
+
+LeftOut = Literal["incorrect", "overlong", "ungraded"]
+"""Why a teacher answer is no candidate."""
+
+
+@dataclass(slots=True)
+class TeacherLibrary:
+    """The pool's answers as graded candidates. Each is tokenised and graded when first needed, and where the verifier
+    gave no verdict each time that its question comes again: a failure says nothing of the answer."""
+
+    pool: TeacherPool
+    tokenizer: PromptTokenizer
+    grader: Grader
+    ranks: Ranks
+    max_response_tokens: int
+    recorded: bool = False
+    counts: Counter[LeftOut] = field(default_factory=Counter)
+    _known: dict[str, list[Guidance | LeftOut | TeacherAnswer]] = field(default_factory=dict)
+    """uid -> what became of each of its answers, in the pool's order; one without a verdict is still an answer."""
+    _counted: set[str] = field(default_factory=set)
+
+    def candidates(self, questions: Sequence[Question]) -> list[tuple[Guidance, ...]]:
+        """The usable teacher answers of each question, in the pool's order; all new ones are graded in one call.
+
+        Left out and counted: answers over the response limit, and answers that do not verify.
+        """
+        asked = {question.uid: question for question in questions}
+        for uid, question in asked.items():
+            if uid not in self._known:
+                self._known[uid] = list(self.pool.answers(question))
+        open_answers = [
+            (question, index, answer)
+            for uid, question in asked.items()
+            for index, answer in enumerate(self._known[uid])
+            if isinstance(answer, TeacherAnswer)
+        ]
+        requests = [GradeRequest(answer.text, question.answer, question.source) for question, _, answer in open_answers]
+        grades = self.ranks.map(self.grader.grade, requests)
+        for (question, index, answer), grade in zip(open_answers, grades, strict=True):
+            found = self._guidance(question, answer, grade)
+            if found != "ungraded":
+                self._known[question.uid][index] = found
+            if not isinstance(found, Guidance) and question.uid not in self._counted:
+                self.counts[found] += 1
+        self._counted.update(asked)
+        return [tuple(found for found in self._known[q.uid] if isinstance(found, Guidance)) for q in questions]
+
+    def check(self, questions: Sequence[Question]) -> tuple[str, ...]:
+        """The names of all teachers that answer any of `questions`, sorted.
+
+        Raises DataError if none does, or if recorded log-probs are asked for and an answer's do not fit its tokens.
+        """
+        self.pool.check_questions(questions)
+        teachers = set()
+        for question in questions:
+            for answer in self.pool.answers(question):
+                teachers.add(answer.teacher)
+                if self.recorded:
+                    length = len(self.tokenizer.answer_ids(answer.text, question.prompt_token_ids))
+                    recorded_logprobs(question, answer, length)
+        if not teachers:
+            raise DataError(
+                f"guidance: none of the {len(questions)} training questions has a teacher answer (target_lst or "
+                "target); set guidance: null for GRPO"
+            )
+        return tuple(sorted(teachers))
+
+    def take_counts(self) -> Counter[LeftOut]:
+        """Answers left out since the last call of this method, each counted once."""
+        counts, self.counts = self.counts, Counter()
+        return counts
+
+    def state_dict(self) -> dict[str, JsonValue]:
+        """The questions whose answers were counted, so that a run that goes on does not count them again."""
+        return {"counted": list[JsonValue](sorted(self._counted))}
+
+    def load_state_dict(self, state: dict[str, JsonValue]) -> None:
+        """Take over what `state_dict` gave."""
+        counted = state["counted"]
+        assert isinstance(counted, list)
+        self._counted = {str(uid) for uid in counted}
+
+    def _guidance(self, question: Question, answer: TeacherAnswer, grade: Grade) -> Guidance | LeftOut:
+        """The answer as a candidate, or why it is none."""
+        text = self.tokenizer.answer_text(answer.text, question.prompt_token_ids)
+        token_ids = tuple(self.tokenizer.answer_ids(text, question.prompt_token_ids))
+        if len(token_ids) > self.max_response_tokens:
+            return "overlong"
+        if grade.status != "ok":
+            return "ungraded"
+        if not grade.correct:
+            return "incorrect"
+        logprobs = recorded_logprobs(question, answer, len(token_ids)) if self.recorded else answer.logprobs
+        return Guidance(answer.teacher, text, token_ids, grade, logprobs, answer.quality_score)
+
+
+def recorded_logprobs(question: Question, answer: TeacherAnswer, length: int) -> tuple[float, ...]:
+    """Recorded teacher log-probs, one a token; a missing one for the EOS counts as 0 (π_φ = 1).
+
+    Raises DataError if there are none, or not as many as tokens.
+    """
+    logprobs = answer.logprobs
+    if logprobs is None or len(logprobs) not in (length - 1, length):
+        found = "none" if logprobs is None else str(len(logprobs))
+        raise DataError(
+            f"off_policy.behaviour: recorded needs a log-prob for each of the {length} tokens of {answer.teacher}'s "
+            f"answer to question {question.uid[:12]}; found {found}"
+        )
+    return (*logprobs, 0.0)[:length]
