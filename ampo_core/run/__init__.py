@@ -1,7 +1,7 @@
 """What a run leaves in its folder, and needs to go on.
 
 folder.py            which files a run has, and who writes them; read this first
-files.py             how files are written so that a crash leaves no halves
+files.py             how files are read, and written so that a crash leaves no halves
 lock.py              keeps a second process out of the folder
 manifest.py          what a run ran with; changes.py: what of it differs now
 checkpoint_store.py  the folder checkpoints/: newest, best, pruned

@@ -1,4 +1,4 @@
-"""How files are written so that a crash, or a disk that is full, never leaves half of one in the place of a whole."""
+"""How a run's files are read, and written so that no crash or full disk leaves half of one in the place of a whole."""
 
 from __future__ import annotations
 
