@@ -115,9 +115,9 @@ def _laid_over(base: Node, over: Node) -> Node:
     return Node({**over.value, **kept}, base.place)
 
 
-def merge(base: Node, over: Node, schema: Schema | None, view: SchemaView) -> Node:
-    """`over` on top of `base`; places stay with what they belong to."""
-    component = view.component(schema) if schema is not None else None
+def merge(base: Node, over: Node, schema: Schema, view: SchemaView) -> Node:
+    """`over` on top of `base`; places stay with what they belong to. `schema` is {} where nothing is known."""
+    component = view.component(schema)
     if component is not None:
         base, over = _named(base, component[1]), over if isinstance(over.value, dict) else _named(over, None)
     if not isinstance(base.value, dict) or not isinstance(over.value, dict):
@@ -129,7 +129,7 @@ def merge(base: Node, over: Node, schema: Schema | None, view: SchemaView) -> No
     name = after or before
     block = {"type": name.value} if name is not None else {}
     for key, node in over.value.items():
-        inner = view.child(schema, block, key) if schema is not None else None
+        inner = view.child(schema, block, key) or {}
         merged[key] = merge(merged[key], node, inner, view) if key in merged else node
     return Node(merged, base.place)
 
@@ -143,23 +143,20 @@ def _named(node: Node, default: str | None) -> Node:
     return node
 
 
-def complete(node: Node, schema: Schema | None, view: SchemaView) -> Node:
+def complete(node: Node, schema: Schema, view: SchemaView) -> Node:
     """The merged tree with removed entries gone and the default `type` in components that name none."""
-    component = view.component(schema) if schema is not None else None
+    component = view.component(schema)
     if component is not None and isinstance(node.value, dict):
         node = _named(node, component[1])
     plain = node.plain()
+
+    def inside(child: Node, key: str | int) -> Node:
+        return complete(child, view.child(schema, plain, key) or {}, view)
+
     if isinstance(node.value, list):
-        items = [complete(item, _child(schema, plain, i, view), view) for i, item in enumerate(node.value)]
-        return Node(items, node.place)
+        return Node([inside(item, i) for i, item in enumerate(node.value)], node.place)
     if not isinstance(node.value, dict):
         return node
-    drop = schema is not None and view.drops_null(schema, plain)
-    kept = {key: child for key, child in node.value.items() if not (drop and child.value is None)}
-    return Node(
-        {key: complete(child, _child(schema, plain, key, view), view) for key, child in kept.items()}, node.place
-    )
-
-
-def _child(schema: Schema | None, plain: Any, key: str | int, view: SchemaView) -> Schema | None:
-    return view.child(schema, plain, key) if schema is not None else None
+    dropped = (None,) if view.drops_null(schema, plain) else ()
+    kept = {key: inside(child, key) for key, child in node.value.items() if child.value not in dropped}
+    return Node(kept, node.place)
