@@ -36,9 +36,15 @@ class Output:
 
     @classmethod
     def open(
-        cls, job: TrainJob | SftJob | EvaluateJob, environment: Environment, beginning: Beginning, *, steps: int
+        cls,
+        job: TrainJob | SftJob | EvaluateJob,
+        environment: Environment,
+        beginning: Beginning,
+        *,
+        steps: int,
+        checkpoints: CheckpointStore | None = None,
     ) -> Output:
-        """Make the run folder, or put it in order for a run that goes on, and open the trackers.
+        """Make the run folder, or put it and its `checkpoints` in order for a run that goes on, and open the trackers.
 
         If a tracker cannot start, a folder that was made is removed again.
         """
@@ -50,8 +56,8 @@ class Output:
             else:
                 stack.enter_context(held(path))
                 folder = RunFolder.reopen(path, environment.yaml, beginning.manifest, environment.config, step)
-                if not isinstance(job, EvaluateJob):
-                    CheckpointStore(folder.checkpoints, job.checkpoint).go_on_from(beginning.checkpoint)
+                if checkpoints is not None:
+                    checkpoints.go_on_from(beginning.checkpoint)
             context = RunContext(job.run.name, path, job.job, job.run.seed, environment.config, resume_step=step)
             progress = Progress(environment.console, job.job, steps, line_every=max(10, steps // 20))
             stack.enter_context(progress)

@@ -54,11 +54,12 @@ class Reporter:
     ) -> None:
         self._ranks, self._tokenizer, self._steps = ranks, tokenizer, steps
         opened: list[Output] = []
-        by_first(ranks, lambda: opened.append(Output.open(job, environment, beginning, steps=steps)))
+        store = CheckpointStore(beginning.path / "checkpoints", job.checkpoint)
+        opening = partial(Output.open, job, environment, beginning, steps=steps, checkpoints=store)
+        by_first(ranks, lambda: opened.append(opening()))
         self._output = opened[0] if opened else None
         self._run, self._reported_at = beginning.path, time.monotonic()
         self.checkpoint = None if beginning.checkpoint is None else Checkpoint(beginning.checkpoint, ranks)
-        store = CheckpointStore(self._run / "checkpoints", job.checkpoint)
         self._checkpoints = Checkpoints(store, ranks, card=partial(write_card, self._run, self.note))
         for text in beginning.notes:
             self.note(text)
