@@ -94,6 +94,9 @@ class EvaluateJob(Job):
         of_this = [names_in(model.path) == {THIS} for model in self.models.values()]
         return super().places() | ({"evaluations"} if self.samples() and of_this == [True] else set())
 
+    def left_behind(self) -> str:
+        return f"what was sampled stands in {self.run.folder}: run the same command again to go on with the rest"
+
     def _named(self) -> Iterator[Finding]:
         yield from rules.well_named(self.models, ("models",))
         if not self.models and not self.predictions:

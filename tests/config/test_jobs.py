@@ -25,7 +25,7 @@ KEPT = "what was written stands in runs/run; run the same command again, and wha
 LEFT = {
     "train": OVER,
     "sft": OVER,
-    "evaluate": OVER,
+    "evaluate": "what was sampled stands in runs/run: run the same command again to go on with the rest",
     "prepare": OVER,
     "pool": "finished shards stand in runs/run/shards: run the same command again to go on with the others",
     "pipeline": KEPT,
