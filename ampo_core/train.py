@@ -86,8 +86,8 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
         parts.sampler.ahead.wait()
     with watch.measure("sync"):
         parts.engine.load_weights(parts.learner.weights(), policy_version=step)
-    if parts.ahead:
-        policy_metrics |= parts.probe.after(step, [group.question for group in sampled])
+        if parts.ahead:
+            policy_metrics |= parts.probe.after(step, [group.question for group in sampled])
     if not kept:
         parts.reporter.note(f"step {step}: the group filter left none of {len(sampled)} groups, so nothing was trained")
 

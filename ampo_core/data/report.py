@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 SHOWN = 50
@@ -86,3 +86,10 @@ def _truth_lines(truths: Sequence[RowTruth], what: str) -> list[str]:
     shown = [f"{row.file}, row {row.row}: ground truth {row.truth!r} {what}: {row.reason}" for row in truths[:SHOWN]]
     rest = len(truths) - len(shown)
     return [*shown, *([f"and {rest} more rows with a {what} ground truth"] if rest else [])]
+
+
+def listed_truths(checks: Mapping[str, TruthCheck]) -> list[str]:
+    """A line for each ground truth of `checks` that is kept and listed, at most SHOWN."""
+    listed = [(truth, check.listed) for truth, check in checks.items() if check.refused is None and check.listed]
+    lines = [f"ground truth {truth!r} listed: {reason}" for truth, reason in listed[:SHOWN]]
+    return [*lines, *([f"and {len(listed) - SHOWN} more listed ground truths"] if len(listed) > SHOWN else [])]

@@ -19,6 +19,7 @@ from ampo_core.config.held_out import EvaluationSet
 from ampo_core.config.jobs import EvaluateJob
 from ampo_core.config.models import model_folder
 from ampo_core.config.nodes import nearest
+from ampo_core.data.report import listed_truths
 from ampo_core.evaluation.evaluate import grade_texts, set_graders
 from ampo_core.evaluation.output import EvaluationOutput
 from ampo_core.evaluation.predictions import FILE, Pair, Predictions, answer_of
@@ -27,6 +28,7 @@ from ampo_core.evaluation.resume import begin_evaluation
 from ampo_core.grading.grader import Grader
 from ampo_core.run.environment import Environment
 from ampo_core.run.manifest import build_manifest
+from ampo_core.run.progress import say
 
 Records = Mapping[str, Sequence[Mapping[str, Any]]]
 """uid -> its samples."""
@@ -48,7 +50,7 @@ def grade_anew(job: EvaluateJob, environment: Environment) -> Path:
     questions = {pair: _questions(pair, job, source) for pair, source in sources.items()}
     with ExitStack() as stack:
         graders = stack.enter_context(set_graders(job.evaluation, stack.enter_context(Grader(job.reward))))
-        _check_truths(job, graders, questions)
+        say(environment.console, *_check_truths(job, graders, questions))
         manifest = build_manifest(
             job="evaluate", seed=job.run.seed, plugins=environment.plugins.distributions, data=dict.fromkeys(files)
         )
@@ -143,8 +145,12 @@ def _counted(file: Path, pair: Pair) -> int | None:
 
 def _check_truths(
     job: EvaluateJob, graders: Mapping[str, Grader], questions: Mapping[Pair, Sequence[Question]]
-) -> None:
-    """Raise DataError for ground truths that a set's reward refuses: another reward may not know their kind."""
+) -> list[str]:
+    """What is to be said of ground truths that are kept all the same.
+
+    Raises DataError for those that a set's reward refuses: another reward may not know their kind.
+    """
+    said: list[str] = []
     for name in job.evaluation.sets:
         asked = [question for (_, other), found in questions.items() if other == name for question in found]
         truths = list(dict.fromkeys(question.answer for question in asked))
@@ -156,6 +162,8 @@ def _check_truths(
                 f"evaluation.sets.{name}: its reward refuses {len(refused)} of {len(truths)} ground truths, e.g. "
                 f"{truth!r}: {reason}"
             )
+        said += [f"evaluation.sets.{name}: {line}" for line in listed_truths(dict(zip(truths, checks, strict=True)))]
+    return said
 
 
 def _graded(

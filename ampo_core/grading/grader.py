@@ -27,7 +27,7 @@ CACHED_GRADES = 65_536
 TRUTH_TRIES = 3
 """Tries at a ground truth, and at a canary: what they decide holds for the whole run."""
 ANSWER_TRIES = 2
-"""Tries at an answer that is graded once for all, such as those that a pool is chosen from."""
+"""Tries at an answer that is graded once for all: those that a pool is chosen from, and a teacher's in training."""
 RATE_WINDOW = 1_000
 """`max_error_rate` is judged over at least so many responses, so that one bad answer cannot end a small run."""
 

@@ -26,6 +26,7 @@ from ampo_registry.types import Grade, GradeRequest, TaskData, TaskQuestion, Tea
 
 from ampo_core.config.jobs import PrepareJob
 from ampo_core.config.tree import ModelConfig
+from ampo_core.data.report import listed_truths
 from ampo_core.grading.grader import ANSWER_TRIES, Grader
 from ampo_core.jobs.pool.choose import Judged, Tally, choose
 from ampo_core.jobs.pool.shards import ENDED, Answer, Verdict
@@ -67,7 +68,7 @@ def run(job: PrepareJob, environment: Environment) -> Path:
     with _task_errors(name):
         data = task.make(job.run.seed)
     with Grader(job.reward) as grader, ExitStack() as stack:
-        check_truths(data, grader)
+        say(environment.console, *check_truths(data, grader))
         manifest = build_manifest(job="prepare", seed=job.run.seed, plugins=environment.plugins.distributions)
         folder = RunFolder.create(job.run, environment.yaml, manifest)
         stack.enter_context(held(folder.path))
@@ -150,8 +151,11 @@ def _shortest_correct(
     return tuple(question.teacher_answers[index] for index in kept)
 
 
-def check_truths(data: TaskData, grader: Grader) -> None:
-    """Raise DataError if there is no training question, or a ground truth that nothing could be verified against."""
+def check_truths(data: TaskData, grader: Grader) -> list[str]:
+    """What is to be said of ground truths that are kept all the same.
+
+    Raises DataError if there is no training question, or a ground truth that nothing could be verified against.
+    """
     if not data.train:
         raise DataError("the task made no training question")
     sets = {"train": data.train, **data.heldout}
@@ -161,6 +165,7 @@ def check_truths(data: TaskData, grader: Grader) -> None:
         for number, question in enumerate(questions, start=1):
             if reason := checks[question.answer].refused:
                 raise DataError(f"the task's {name}, question {number}: ground truth {question.answer!r}: {reason}")
+    return listed_truths(checks)
 
 
 def _token_measure(model: Path) -> tuple[Measure, str]:

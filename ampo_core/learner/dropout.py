@@ -1,4 +1,7 @@
-"""No dropout in the checkpoint's own layers: with it the ratio π_θ/π_old would not be 1 before the first update."""
+"""No dropout in the checkpoint's own layers, nor a router's jitter, which are there in training only.
+
+With them the ratio π_θ/π_old would not be 1 before the first update.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ class Dropout:
 
 def disable_dropout(model: nn.Module) -> Dropout:
     """Set every dropout of `model` to 0: of modules made for it, of numbers that a module keeps and hands on
-    (`self.dropout`, `layerdrop`, `attn_pdrop`, …), and of configs that are read in each forward."""
+    (`self.dropout`, `layerdrop`, `attn_pdrop`, a router's `jitter_noise`, …), and of configs that are read in each
+    forward."""
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
@@ -44,5 +48,9 @@ def disable_dropout(model: nn.Module) -> Dropout:
 
 
 def _numbers(owner: object) -> list[str]:
-    """Its attributes that are a probability of dropping something."""
-    return [name for name, value in vars(owner).items() if "drop" in name and type(value) is float and value > 0.0]
+    """Its attributes that are a probability of dropping something, or a router's noise."""
+    return [
+        name
+        for name, value in vars(owner).items()
+        if ("drop" in name or "jitter" in name) and type(value) is float and value > 0.0
+    ]

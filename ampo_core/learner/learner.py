@@ -71,7 +71,8 @@ class Learner:
         self.skipped_in_a_row = 0
         policy = load_policy(model, trust_remote_code=trust_remote_code).to(ranks.device)
         self._has_reference = reference
-        # With LoRA no copy is needed: without its adapters the policy is the start model.
+        # With LoRA no copy is needed: without its adapters the policy is the start model. Else the copy is whole on
+        # each rank: DeepSpeed shards what an engine trains, and this model is not trained.
         copied = reference and not policy.adapted
         self._frozen = copy.deepcopy(policy).eval().requires_grad_(False) if copied else None
         self._engine = start_deepspeed(policy, optimizer, deepspeed, model.dtype)

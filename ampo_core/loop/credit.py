@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from ampo_registry.protocols import Advantage
@@ -41,7 +42,8 @@ def with_advantages(group: AugmentedGroup, advantage: Advantage) -> AugmentedGro
 class GroupFilter:
     """Leaves out groups without signal; `batch` is the number of groups that a step is to train on.
 
-    It comes after guidance, or it would drop what guidance has just rescued.
+    Without `config` these are only the groups in which nothing has a verdict. It comes after guidance, or it would drop
+    what guidance has just rescued.
     """
 
     config: GroupFilterConfig | None
@@ -69,8 +71,9 @@ class GroupFilter:
         return kept[-1] + 1 if len(kept) == self.batch else sampled
 
     def _has_signal(self, group: AugmentedGroup) -> bool:
-        if self.config is None:
-            return True
         outcomes = {slot.correct for slot in group.slots if slot.verified}
-        unwanted: list[set[bool]] = [{"all_correct": {True}, "all_wrong": {False}}[kind] for kind in self.config.drop]
+        unwanted: list[set[bool]] = [{"all_correct": {True}, "all_wrong": {False}}[kind] for kind in self._drop()]
         return bool(outcomes) and outcomes not in unwanted
+
+    def _drop(self) -> list[Literal["all_correct", "all_wrong"]]:
+        return [] if self.config is None else self.config.drop

@@ -19,7 +19,8 @@ from ampo_core.loop.old_policy import check_parity
 from ampo_core.loop.sampling import Sampler
 
 EVERY = 10
-TOKENS = 64
+ANSWERS, TOKENS = 8, 64
+"""Of each rank, and of an answer at most: enough tokens that a single unlikely one does not decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +32,23 @@ class Probe:
     limit: float | None
 
     def after(self, step: int, questions: Sequence[Question]) -> dict[str, float]:
-        """The gap after the sync of `step`, nats a token, over an answer of at most `TOKENS` tokens a rank; empty where
-        none is due. Collective."""
+        """The gap after the sync of `step`, nats a token, over a few short answers to `questions`; empty where none is
+        due. Collective."""
         if (step - 1) % EVERY:
             return {}
-        ranks, options = self.sampler.ranks, self.sampler.options
-        question = questions[ranks.rank % len(questions)]
-        request = RolloutRequest(
-            question.prompt_token_ids, (derive_seed("probe", self.sampler.seed, step, ranks.rank),)
-        )
+        ranks, options, seed = self.sampler.ranks, self.sampler.options, self.sampler.seed
+        places = range(ranks.rank, ANSWERS * ranks.world_size, ranks.world_size)
+        prompts = [questions[place % len(questions)].prompt_token_ids for place in places]
+        seeds = [derive_seed("probe", seed, step, place) for place in places]
+        requests = [RolloutRequest(prompt, (drawn,)) for prompt, drawn in zip(prompts, seeds, strict=True)]
         short = replace(options, max_response_tokens=min(TOKENS, options.max_response_tokens))
-        ((rollout,),) = self.sampler.generate([request], short)
-        pair = TokenPair(question.prompt_token_ids, rollout.token_ids)
-        (own,) = self.learner.logprobs([pair], temperature=options.temperature)
-        apart = float((own.cpu() - torch.tensor(rollout.logprobs)).abs().sum())
-        sums = torch.tensor([apart, len(rollout.token_ids)], dtype=torch.float64, device=ranks.device)
-        total, tokens = ranks.sum(sums).tolist()
+        rollouts = [group[0] for group in self.sampler.generate(requests, short)]
+        pairs = [TokenPair(prompt, rollout.token_ids) for prompt, rollout in zip(prompts, rollouts, strict=True)]
+        sums = torch.zeros(2, dtype=torch.float64)
+        log_probs = self.learner.logprobs(pairs, temperature=options.temperature)
+        for rollout, own in zip(rollouts, log_probs, strict=True):
+            apart = (own.cpu() - torch.tensor(rollout.logprobs)).abs().sum()
+            sums += torch.tensor([float(apart), len(rollout.token_ids)])
+        total, tokens = ranks.sum(sums.to(ranks.device)).tolist()
         check_parity(total / tokens, self.limit, step)
         return {"policy/probe_logprob_gap": total / tokens}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from ampo_registry.errors import DataError
@@ -13,7 +14,7 @@ from ampo_registry.types import Grade, GradeRequest, Guidance, Question, Teacher
 
 from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import Ranks
-from ampo_core.grading.grader import Grader
+from ampo_core.grading.grader import ANSWER_TRIES, Grader
 
 LeftOut = Literal["incorrect", "overlong", "ungraded"]
 """Why a teacher answer is no candidate."""
@@ -51,7 +52,7 @@ class TeacherLibrary:
             if isinstance(answer, TeacherAnswer)
         ]
         requests = [GradeRequest(answer.text, question.answer, question.source) for question, _, answer in open_answers]
-        grades = self.ranks.map(self.grader.grade, requests)
+        grades = self.ranks.map(partial(self.grader.grade, tries=ANSWER_TRIES), requests)
         for (question, index, answer), grade in zip(open_answers, grades, strict=True):
             found = self._guidance(question, answer, grade)
             if found != "ungraded":

@@ -45,8 +45,7 @@ def _taken(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        holder = (folder / LOCK).read_text(encoding="utf-8").strip() or "another process"
-        message = f"{folder} is in use by {holder}: wait until it has ended, or choose another run.name"
+        message = f"{folder} is in use by {_holder(folder)}: wait until it has ended, or choose another run.name"
         raise ConfigError(message) from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
@@ -55,3 +54,10 @@ def _taken(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _holder(folder: Path) -> str:
+    try:
+        return (folder / LOCK).read_text(encoding="utf-8").strip() or "another process"
+    except OSError:  # it has ended in this moment
+        return "another process"

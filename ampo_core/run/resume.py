@@ -1,7 +1,8 @@
 """What becomes of a run whose folder is there already: it is finished, goes on, starts over, or is refused.
 
 The newest whole checkpoint is where a run goes on from. A run that would not be the same one any more (its config,
-versions, plugins, data, models or teachers differ) is refused with the list of differences, unless they are allowed.
+versions, plugins, data, questions, models or teachers differ) is refused with the list of differences, unless they are
+allowed.
 """
 
 from __future__ import annotations

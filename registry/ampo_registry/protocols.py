@@ -137,7 +137,7 @@ class Reward(Protocol):
 
 
 class Advantage(Protocol):
-    """Makes advantages of the rewards of a group: [G] -> [G] float64."""
+    """Makes advantages of the rewards of a group: [n] -> [n] float64, n from 1 to G."""
 
     def advantages(self, rewards: torch.Tensor, correct: torch.Tensor, off_policy: torch.Tensor) -> torch.Tensor: ...
 

@@ -133,8 +133,8 @@ class AdvantageSpec(ComponentSpec):
         return self
 
     def advantages(self, rewards: torch.Tensor, correct: torch.Tensor, off_policy: torch.Tensor) -> torch.Tensor:
-        """`rewards` [G] float64, `correct` [G] bool, `off_policy` [G] bool -> [G] float64. Equal rewards give
-        exactly 0."""
+        """`rewards` [n] float64, `correct` [n] bool, `off_policy` [n] bool -> [n] float64. Equal rewards give
+        exactly 0. `n` is 1 to G: a member on which the verifier gave no verdict is left out."""
         self._missing("advantages")
 
 

@@ -27,6 +27,7 @@ ERRORS = {
         "evaluation.sets.a.pass_at: pass@8 needs",
     ),
     "clip": ("objective.on_policy.clip=[1.5, 0.2]", "objective.on_policy.clip: found 1.5 as the lower width"),
+    "kl estimator": ("objective.kl={estimator: k1}", "objective.kl.estimator: k1 estimates the KL without bias, but"),
     "dual clip": ("objective.on_policy.dual_clip=1.1", "objective.on_policy.dual_clip: found 1.1"),
     "penalty": ("reward.overlong_penalty.buffer=33", "reward.overlong_penalty.buffer: found 33, more than"),
     "best": ("checkpoint.best=eval/a/avg@3", "this job has no metric eval/a/avg@3; did you mean eval/a/avg@4?"),

@@ -202,3 +202,16 @@ def test_the_schedule() -> None:
     assert LearningRate(linear, total=10, warmup=0).at(2.5) == pytest.approx(0.75)
     assert LearningRate(constant, total=10, warmup=0).at(999) == 1.0
     assert LearningRate(constant, total=10, warmup=4).at(3.5) == 1.0
+
+
+def test_a_state_of_release_0_1_loads(tiny_model: Path, tmp_path: Path) -> None:
+    learner = learner_of(tiny_model)
+    update(learner, PAIRS, token_mean(PAIRS))
+    kept = {name: value.clone() for name, value in learner.weights()}
+    progress = {"steps": 7, "skipped_in_a_row": 1}
+    learner._engine.save_checkpoint(str(tmp_path), tag="state", client_state=progress, save_latest=False)
+    update(learner, PAIRS, token_mean(PAIRS))
+    learner.load_state(tmp_path)
+    assert learner.skipped_in_a_row == 1
+    assert all(torch.equal(value, kept[name]) for name, value in learner.weights())
+    learner.close()

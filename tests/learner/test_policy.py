@@ -211,6 +211,7 @@ def test_the_flash_kernel_on_a_gpu_is_the_form_by_length(window: int | None) -> 
 DROPPING: dict[str, tuple[str, dict[str, Any]]] = {
     "numbers of modules": ("OPT", {"dropout": 0.4, "attention_dropout": 0.3, "layerdrop": 0.9, "ffn_dim": 64}),
     "a config read in each forward": ("Persimmon", {"hidden_dropout": 0.4, "attention_dropout": 0.3}),
+    "a router's noise": ("Mixtral", {"router_jitter_noise": 0.5, "num_local_experts": 2, "attention_dropout": 0.3}),
     "modules": ("Phi", {"resid_pdrop": 0.4, "embd_pdrop": 0.3, "attention_dropout": 0.2}),
 }
 

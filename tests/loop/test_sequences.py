@@ -1,0 +1,98 @@
+"""From groups to what is trained on: what has no verdict is no part of the loss, and mini-batches share a batch."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from ampo_registry import Grade, Guidance, Message, Question, Rollout, RolloutGroup, Selection
+
+from ampo_core.config.tree import TrainingConfig
+from ampo_core.learner.schedule import LearningRate
+from ampo_core.loop.groups import AugmentedGroup, Slot, unguided
+from ampo_core.loop.objective import MiniBatchLoss
+from ampo_core.loop.parts import UpdateParts
+from ampo_core.loop.sequences import minibatches, train_sequences
+
+_spec = importlib.util.spec_from_file_location("objectives", Path(__file__).parent / "objectives.py")
+assert _spec is not None
+assert _spec.loader is not None
+objectives = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(objectives)
+
+QUESTION = Question("q", (Message("user", "?"),), (1,), "7", "test")
+
+
+def group(*grades: Grade, advantages: tuple[float, ...], version: int = 0) -> AugmentedGroup:
+    rollouts = tuple(Rollout((5, 6, 7), (-1.0, -1.0, -1.0), "", "stop", version) for _ in grades)
+    return replace(unguided(RolloutGroup(QUESTION, rollouts, grades, 0.6)), advantages=advantages)
+
+
+RIGHT, WRONG = Grade(1.0, True, True), Grade(0.0, False, True)
+LATE, BROKEN = Grade(0.1, False, True, "timeout"), Grade(0.0, False, False, "error")
+
+
+@pytest.mark.parametrize("scope", ["group", "batch"])
+@pytest.mark.parametrize("entropy", [0.0, 0.01])
+def test_a_rollout_without_a_verdict_is_left_out_of_loss_and_denominators(scope: str, entropy: float) -> None:
+    objective = objectives.make_objective({"scope": scope, "entropy_coefficient": entropy, "advantage": "mean_only"})
+    with_them = group(RIGHT, LATE, WRONG, BROKEN, advantages=(0.5, 0.0, -0.5, 0.0))
+    without = group(RIGHT, WRONG, advantages=(0.5, -0.5))
+    values = []
+    for found in (with_them, without):
+        sequences = train_sequences([found], 1, objective.config)
+        chosen = objective.trained(sequences)
+        assert len(chosen) == 2
+        log_probs = [torch.full((3,), -1.0 - 0.1 * i, dtype=torch.float64) for i in range(2)]
+        entropies = [torch.ones(3, dtype=torch.float64) for _ in range(2)]
+        loss = MiniBatchLoss(objective, sequences, chosen, first=True)
+        values.append(float(loss([0, 1], log_probs, entropies)))
+        assert objective.weights(sequences).count_nonzero() == 2
+    assert values[0] == values[1]
+
+
+def test_a_teacher_s_answer_in_the_place_of_one_is_trained_on() -> None:
+    guidance = Guidance("A", "x", (8, 9), RIGHT)
+    found = group(LATE, WRONG, advantages=(1.0, -1.0))
+    taken = Slot(guidance.token_ids, "x", 1.0, True, selection=Selection(guidance))
+    slots = (taken, found.slots[1])
+    sequences = train_sequences([replace(found, slots=slots)], 1, objectives.make_objective({}).config)
+    assert [(s.off_policy, s.masked) for s in sequences] == [(True, False), (False, False)]
+
+
+def test_only_what_an_older_policy_sampled_is_weighed_by_the_sampler_s_log_probs() -> None:
+    config = objectives.make_objective({}).config
+    (fresh,) = train_sequences([group(RIGHT, advantages=(1.0,), version=4)], 5, config)
+    (stale,) = train_sequences([group(RIGHT, advantages=(1.0,), version=3)], 5, config)
+    assert (fresh.stale, fresh.old_log_probs) == (False, None)
+    assert stale.stale
+    assert stale.old_log_probs is not None
+    assert stale.old_log_probs.tolist() == [-1.0, -1.0, -1.0]
+
+
+def parts_of(training: TrainingConfig) -> UpdateParts:
+    rate = LearningRate(training, training.updates * training.steps, training.warmup_steps)
+    unused: tuple[None, None, None] = (None, None, None)
+    return UpdateParts(training, *unused, rate, 1.0, None)  # type: ignore[arg-type]
+
+
+def test_the_learning_rate_follows_the_batches_however_many_updates_they_make() -> None:
+    training = TrainingConfig(
+        steps=10, questions_per_batch=8, questions_per_minibatch=2, learning_rate=1.0, schedule="linear", warmup_steps=4
+    )
+    parts = parts_of(training)
+    whole = [parts.learning_rate_at(step, done, 4) for step in (1, 2, 3) for done in range(4)]
+    assert whole == [parts.learning_rate.at(position) for position in range(12)]
+    # five groups are left of eight: three mini-batches, and the second step begins where it always does
+    kept = minibatches(
+        train_sequences([group(RIGHT, advantages=(1.0,))] * 5, 1, objectives.make_objective({}).config), 2
+    )
+    assert len(kept) == 3
+    assert [parts.learning_rate_at(1, done, 3) for done in range(3)] == pytest.approx([1 / 4, 7 / 12, 11 / 12])
+    assert [parts.learning_rate_at(3, done, 3) for done in range(3)] == pytest.approx(
+        [1 - 4 / 36, 1 - (4 + 4 / 3) / 36, 1 - (4 + 8 / 3) / 36]
+    )
+    assert parts.learning_rate_at(2) == whole[4]
