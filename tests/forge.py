@@ -61,7 +61,8 @@ class Forge:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env=own_environment(),
+            # the other way to look for GPUs would spoil CUDA for what is forked
+            env=own_environment(PYTORCH_NVML_BASED_CUDA_CHECK="1"),
         )
 
     def start(
@@ -151,20 +152,21 @@ class Forked:
         self.wait(30)
 
 
-def serve(channel: TextIO) -> None:
+def serve(questions: TextIO, answers: TextIO) -> None:
     """Answer questions until there are no more; in a forked process, run `ampo-run` and leave as it leaves."""
     codes: dict[int, int | None] = {}
-    for line in channel:
+    for line in questions:
         question = json.loads(line)
         if "wait" in question:
-            print(json.dumps(_exit_code(codes, question["wait"], question["seconds"])), flush=True)
-            continue
-        pid = os.fork()
-        if pid == 0:
-            channel.close()
-            _leave(_become(question))
-        codes[pid] = None
-        print(pid, flush=True)
+            answer = _exit_code(codes, question["wait"], question["seconds"])
+        else:
+            answer = os.fork()
+            if answer == 0:
+                questions.close()
+                answers.close()
+                _leave(_become(question))
+            codes[answer] = None
+        print(json.dumps(answer), file=answers, flush=True)
     for pid in (pid for pid, code in codes.items() if code is None):
         os.kill(pid, signal.SIGKILL)
 
@@ -215,11 +217,12 @@ def _leave(code: int) -> None:
 
 
 if __name__ == "__main__":
-    questions = os.fdopen(os.dup(0), encoding="utf-8")
+    asked, answered = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)  # what imports print is no answer
     importlib.import_module("ampo_core.jobs.libraries").settle_libraries()
     for name in (*sys.argv[1:], *importlib.import_module("ampo_core.jobs.table").MODULES.values()):
         importlib.import_module(name)
     importlib.import_module("ampo_registry.discovery").discover()
     gc.freeze()  # a collection in a forked process would copy the memory of all that is imported
-    serve(questions)
+    serve(asked, answered)
