@@ -68,6 +68,10 @@ class Guard:
 def pytest_configure(config: pytest.Config) -> None:
     platform.platform()  # asks another program, once
     config.pluginmanager.register(Guard())
+    # else every grading worker of this process imports them anew, which takes longer than what they grade
+    multiprocessing.set_forkserver_preload(
+        ["math_verify", "ampo_core.grading.worker", "ampo_plugins.rewards.math_verify"]
+    )
 
 
 def _place(item: pytest.Item) -> int:
