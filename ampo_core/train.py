@@ -89,7 +89,7 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
         if parts.ahead:
             policy_metrics |= parts.probe.after(step, [group.question for group in sampled])
     if not kept:
-        parts.reporter.note(f"step {step}: the group filter left none of {len(sampled)} groups, so nothing was trained")
+        parts.reporter.note(f"step {step}: none of {len(sampled)} groups has a signal, so nothing was trained")
 
     metrics = {
         **rollout_metrics(sampled, policy_version=step - 1),

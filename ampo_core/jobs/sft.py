@@ -54,8 +54,7 @@ def run(job: SftJob, environment: Environment) -> Path:
     )
     torch.manual_seed(job.run.seed)  # LoRA draws its first weights
     learner = Learner(job.model, job.training, job.deepspeed, ranks, trust_remote_code=environment.trust_remote_code)
-    if ranks.rank > 0:  # and then its dropout, on each rank another one
-        torch.manual_seed(derive_seed("dropout", job.run.seed, ranks.rank))
+    part_dropout(job.run.seed, ranks.rank)
     schedule = LearningRate(job.training, len(plan), round(job.training.warmup_ratio * len(plan)))
     with (
         closing(learner),
@@ -73,6 +72,12 @@ def run(job: SftJob, environment: Environment) -> Path:
             report = StepReport(step, train_step(learner, batch, ranks, schedule.at(step - 1)))
             reporter.stepped(report, Position(step), learner, interrupt)
         return reporter.finished()
+
+
+def part_dropout(seed: int, rank: int) -> None:
+    """Have LoRA's dropout draw other numbers on each rank. The run's `seed` goes on as it is on rank 0."""
+    if rank > 0:
+        torch.manual_seed(derive_seed("dropout", seed, rank))
 
 
 def _manifest(job: SftJob, environment: Environment, examples: Examples) -> dict[str, Any]:
@@ -110,14 +115,16 @@ def train_step(learner: Learner, batch: Sequence[TokenPair], ranks: Ranks, learn
 
     report = learner.update(ranks.shard(batch), loss, learning_rate=learning_rate, temperature=1.0, entropy=False)
     mean = float(ranks.sum(torch.tensor(summed, dtype=torch.float64, device=ranks.device)))
-    return _metrics(mean, report, tokens, time.monotonic() - started)
+    return _metrics(mean, report, learning_rate, tokens, time.monotonic() - started)
 
 
-def _metrics(loss: float, report: UpdateReport, answer_tokens: int, seconds: float) -> dict[str, float]:
+def _metrics(
+    loss: float, report: UpdateReport, learning_rate: float, answer_tokens: int, seconds: float
+) -> dict[str, float]:
     return {
         "policy/loss": loss,
         "policy/grad_norm": report.grad_norm,
-        "policy/learning_rate": report.learning_rate,
+        "policy/learning_rate": learning_rate,
         "policy/skipped_updates": float(report.skipped),
         "tokens/trained": float(report.tokens),
         "tokens/padding": float(report.padding),

@@ -44,7 +44,6 @@ class UpdateReport:
 
     grad_norm: float
     skipped: bool
-    learning_rate: float
     tokens: int
     padding: int
 
@@ -157,7 +156,7 @@ class Learner:
         norm = self._step(learning_rate) if rounds else 0.0
         skipped = not math.isfinite(norm)
         dummies = len(shares) * len(rounds) - sum(count for count, _ in shares)
-        return UpdateReport(norm, skipped, learning_rate, sum(tokens for _, tokens in shares), dummies * len(DUMMY))
+        return UpdateReport(norm, skipped, sum(tokens for _, tokens in shares), dummies * len(DUMMY))
 
     def _step(self, learning_rate: float) -> float:
         """Clip and apply the gradient of all ranks; returns its norm before clipping, not finite if it was skipped."""

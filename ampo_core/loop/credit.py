@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from ampo_registry.protocols import Advantage
@@ -72,8 +71,5 @@ class GroupFilter:
 
     def _has_signal(self, group: AugmentedGroup) -> bool:
         outcomes = {slot.correct for slot in group.slots if slot.verified}
-        unwanted: list[set[bool]] = [{"all_correct": {True}, "all_wrong": {False}}[kind] for kind in self._drop()]
-        return bool(outcomes) and outcomes not in unwanted
-
-    def _drop(self) -> list[Literal["all_correct", "all_wrong"]]:
-        return [] if self.config is None else self.config.drop
+        drop = self.config.drop if self.config is not None else []
+        return bool(outcomes) and outcomes not in [{"all_correct": {True}, "all_wrong": {False}}[kind] for kind in drop]

@@ -19,8 +19,8 @@ from ampo_core.loop.old_policy import check_parity
 from ampo_core.loop.sampling import Sampler
 
 EVERY = 10
-ANSWERS, TOKENS = 8, 64
-"""Of each rank, and of an answer at most: enough tokens that a single unlikely one does not decide."""
+ANSWERS, TOKENS = 16, 64
+"""Of all ranks, and of an answer at most: enough tokens that a single unlikely one does not decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +36,25 @@ class Probe:
         due. Collective."""
         if (step - 1) % EVERY:
             return {}
-        ranks, options, seed = self.sampler.ranks, self.sampler.options, self.sampler.seed
-        places = range(ranks.rank, ANSWERS * ranks.world_size, ranks.world_size)
-        prompts = [questions[place % len(questions)].prompt_token_ids for place in places]
-        seeds = [derive_seed("probe", seed, step, place) for place in places]
-        requests = [RolloutRequest(prompt, (drawn,)) for prompt, drawn in zip(prompts, seeds, strict=True)]
+        ranks, options = self.sampler.ranks, self.sampler.options
+        requests = [
+            RolloutRequest(
+                questions[place % len(questions)].prompt_token_ids,
+                (derive_seed("probe", self.sampler.seed, step, place),),
+            )
+            for place in range(ANSWERS)
+        ]
+        mine = ranks.shard(requests)
         short = replace(options, max_response_tokens=min(TOKENS, options.max_response_tokens))
-        rollouts = [group[0] for group in self.sampler.generate(requests, short)]
-        pairs = [TokenPair(prompt, rollout.token_ids) for prompt, rollout in zip(prompts, rollouts, strict=True)]
+        rollouts = [rollout for group in self.sampler.generate(mine, short) for rollout in group]
+        pairs = [
+            TokenPair(one.prompt_token_ids, rollout.token_ids) for one, rollout in zip(mine, rollouts, strict=True)
+        ]
+        found = self.learner.logprobs(pairs, temperature=options.temperature)
         sums = torch.zeros(2, dtype=torch.float64)
-        log_probs = self.learner.logprobs(pairs, temperature=options.temperature)
-        for rollout, own in zip(rollouts, log_probs, strict=True):
-            apart = (own.cpu() - torch.tensor(rollout.logprobs)).abs().sum()
-            sums += torch.tensor([float(apart), len(rollout.token_ids)])
+        for rollout, own in zip(rollouts, found, strict=True):
+            gap = (own.cpu() - torch.tensor(rollout.logprobs)).abs().sum()
+            sums += torch.tensor([float(gap), len(rollout.token_ids)])
         total, tokens = ranks.sum(sums.to(ranks.device)).tolist()
         check_parity(total / tokens, self.limit, step)
         return {"policy/probe_logprob_gap": total / tokens}

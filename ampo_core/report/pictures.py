@@ -1,8 +1,7 @@
 """Figures of lines as one PNG: what the page's script draws with plotly.js, drawn by matplotlib.
 
-plotly itself needs a browser to write a PNG.
-
-Reads of plotly's terms those that the figures here use: lines, markers, bands, ticks, titles and logarithmic axes.
+For a PNG plotly would need a browser. Reads of plotly's terms those that the figures here use:
+lines, markers, bands, ticks, titles and logarithmic axes.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from ampo_registry import DataError
 from ampo_core.config.sft_job import SftDataConfig, SftTrainingConfig
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
-from ampo_core.jobs.sft import batches, run
+from ampo_core.jobs.sft import batches, part_dropout, run
 from ampo_core.jobs.sft_data import Examples, load_examples
 from ampo_core.learner.packing import TokenPair
 
@@ -216,3 +216,18 @@ def test_epochs_or_steps_decide_whichever_comes_first(steps: int | None, expecte
     assert [len(batch) for batch in taken] == ([8] * 7 + [4])[:expected]
     flat = [pair for batch in taken for pair in batch]
     assert sorted(pair.response_token_ids for pair in flat[:20]) == [(i,) for i in range(20)]
+
+
+def test_dropout_differs_between_ranks_and_goes_on_from_the_run_s_seed_on_the_first() -> None:
+    def drawn(rank: int) -> list[float]:
+        torch.manual_seed(7)
+        torch.rand(3)
+        part_dropout(7, rank)
+        return list(torch.rand(4).tolist())
+
+    first = drawn(0)
+    torch.manual_seed(7)
+    torch.rand(3)
+    assert first == torch.rand(4).tolist()
+    assert drawn(1) == drawn(1)
+    assert len({tuple(drawn(rank)) for rank in range(4)}) == 4

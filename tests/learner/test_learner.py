@@ -112,14 +112,7 @@ def test_with_lora_the_reference_is_the_model_beneath_and_no_copy(tiny_model: Pa
     start = learner.logprobs(PAIRS, temperature=1.0)
     for _ in range(2):
         update(learner, PAIRS, token_mean(PAIRS))
-        for before, reference, now in zip(
-            start,
-            learner.logprobs(PAIRS, temperature=1.0, reference=True),
-            learner.logprobs(PAIRS, temperature=1.0),
-            strict=True,
-        ):
-            assert torch.equal(before, reference)
-            assert not torch.equal(before, now)
+        assert_reference_is(start, learner)
     plain = learner_of(tiny_model)
     whole = sum(parameter.numel() for parameter in plain.policy.parameters())
     held = [value for value in vars(learner).values() if isinstance(value, torch.nn.Module)]
@@ -128,18 +121,19 @@ def test_with_lora_the_reference_is_the_model_beneath_and_no_copy(tiny_model: Pa
     plain.close()
 
 
+def assert_reference_is(start: list[torch.Tensor], learner: Learner) -> None:
+    """Its reference gives the log-probs `start`, to the bit, and its policy others."""
+    references = learner.logprobs(PAIRS, temperature=1.0, reference=True)
+    for before, reference, now in zip(start, references, learner.logprobs(PAIRS, temperature=1.0), strict=True):
+        assert torch.equal(before, reference)
+        assert not torch.equal(before, now)
+
+
 def test_the_reference_stays_the_start_model(tiny_model: Path) -> None:
     learner = learner_of(tiny_model, reference=True)
     start = learner.logprobs(PAIRS, temperature=1.0)
     update(learner, PAIRS, token_mean(PAIRS))
-    for before, reference, now in zip(
-        start,
-        learner.logprobs(PAIRS, temperature=1.0, reference=True),
-        learner.logprobs(PAIRS, temperature=1.0),
-        strict=True,
-    ):
-        assert torch.equal(before, reference)
-        assert not torch.equal(before, now)
+    assert_reference_is(start, learner)
     learner.close()
     without = learner_of(tiny_model)
     with pytest.raises(RunError, match="without a reference"):

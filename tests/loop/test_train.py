@@ -343,22 +343,25 @@ def test_the_command_line_trains_and_tells_observers(world: Path, student: Path,
     assert "run is finished already; its output is" in again.stdout
 
 
-OBJECTIVES: dict[str, dict[str, Any]] = {
-    "every sequence": {"entropy_coefficient": 0.01, "kl": {"coefficient": 0.01}},
+TOGETHER: dict[str, dict[str, Any]] = {
+    "every sequence": {"objective": {"entropy_coefficient": 0.01, "kl": {"coefficient": 0.01}}},
     "few sequences": {
-        "entropy_coefficient": 0.0,
-        "advantage": {"type": "group_normalized", "zero_without_correct": True},
+        "objective": {
+            "entropy_coefficient": 0.0,
+            "advantage": {"type": "group_normalized", "zero_without_correct": True},
+        }
     },
+    "sampled ahead": {"rollout": {"ahead": 1}},
 }
 
 
 @pytest.fixture(scope="module")
 def of_two_ranks(world: Path, student: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Objective -> the policy that two ranks have trained with it; they start once for all."""
+    """Case of TOGETHER -> the policy that two ranks have trained with it; they start once for all."""
     folder = tmp_path_factory.mktemp("two")
     configs = []
-    for number, objective in enumerate(OBJECTIVES.values()):
-        config = train(world, student, objective=objective, deepspeed={"zero_stage": 2}, resources={"devices": 2})
+    for number, blocks in enumerate(TOGETHER.values()):
+        config = train(world, student, **blocks, deepspeed={"zero_stage": 2}, resources={"devices": 2})
         config["run"] |= {"dir": str(folder), "name": str(number)}
         configs.append(folder / f"{number}.yaml")
         configs[-1].write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -366,15 +369,15 @@ def of_two_ranks(world: Path, student: Path, tmp_path_factory: pytest.TempPathFa
     command = [*launcher, str(Path(__file__).with_name("in_ranks.py")), *map(str, configs)]
     done = subprocess.run(command, capture_output=True, text=True, env=own_environment(), timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
-    return {name: folder / f"{number}/checkpoints/step-000003/policy" for number, name in enumerate(OBJECTIVES)}
+    return {name: folder / f"{number}/checkpoints/step-000003/policy" for number, name in enumerate(TOGETHER)}
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("case", TOGETHER)
 def test_two_ranks_train_as_one_does(
-    world: Path, student: Path, plugins: Plugins, tmp_path: Path, objective: str, of_two_ranks: dict[str, Path]
+    world: Path, student: Path, plugins: Plugins, tmp_path: Path, case: str, of_two_ranks: dict[str, Path]
 ) -> None:
-    one, _ = run(train(world, student, objective=OBJECTIVES[objective]), tmp_path / "one", plugins)
-    two = of_two_ranks[objective]
+    one, _ = run(train(world, student, **TOGETHER[case]), tmp_path / "one", plugins)
+    two = of_two_ranks[case]
     alone, together = metrics_of(one), metrics_of(two)
     assert any(line["guidance/replaced"] > 0 for line in alone)
     for mine, other in zip(together, alone, strict=True):
@@ -463,4 +466,4 @@ def test_a_batch_without_signal_is_no_update_and_the_learning_rate_moves_on(
     assert [line["groups/trained"] for line in lines] == [0.0, 0.0, 0.0]
     assert all("policy/grad_norm" not in line and line["tokens/trained"] == 0.0 for line in lines)
     assert [line["policy/learning_rate"] for line in lines] == pytest.approx([0.5e-3, 1e-3, 0.5e-3])
-    assert "step 2: the group filter left none of 6 groups, so nothing was trained" in screen
+    assert "step 2: none of 6 groups has a signal, so nothing was trained" in screen
