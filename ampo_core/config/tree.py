@@ -93,7 +93,11 @@ class SampledModel(Block):
     chat_template_options: dict[str, Any] = Field(
         default={}, description="passed to the template, e.g. {enable_thinking: false}"
     )
-    stop: list[str] = Field(default=[], description="further tokens that end a response, besides the model's EOS")
+    stop: str | list[str] = Field(
+        default=[],
+        description="tokens that end a response besides the model's EOS, and with the first of them teacher and SFT "
+        "answers end; none = the token that the chat template closes an assistant's turn with",
+    )
 
 
 class ModelConfig(SampledModel):

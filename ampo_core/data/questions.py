@@ -194,7 +194,7 @@ class _Loader:
                 self.overlong_dropped += 1
                 return
             self.overlong_cut += 1
-            ids = ids[-self.max_prompt_tokens :]
+            ids = self.tokenizer.cut_prompt(ids, self.max_prompt_tokens)
         self.seen.add(placed.uid)
         self.answers.add(placed.uid, row.answers)
         question = Question(placed.uid, placed.messages, tuple(ids), row.answer, row.source, row.raw, row.answers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from ampo_registry.errors import ConfigError
 from ampo_registry.types import Message
 
 from ampo_core.config.tree import SampledModel
+from ampo_core.data.turns import Controls, bos_note, find_ends, leading
 
 THINK = "<think>\n"
 READ_FROM = ("is_local", "local_files_only")
@@ -20,8 +20,8 @@ READ_FROM = ("is_local", "local_files_only")
 class PromptTokenizer:
     """A tokenizer together with what the model block says about chat template and stop tokens.
 
-    `tokenizer` is the transformers tokenizer; `eos_token_id` ends a teacher answer; `stop_token_ids` end a
-    sampled response: the tokenizer's EOS first, then those of generation_config.json and of `model.stop`.
+    `tokenizer` is the transformers tokenizer; `stop_token_ids` end a sampled response, and `end_token_id`, one of them,
+    ends a teacher's answer (find_ends). `notes` are what a person should know of template and tokens.
     Raises ConfigError for a tokenizer without EOS or chat template and for a stop text that is not one token.
     """
 
@@ -29,55 +29,48 @@ class PromptTokenizer:
         if tokenizer.eos_token_id is None:
             raise ConfigError(f"model.path: the tokenizer of {model.path} has no EOS token; set eos_token in its files")
         self.tokenizer = tokenizer
-        self.eos_token_id: int = tokenizer.eos_token_id
         self._template = _chat_template(tokenizer, model)
         self._template_options = dict(model.chat_template_options)
-        stops = [self.eos_token_id, *_generation_eos(model.path), *(self._one_token(text) for text in model.stop)]
-        self.stop_token_ids: tuple[int, ...] = tuple(dict.fromkeys(stops))
-        texts = (tokenizer.decode([stop], clean_up_tokenization_spaces=False) for stop in self.stop_token_ids)
-        self._stop_texts: tuple[str, ...] = tuple(text for text in texts if text)
+        self._controls = Controls(tokenizer)
+        ends = find_ends(tokenizer, model, self._rendered)
+        self.end_token_id, self.stop_token_ids, self._stop_texts = ends.answer, ends.token_ids, ends.texts
+        self.notes = (*ends.notes, *self._bos_notes())
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of `messages` in the chat template, up to where the model begins to answer.
 
         Raises ConfigError if the template refuses the messages (some know no system role).
         """
-        from jinja2 import TemplateError
+        return list(self._templated(messages, tokenize=True, return_dict=False, add_generation_prompt=True))
 
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        try:
-            ids = self.tokenizer.apply_chat_template(
-                turns,
-                chat_template=self._template,
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=False,
-                **self._template_options,
-            )
-        except TemplateError as error:
-            roles = ", ".join(message.role for message in messages)
-            raise ConfigError(f"the chat template refuses a prompt with the roles {roles}: {error}") from error
-        return list(ids)
+    def cut_prompt(self, ids: Sequence[int], length: int) -> list[int]:
+        """The last of a prompt's tokens, behind the BOS that it begins with: `length` in all."""
+        bos = self.tokenizer.bos_token_id
+        # a BOS that comes again is what this template opens each turn with
+        kept = 0 if bos in ids[(first := leading(ids, bos)) :] else min(first, length)
+        return [*ids[:kept], *ids[len(ids) - (length - kept) :]]
 
     def answer_text(self, text: str, prompt_ids: Sequence[int]) -> str:
         """A teacher's answer as the student is to write it: without stop texts at its end, and without a leading
         `<think>` line where the prompt already ends with one."""
         if text.startswith(THINK) and self._opens_thinking(prompt_ids):
             text = text.removeprefix(THINK)
-        while text.endswith(self._stop_texts):
-            text = next(text.removesuffix(stop) for stop in self._stop_texts if text.endswith(stop))
-        return text
+        return self._without_end(text)
 
     def answer_ids(self, text: str, prompt_ids: Sequence[int]) -> list[int]:
-        """Token ids of `answer_text` and exactly one EOS, at the end."""
-        return [*self.encode(self.answer_text(text, prompt_ids))[0], self.eos_token_id]
+        """Token ids of `answer_text` and exactly one token that ends it."""
+        return [*self.encode(self.answer_text(text, prompt_ids))[0], self.end_token_id]
+
+    def controls_in(self, text: str) -> tuple[str, ...]:
+        """The texts of control tokens that an answer holds before its end."""
+        return self._controls.found_in(self._without_end(text))
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids of `text` and the characters (start, end) of each.
 
-        An EOS text inside is encoded as ordinary characters, for it ends nothing there.
+        The text of a control token inside is encoded as ordinary characters, for it ends and opens nothing there.
         """
-        inside = self.tokenizer.eos_token in text
+        inside = bool(self._controls.found_in(text))
         encoded = self.tokenizer(
             text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=inside
         )
@@ -102,13 +95,33 @@ class PromptTokenizer:
         tail = self.tokenizer.decode(list(prompt_ids[-len(THINK) :]), clean_up_tokenization_spaces=False)
         return bool(tail.endswith(THINK))
 
-    def _one_token(self, text: str) -> int:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        if len(ids) != 1:
-            raise ConfigError(
-                f"model.stop: {text!r} is {len(ids)} tokens in this tokenizer; a stop text must be exactly one"
+    def _without_end(self, text: str) -> str:
+        """`text` without the stop texts at its end, whatever blanks follow them."""
+        while True:
+            ended = next((t for t in (text, text.rstrip()) if t.endswith(self._stop_texts)), None)
+            if ended is None:
+                return text
+            text = next(ended.removesuffix(stop) for stop in self._stop_texts if ended.endswith(stop))
+
+    def _bos_notes(self) -> list[str]:
+        try:
+            note = bos_note(self.tokenizer, self.prompt_ids([Message("user", "1 + 1")]))
+        except ConfigError:  # said of the first real prompt, which may be of other roles
+            return []
+        return [] if note is None else [note]
+
+    def _rendered(self, messages: Sequence[Message], answering: bool) -> str:
+        return str(self._templated(messages, tokenize=False, add_generation_prompt=answering))
+
+    def _templated(self, messages: Sequence[Message], **options: Any) -> Any:
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            return self.tokenizer.apply_chat_template(
+                turns, chat_template=self._template, **options, **self._template_options
             )
-        return ids[0]
+        except Exception as error:  # a template is a program of its own
+            roles = ", ".join(message.role for message in messages)
+            raise ConfigError(f"the chat template refuses a prompt with the roles {roles}: {error}") from error
 
 
 def load_tokenizer(model: SampledModel, trust_remote_code: bool = False) -> PromptTokenizer:
@@ -149,23 +162,3 @@ def _chat_template(tokenizer: Any, model: SampledModel) -> str | None:
             "name a Jinja file that has one in model.chat_template"
         )
     return None
-
-
-def _generation_eos(path: str) -> list[int]:
-    """The EOS ids of the model's generation_config.json; none if it has no such file."""
-    if Path(path).is_dir():
-        file = Path(path) / "generation_config.json"
-        if not file.is_file():
-            return []
-        try:
-            eos = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
-        except (ValueError, AttributeError) as error:
-            raise ConfigError(f"{file} is no JSON object: {error}") from error
-    else:
-        from transformers import GenerationConfig
-
-        try:
-            eos = GenerationConfig.from_pretrained(path).eos_token_id
-        except OSError:  # the model has none
-            return []
-    return [] if eos is None else [eos] if isinstance(eos, int) else [int(token) for token in eos]

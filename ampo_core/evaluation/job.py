@@ -71,9 +71,11 @@ def run(job: EvaluateJob, environment: Environment) -> Path:
 
 
 def what_was_read(candidates: Sequence[Candidate]) -> list[str]:
-    """A line for each set, for a person; models that read a set differently are named."""
+    """Lines for a person on each model's tokens and on each set; models that read one differently are named."""
     readers: dict[str, list[str]] = {}
     for candidate in candidates:
+        for note in candidate.tokenizer.notes:
+            readers.setdefault(note, []).append(candidate.name)
         for item in candidate.sets:
             for line in item.report.lines():
                 readers.setdefault(f"{item.name}: {line}", []).append(candidate.name)

@@ -16,6 +16,7 @@ from ampo_core.config.sft_job import SftDataConfig
 from ampo_core.data.questions import load_questions
 from ampo_core.data.rows import read_rows
 from ampo_core.data.tokens import PromptTokenizer
+from ampo_core.data.turns import control_notes
 from ampo_core.learner.packing import TokenPair
 
 Conversation = tuple[Sequence[Message], str, str | None]
@@ -60,9 +61,11 @@ def load_examples(data: SftDataConfig, tokenizer: PromptTokenizer) -> Examples:
     pairs: list[TokenPair] = []
     teachers: Counter[str] = Counter()
     overlong = 0
+    controls: list[tuple[str, ...]] = []
     for prompt, answer, teacher in conversations:
         prompt_ids = tokenizer.prompt_ids(prompt)
         pair = TokenPair(tuple(prompt_ids), tuple(tokenizer.answer_ids(answer, prompt_ids)))
+        controls.append(tokenizer.controls_in(answer))
         if len(pair) > data.max_tokens:
             overlong += 1
         else:
@@ -71,6 +74,7 @@ def load_examples(data: SftDataConfig, tokenizer: PromptTokenizer) -> Examples:
     if not pairs:
         found = f"all {overlong} examples exceed data.max_tokens = {data.max_tokens}" if overlong else "no example"
         raise DataError(f"{', '.join(data.train)}: nothing to train on: {found} (format: {data.format})")
+    notes = (*notes, *control_notes(controls))
     return Examples(tuple(pairs), overlong, notes, dict(sorted(teachers.items())))
 
 

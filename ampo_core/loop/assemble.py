@@ -169,6 +169,8 @@ def _open_reporter(
     for report in (inputs.loaded.report, *(item.report for item in inputs.sets)):
         for line in report.lines():
             reporter.note(line)
+    for line in () if inputs.library is None else inputs.library.notes:
+        reporter.note(line)
     return reporter
 
 

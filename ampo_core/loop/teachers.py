@@ -13,6 +13,7 @@ from ampo_registry.protocols import JsonValue, TeacherPool
 from ampo_registry.types import Grade, GradeRequest, Guidance, Question, TeacherAnswer
 
 from ampo_core.data.tokens import PromptTokenizer
+from ampo_core.data.turns import control_notes
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.grading.grader import ANSWER_TRIES, Grader
 
@@ -32,6 +33,8 @@ class TeacherLibrary:
     max_response_tokens: int
     recorded: bool = False
     counts: Counter[LeftOut] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    """What `check` found that a person should know."""
     _known: dict[str, list[Guidance | LeftOut | TeacherAnswer]] = field(default_factory=dict)
     """uid -> what became of each of its answers, in the pool's order; one without a verdict is still an answer."""
     _counted: set[str] = field(default_factory=set)
@@ -68,10 +71,12 @@ class TeacherLibrary:
         Raises DataError if none does, or if recorded log-probs are asked for and an answer's do not fit its tokens.
         """
         self.pool.check_questions(questions)
-        teachers = set()
-        for question in questions:
+        teachers: set[str] = set()
+        controls: list[tuple[str, ...]] = []
+        for question in {question.uid: question for question in questions}.values():
             for answer in self.pool.answers(question):
                 teachers.add(answer.teacher)
+                controls.append(self.tokenizer.controls_in(answer.text))
                 if self.recorded:
                     length = len(self.tokenizer.answer_ids(answer.text, question.prompt_token_ids))
                     recorded_logprobs(question, answer, length)
@@ -80,6 +85,7 @@ class TeacherLibrary:
                 f"guidance: none of the {len(questions)} training questions has a teacher answer (target_lst or "
                 "target); set guidance: null for GRPO"
             )
+        self.notes += [f"guidance: {note}" for note in control_notes(controls)]
         return tuple(sorted(teachers))
 
     def take_counts(self) -> Counter[LeftOut]:

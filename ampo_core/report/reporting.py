@@ -61,7 +61,7 @@ class Reporter:
         self._run, self._reported_at = beginning.path, time.monotonic()
         self.checkpoint = None if beginning.checkpoint is None else Checkpoint(beginning.checkpoint, ranks)
         self._checkpoints = Checkpoints(store, ranks, card=partial(write_card, self._run, self.note))
-        for text in beginning.notes:
+        for text in (*beginning.notes, *tokenizer.notes):
             self.note(text)
 
     def __enter__(self) -> Self:

@@ -88,15 +88,15 @@ def test_exactly_one_eos(folder, ending):
     tokenizer = load(folder)
     prompt = tokenizer.prompt_ids(MESSAGES)
     ids = tokenizer.answer_ids("so <answer> 7 </answer>" + ending, prompt)
-    assert ids.count(tokenizer.eos_token_id) == 1
-    assert ids[-1] == tokenizer.eos_token_id
+    assert ids.count(tokenizer.end_token_id) == 1
+    assert ids[-1] == tokenizer.end_token_id
     assert tokenizer.decode(ids) == "so <answer> 7 </answer>"
 
 
 def test_eos_text_inside_an_answer_ends_nothing(folder):
     tokenizer = load(folder)
     ids = tokenizer.answer_ids("a<|im_end|>b", tokenizer.prompt_ids(MESSAGES))
-    assert ids.count(tokenizer.eos_token_id) == 1
+    assert ids.count(tokenizer.end_token_id) == 1
     assert tokenizer.decode(ids) == "a<|im_end|>b"
 
 

@@ -73,9 +73,9 @@ def test_teacher_answers(loaded, tokenizer, golden):
                 assert ours[0][:32] == ids
                 assert len(ours[0]) > 32
             else:
-                assert ([*ids, tokenizer.eos_token_id] if single else ids) in ours
+                assert ([*ids, tokenizer.end_token_id] if single else ids) in ours
             seen += 1
-        assert all(ids.count(tokenizer.eos_token_id) == 1 for ids in ours)
+        assert all(ids.count(tokenizer.end_token_id) == 1 for ids in ours)
     assert seen == 14
 
 

@@ -171,7 +171,14 @@ def test_a_pool_gives_every_pair_of_question_and_answer(tmp_path: Path, tokenize
     texts = [tokenizer.decode(pair.response_token_ids) for pair in examples.pairs]
     assert texts == ["<answer> 42 </answer>", "A+5=42;<answer> 42 </answer>", "<answer> 42 </answer>"]
     assert {tokenizer.tokenizer.decode(pair.prompt_token_ids) for pair in examples.pairs} == {"<user>37A+5?<assistant>"}
-    assert all(pair.response_token_ids[-1] == tokenizer.eos_token_id for pair in examples.pairs)
+    assert all(pair.response_token_ids[-1] == tokenizer.end_token_id for pair in examples.pairs)
+
+
+def test_answers_with_control_tokens_are_counted(tmp_path: Path, tokenizer: PromptTokenizer) -> None:
+    found = [pool_row([("one", "<answer> 42 </answer><end>\n"), ("two", "A<user>5=42;<answer> 42 </answer>")])]
+    examples = load_examples(SftDataConfig(train=[str(rows(tmp_path / "pool.jsonl", found))]), tokenizer)
+    assert any("answers with the text of a control token inside: 1 (<user>)" in line for line in examples.lines())
+    assert [pair.response_token_ids.count(tokenizer.end_token_id) for pair in examples.pairs] == [1, 1]
 
 
 def test_examples_are_told_apart_by_their_tokens_and_where_the_answer_begins() -> None:

@@ -192,7 +192,7 @@ def test_a_teacher_answer_is_graded_once_and_the_unusable_are_counted(
     library = TeacherLibrary(catalog.resolve("teacher_pool", "dataset"), tokenizer, grader, ranks, 96)
     first, again = library.candidates([question, question])
     assert [guidance.teacher for guidance in first] == ["A"]
-    assert first[0].token_ids[-1] == tokenizer.eos_token_id
+    assert first[0].token_ids[-1] == tokenizer.end_token_id
     assert first == again
     assert library.candidates([question])[0][0] is first[0]
     assert grader.asked == [[text for _, text in targets], ["slow <answer>7</answer>"]]
@@ -217,6 +217,15 @@ def test_an_answer_without_a_verdict_is_asked_again_when_its_question_comes_agai
     resumed.load_state_dict(library.state_dict())
     assert resumed.candidates([question]) == library.candidates([question])
     assert resumed.take_counts() == library.take_counts() == {}
+
+
+def test_answers_with_control_tokens_are_counted(catalog: Any, tokenizer: PromptTokenizer, ranks: Ranks) -> None:
+    targets = [("A", "x <answer>7</answer><|im_end|>\n"), ("B", "x <answer>7</answer><|im_end|>\n<|im_start|>user")]
+    question = question_of(tokenizer, "7", targets)
+    library = TeacherLibrary(catalog.resolve("teacher_pool", "dataset"), tokenizer, InProcessGrader(catalog), ranks, 96)
+    assert library.check([question, question]) == ("A", "B")
+    (note,) = library.notes
+    assert "control token inside: 1 (<|im_end|>, <|im_start|>)" in note
 
 
 def test_recorded_log_probs_must_fit_the_tokens(catalog: Any, tokenizer: PromptTokenizer, ranks: Ranks) -> None:
@@ -257,12 +266,12 @@ def test_guidance_holds_the_text_that_is_trained_on(
     library = TeacherLibrary(catalog.resolve("teacher_pool", "dataset"), thinking, InProcessGrader(catalog), ranks, 96)
     guidance = library.candidates([question])[0][0]
     assert guidance.text == f"step {eos} </think><answer>7</answer>"
-    assert guidance.token_ids == (*thinking.encode(guidance.text)[0], thinking.eos_token_id)
-    assert guidance.token_ids.count(thinking.eos_token_id) == 1
+    assert guidance.token_ids == (*thinking.encode(guidance.text)[0], thinking.end_token_id)
+    assert guidance.token_ids.count(thinking.end_token_id) == 1
     trajectory = corrected_trajectory(guidance.text, "7")
     assert trajectory is not None
     before, truth = answer_tokens(thinking, trajectory)
-    assert thinking.eos_token_id not in before
+    assert thinking.end_token_id not in before
     assert thinking.decode(truth).strip() == "7"
 
 

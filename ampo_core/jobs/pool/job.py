@@ -25,7 +25,7 @@ from ampo_registry.types import Grade, GradeRequest, Question
 from ampo_core.config.nodes import nearest
 from ampo_core.config.pool_job import PoolJob, PoolTeacher
 from ampo_core.data.questions import load_questions
-from ampo_core.data.tokens import load_tokenizer
+from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 from ampo_core.distributed.together import by_each, by_first
 from ampo_core.grading.grader import ANSWER_TRIES, Grader
 from ampo_core.jobs.pool.asking import Reader
@@ -76,7 +76,7 @@ def run(job: PoolJob, environment: Environment) -> Path:
         stack.enter_context(_started())
         shards = cut(loaded.questions, job.shard_questions)
         if ranks.rank == 0:
-            say(environment.console, *loaded.report.lines())
+            say(environment.console, *loaded.report.lines(), *_notes(student, readers))
         with Progress(environment.console, "pool", len(job.teachers) * len(shards)) as progress:
             build = Build(job, environment, ranks, grader, progress, readers, shards)
             files = {teacher.name: build.answered(teacher, i) for i, teacher in enumerate(job.teachers)}
@@ -116,6 +116,12 @@ def _readers(job: PoolJob, questions: Sequence[Question], trust_remote_code: boo
             with about(teacher):
                 readers[teacher.name] = Reader.of(job, teacher, questions, trust_remote_code)
     return readers
+
+
+def _notes(student: PromptTokenizer, readers: Mapping[str, Reader]) -> list[str]:
+    """What a person should know of the student's tokens and of the teachers'."""
+    of_teachers = [f"teacher {name}: {note}" for name, reader in readers.items() for note in reader.tokenizer.notes]
+    return [*(f"student: {note}" for note in student.notes), *of_teachers]
 
 
 def _open(job: PoolJob, environment: Environment, questions: Sequence[Question], stack: ExitStack) -> RunFolder:
