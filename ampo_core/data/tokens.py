@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ampo_registry.errors import ConfigError
+from ampo_registry.errors import ConfigError, unloadable
 from ampo_registry.types import Message
 
 from ampo_core.config.tree import SampledModel
@@ -139,9 +139,7 @@ def load_tokenizer(model: SampledModel, trust_remote_code: bool = False) -> Prom
             model.path, trust_remote_code=trust_remote_code, local_files_only=is_folder
         )
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        where = "the folder" if is_folder else "the Hub (no such local folder)"
-        raise ConfigError(f"model.path: no tokenizer could be loaded from {where} {model.path}: {reason}") from error
+        raise unloadable("tokenizer", model.path, error) from error
     return PromptTokenizer(tokenizer, model)
 
 

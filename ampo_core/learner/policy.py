@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ampo_registry.errors import ConfigError
+from ampo_registry.errors import ConfigError, check_whole, unloadable
+from safetensors import SafetensorError
 from torch import nn
 
 from ampo_core.config.tree import ModelConfig
@@ -19,6 +20,8 @@ from ampo_core.learner.dropout import Dropout, disable_dropout
 from ampo_core.learner.logprobs import LogprobHead
 from ampo_core.learner.packing import TokenPair
 
+LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+"""What transformers raises for files that are missing, cut short, of other shapes, or of an unknown model."""
 Gather = Callable[[Sequence[nn.Parameter]], AbstractContextManager[Any]]
 """Gives a block in which parameters that are spread over ranks are whole."""
 
@@ -116,15 +119,23 @@ class Policy(nn.Module):
 
 
 def load_policy(config: ModelConfig, *, trust_remote_code: bool = False) -> Policy:
-    """The model of `config` in its dtype, with LoRA adapters and gradient checkpointing as it says."""
+    """The model of `config` in its dtype, with LoRA adapters and gradient checkpointing as it says.
+
+    Raises ConfigError if it cannot be loaded whole, and for a model that cannot be trained here.
+    """
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
-        config.path,
-        dtype=getattr(torch, config.dtype),
-        trust_remote_code=trust_remote_code,
-        local_files_only=Path(config.path).is_dir(),
-    )
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            config.path,
+            dtype=getattr(torch, config.dtype),
+            trust_remote_code=trust_remote_code,
+            local_files_only=Path(config.path).is_dir(),
+            output_loading_info=True,
+        )
+    except LOADING_ERRORS as error:
+        raise unloadable("model", config.path, error) from error
+    check_whole(config.path, found["missing_keys"])
     _refuse_scaled_logits(model.config, config.path)
     _make_savable(model.generation_config, config.path)
     use_packed_attention(model, config.path)

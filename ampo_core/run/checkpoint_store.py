@@ -84,7 +84,8 @@ class CheckpointStore:
     def newest(self) -> Path | None:
         """The newest whole checkpoint, or None if the run has not come to one.
 
-        Raises ConfigError if there are checkpoints and none of them is whole, or if the newest is of a later release.
+        Raises ConfigError if there are checkpoints and none of them is whole, if the newest is of a later release, or
+        if a part of it is a link that leads out of this folder: DeepSpeed's files are pickles.
         """
         steps = self._steps()
         found = next((path for path in reversed(steps) if is_whole(path)), None)
@@ -93,6 +94,8 @@ class CheckpointStore:
                 f"no checkpoint in {self.path} is whole ({', '.join(path.name for path in steps)}); a new run may "
                 f"start from one of their weights with model.path: {steps[-1] / 'policy'}"
             )
+        if found is not None:
+            _check_own(found)
         if found is not None and (version := read_state(found)["format"]) != FORMAT:
             raise ConfigError(f"{found} is of format {version}, this release reads {FORMAT}: use the one that wrote it")
         return found
@@ -141,6 +144,13 @@ def is_whole(checkpoint: Path) -> bool:
     parts = [checkpoint / "policy", checkpoint / "deepspeed"]
     parts += [checkpoint / "ranks" / f"{rank}.{kind}" for rank in ranks for kind in ("pt", "json")]
     return all(part.exists() for part in parts)
+
+
+def _check_own(checkpoint: Path) -> None:
+    home = checkpoint.parent.resolve()
+    for path in (checkpoint, *checkpoint.rglob("*")):
+        if not path.resolve().is_relative_to(home):
+            raise ConfigError(f"{path} leads to {path.resolve()}: a run goes on only from files of its own folder")
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:

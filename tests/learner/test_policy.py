@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from ampo_registry import ConfigError
+from safetensors.torch import load_file, save_file
 
 from ampo_core.config.tree import LoraConfig, ModelConfig
 from ampo_core.learner.attention import Sequences, packed_attention
@@ -182,6 +185,27 @@ def test_what_cannot_be_packed_is_refused(family: str, options: dict[str, Any], 
 def test_lora_on_the_head_is_refused(name: str, modules: list[str], saved: Callable[[str], Path]) -> None:
     with pytest.raises(ConfigError, match=r"model\.lora\.target_modules: .*the LM head"):
         policy_of(saved(name), lora=LoraConfig(rank=4, target_modules=modules))
+
+
+def test_a_model_with_missing_weights_is_refused(saved: Callable[[str], Path], tmp_path: Path) -> None:
+    """transformers would give them random numbers."""
+    shutil.copytree(saved("llama"), tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    lost = [name for name in weights if "layers.0.mlp" in name]
+    save_file(
+        {name: w for name, w in weights.items() if name not in lost}, tmp_path / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(ConfigError, match=rf"lacks 3 of the model's weights, first {re.escape(min(lost))}"):
+        policy_of(tmp_path)
+
+
+@pytest.mark.parametrize("left", [0, 8, 2000])
+def test_a_model_that_cannot_be_loaded_is_named(saved: Callable[[str], Path], tmp_path: Path, left: int) -> None:
+    shutil.copytree(saved("llama"), tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:left])
+    with pytest.raises(ConfigError, match=f"no model could be loaded from the folder {tmp_path}: .*"):
+        policy_of(tmp_path)
 
 
 def test_attention_that_does_not_get_the_boundaries_says_so(saved: Callable[[str], Path]) -> None:

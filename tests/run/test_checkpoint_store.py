@@ -186,3 +186,22 @@ def test_checkpoints_that_cannot_be_used_are_refused_and_kept(tmp_path: Path) ->
     (store.path / "step-mine").mkdir()
     with pytest.raises(ConfigError, match="step-mine is not a checkpoint"):
         store.newest()
+
+
+@pytest.mark.parametrize("part", [".", "deepspeed", "ranks/0.pt"])
+def test_a_checkpoint_that_leads_out_of_the_run_is_refused(tmp_path: Path, part: str) -> None:
+    store = make(tmp_path)
+    inside, outside = save(store, 1) / part, tmp_path / "elsewhere"
+    inside.rename(outside)
+    inside.symlink_to(outside)
+    with pytest.raises(ConfigError, match=f"leads to {outside}.*: a run goes on only from files of its own folder"):
+        store.newest()
+
+
+def test_the_folder_of_all_checkpoints_may_lie_on_another_disk(tmp_path: Path) -> None:
+    store = make(tmp_path)
+    (tmp_path / "large").mkdir()
+    store.path.symlink_to(tmp_path / "large")
+    assert store.newest() is None
+    final = save(store, 1)
+    assert store.newest() == final

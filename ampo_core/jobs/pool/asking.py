@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ampo_registry.errors import ConfigError
+from ampo_registry.errors import ConfigError, unloadable
 from ampo_registry.types import Message, Question
 
 from ampo_core.config.pool_job import PoolJob, PoolTeacher
@@ -58,7 +58,10 @@ class Reader:
         assert teacher.model is not None
         tokenizer, asking = load_tokenizer(teacher.model, trust_remote_code), Asking.of(job, teacher)
         longest = max(len(tokenizer.prompt_ids(asking.messages(question))) for question in questions)
-        config = AutoConfig.from_pretrained(teacher.model.path, trust_remote_code=trust_remote_code)
+        try:
+            config = AutoConfig.from_pretrained(teacher.model.path, trust_remote_code=trust_remote_code)
+        except (OSError, ValueError) as error:
+            raise unloadable("model", teacher.model.path, error) from error
         positions = getattr(config, "max_position_embeddings", None)
         if positions is not None and longest + teacher.max_response_tokens > positions:
             raise ConfigError(

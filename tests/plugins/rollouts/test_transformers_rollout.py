@@ -198,7 +198,7 @@ def test_sleep_wake_close(engine):
 
 
 def test_a_missing_model_is_a_config_error(tmp_path, golden_tokenizer):
-    with pytest.raises(ConfigError, match="cannot load"):
+    with pytest.raises(ConfigError, match="no model could be loaded"):
         build(tmp_path, golden_tokenizer)
     with pytest.raises(ConfigError, match="model path"):
         TransformersRollout().build(BuildContext())

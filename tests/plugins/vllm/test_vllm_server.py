@@ -127,8 +127,14 @@ def test_a_server_that_is_not_up(golden_tokenizer, quick):
     spec = VllmServerRollout(urls=[gone.url], start_timeout_s=0.1)
     with pytest.raises(RunError, match=rf"{gone.url} is not up after 0\.1 s: .*refused"):
         spec.build(BuildContext(model_path="models/start", tokenizer=golden_tokenizer))
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "http://me:secret@host:8000", "http://host:8000/?key=secret", "http://host#secret"]
+)
+def test_urls_hold_no_secret(url):
     with pytest.raises(ValidationError, match="urls"):
-        VllmServerRollout(urls=["file:///etc/passwd"])
+        VllmServerRollout(urls=[url])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what a machine without a GPU says")

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from ampo_registry import BuildContext, ConfigError, Rollout, RolloutRequest, RunError, SamplingOptions
+from ampo_registry.errors import check_whole, unloadable
 from torch import Tensor
 
 from ampo_plugins.rollouts.transformers.decoding import Row, Sampled, decode
@@ -124,14 +125,16 @@ def load_model(context: BuildContext, dtype: str) -> Any:
     if dtype == "auto":
         dtype = context.dtype or ("auto" if gpus else "float32")
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             context.model_path,
             dtype=dtype,
             local_files_only=Path(context.model_path).is_dir(),
             trust_remote_code=context.trust_remote_code,
+            output_loading_info=True,
         )
     except (OSError, ValueError) as error:
-        raise ConfigError(f"rollout transformers: cannot load the model {context.model_path}: {error}") from error
+        raise unloadable("model", context.model_path, error) from error
+    check_whole(context.model_path, found["missing_keys"])
     if gpus:
         return model.to(torch.device("cuda", context.rank % gpus))
     from ampo_plugins.rollouts.transformers.cpu_attention import use_grouped_attention

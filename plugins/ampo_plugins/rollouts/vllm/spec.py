@@ -15,7 +15,8 @@ NOT_INSTALLED = (
 )
 
 GIB = 2**30
-Url = Annotated[str, StringConstraints(pattern=r"^https?://[^/]+(/.*)?$")]
+# no user, no key: a config is written into every run's folder
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^/@?#\s]+(/[^?#\s]*)?$")]
 
 
 class VllmRollout(RolloutSpec):
@@ -104,7 +105,9 @@ class VllmServerRollout(RolloutSpec):
     """
 
     type: Literal["vllm_server"] = "vllm_server"
-    urls: list[Url] = Field(default=["http://127.0.0.1:8000"], min_length=1, description="one for each server")
+    urls: list[Url] = Field(
+        default=["http://127.0.0.1:8000"], min_length=1, description="one for each server, without a user or key"
+    )
     served_model: str | None = Field(
         default=None, description="what the servers were started with; null: the job's model.path"
     )
