@@ -126,7 +126,7 @@ def load_policy(config: ModelConfig, *, trust_remote_code: bool = False) -> Poli
     from transformers import AutoModelForCausalLM
 
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             config.path,
             dtype=getattr(torch, config.dtype),
             trust_remote_code=trust_remote_code,
@@ -135,6 +135,7 @@ def load_policy(config: ModelConfig, *, trust_remote_code: bool = False) -> Poli
         )
     except LOADING_ERRORS as error:
         raise unloadable("model", config.path, error) from error
+    model, found = loaded
     check_whole(config.path, found["missing_keys"])
     _refuse_scaled_logits(model.config, config.path)
     _make_savable(model.generation_config, config.path)

@@ -125,7 +125,7 @@ def load_model(context: BuildContext, dtype: str) -> Any:
     if dtype == "auto":
         dtype = context.dtype or ("auto" if gpus else "float32")
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             context.model_path,
             dtype=dtype,
             local_files_only=Path(context.model_path).is_dir(),
@@ -134,6 +134,7 @@ def load_model(context: BuildContext, dtype: str) -> Any:
         )
     except (OSError, ValueError) as error:
         raise unloadable("model", context.model_path, error) from error
+    model, found = loaded
     check_whole(context.model_path, found["missing_keys"])
     if gpus:
         return model.to(torch.device("cuda", context.rank % gpus))
