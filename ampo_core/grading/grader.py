@@ -85,17 +85,19 @@ class Grader:
     def grade(self, requests: Sequence[GradeRequest], tries: int = 1) -> list[Grade]:
         """One grade for each request, in order, independent of the workers' number and speed.
 
-        A response that runs into the deadline of `timeout_s` has status timeout, one whose worker died or raised
-        has status error; both earn what a wrong answer earns. With `tries` it is graded again before that, so many
-        times in all, with more time each time. Equal requests are graded once, across calls too.
+        A response that runs into the deadline of `timeout_s` seconds of CPU time, alone too, has status timeout, one
+        whose worker died or raised has status error; both earn what a wrong answer earns. With `tries` it is graded
+        again before that, so many times in all, with more time each time. Equal requests are graded once, across calls
+        too.
         Raises RunError if the share of timeouts and errors exceeds `max_error_rate`, counted over the latest
         calls that together hold `RATE_WINDOW` responses.
         """
         keys = [_key(request) for request in requests]
-        fresh = {key: request for key, request in zip(keys, requests, strict=True) if key not in self._cache}
+        known = {key: self._cache[key] for key in keys if key in self._cache}
+        fresh = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
         outcomes = self._pool.run(grading_worker.grade_one, list(fresh.values()), tries)
-        known = {key: self._grade(fresh[key], outcome) for key, outcome in zip(fresh, outcomes, strict=True)}
-        grades = [known[key] if key in known else self._cache[key] for key in keys]
+        known |= {key: self._grade(fresh[key], outcome) for key, outcome in zip(fresh, outcomes, strict=True)}
+        grades = [known[key] for key in keys]
         self._remember(keys, grades)
         self._count(grades)
         return grades

@@ -1,10 +1,16 @@
-"""The processes that grading runs in: each task has a deadline, and a dead worker costs one task."""
+"""The processes that grading runs in: each task has a deadline, and a dead worker costs one task.
+
+A verdict must not depend on what else the machine does. So the deadline is CPU time of the worker, and what fails in a
+way that the machine may be to blame for runs once more, alone, before that counts.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import pickle
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -22,14 +28,22 @@ from ampo_core.grading import worker as grading_worker
 MAX_WORKERS = 16
 LONGER = 4
 """How much more time each further try gets."""
+WALL = 10
+"""How many times its CPU time a task may take by the clock: it may sleep, wait for a network, or for a busy machine."""
+KILLED = -9
+"""Exit code of a worker that the system has killed, as it does where memory runs out."""
+BREAKS = 2
+"""Breaks of the whole pool in a row, nothing finished between them, that are one too many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a task: its result, or with a status that is not ok the reason."""
+    """What became of a task: its result, or with a status that is not ok the reason. `machine`: it may be the
+    machine's doing."""
 
     status: GradeStatus
     value: Any
+    machine: bool = False
 
 
 class GradingPool:
@@ -46,21 +60,29 @@ class GradingPool:
             raise ConfigError(f"reward {type(spec).__name__} cannot be sent to a worker process: {error}") from error
         self._pool = self._start()
         self._closed = False
+        self._one_call = threading.Lock()
 
     def run(self, task: Callable[..., Any], arguments: Sequence[object], tries: int = 1) -> list[Outcome]:
-        """`task` of each argument, in order, each within `timeout_s` seconds of its start.
+        """`task` of each argument, in order, each within `timeout_s` seconds of CPU time, and `WALL` times that by the
+        clock; on Windows within `timeout_s` by the clock.
 
-        What has failed is tried again, `tries` times in all, with `LONGER` times the seconds each time. If the pool as
-        a whole breaks (all idle workers were killed), what has no result is run again, once, in a fresh one. Raises
-        RunError if that breaks too.
+        What the machine may be to blame for (a deadline, a worker that was killed or out of memory) runs again when
+        nothing else does. With `tries` all that has failed runs again instead, so many times in all, with `LONGER`
+        times the seconds each time. If the pool as a whole breaks (all idle workers were killed), what has no result
+        is run again in a fresh one. Raises RunError if it keeps breaking. Calls from several threads take turns.
         """
-        outcomes = self._survive(task, arguments, self._spec.timeout_s)
-        for more in range(1, tries):
-            failed = [index for index, outcome in enumerate(outcomes) if outcome.status != "ok"]
-            again = self._survive(task, [arguments[i] for i in failed], self._spec.timeout_s * LONGER**more)
-            for index, outcome in zip(failed, again, strict=True):
-                outcomes[index] = outcome
-        return outcomes
+        with self._one_call:
+            outcomes = self._survive(task, arguments, self._spec.timeout_s)
+            if tries == 1:
+                for index, outcome in enumerate(outcomes):
+                    if outcome.machine:
+                        (outcomes[index],) = self._survive(task, [arguments[index]], self._spec.timeout_s)
+            for more in range(1, tries):
+                failed = [index for index, outcome in enumerate(outcomes) if outcome.status != "ok"]
+                again = self._survive(task, [arguments[i] for i in failed], self._spec.timeout_s * LONGER**more)
+                for index, outcome in zip(failed, again, strict=True):
+                    outcomes[index] = outcome
+            return outcomes
 
     def close(self) -> None:
         """End the workers and wait until they are gone. May be called twice."""
@@ -69,30 +91,36 @@ class GradingPool:
 
     def _survive(self, task: Callable[..., Any], arguments: Sequence[object], seconds: float) -> list[Outcome]:
         done: dict[int, Outcome] = {}
-        try:
-            self._run(task, arguments, seconds, done)
-        except RuntimeError:
-            if self._closed:
-                raise
-            _stop(self._pool)
-            self._pool = self._start()
+        breaks = 0
+        while True:
+            before = len(done)
             try:
                 self._run(task, arguments, seconds, done)
-            except RuntimeError as again:
-                raise RunError(f"the grading workers keep dying: {again}") from again
-        return [done[index] for index in range(len(arguments))]
+                return [done[index] for index in range(len(arguments))]
+            except RuntimeError as error:
+                if self._closed:
+                    raise
+                breaks = breaks + 1 if len(done) == before else 1
+                if breaks == BREAKS:
+                    raise RunError(f"the grading workers keep dying: {error}") from error
+                _stop(self._pool)
+                self._pool = self._start()
 
     def _run(
         self, task: Callable[..., Any], arguments: Sequence[object], seconds: float, done: dict[int, Outcome]
     ) -> None:
         """Add to `done` the outcomes that it lacks. Raises RuntimeError, of which BrokenProcessPool is one, if the pool
         breaks; what had come by then is in `done`."""
+        wall = seconds * WALL if grading_worker.COUNTS_CPU else seconds
         open_tasks = [index for index in range(len(arguments)) if index not in done]
-        futures = [self._pool.schedule(task, args=(arguments[index],), timeout=seconds) for index in open_tasks]
+        futures = [
+            self._pool.schedule(grading_worker.within, args=(seconds, task, arguments[index]), timeout=wall)
+            for index in open_tasks
+        ]
         broken: BrokenProcessPool | None = None
         for index, future in zip(open_tasks, futures, strict=True):
             try:
-                done[index] = _outcome(future, seconds)
+                done[index] = _outcome(future, seconds, wall)
             except BrokenProcessPool as error:
                 broken = error
         if broken is not None:
@@ -108,14 +136,24 @@ class GradingPool:
         )
 
 
-def _outcome(future: Future[Any], seconds: float) -> Outcome:
+def _outcome(future: Future[Any], seconds: float, wall: float) -> Outcome:
     try:
         value = future.result()
     except TimeoutError:
-        return Outcome("timeout", f"no verdict within {seconds:g} s")
+        return Outcome("timeout", f"no verdict within {wall:g} s", machine=True)
     except ProcessExpired as error:
-        return Outcome("error", f"the worker died (exit code {error.exitcode})")
+        return _of_dead(error.exitcode, seconds)
     return Outcome("error" if isinstance(value, grading_worker.Failure) else "ok", value)
+
+
+def _of_dead(code: int, seconds: float) -> Outcome:
+    """What became of the task of a worker that ended with exit code `code`, negative for a signal."""
+    if grading_worker.COUNTS_CPU and code == -signal.SIGPROF:
+        return Outcome("timeout", f"no verdict within {seconds:g} s of CPU time", machine=True)
+    if code == grading_worker.OUT_OF_MEMORY:
+        limit = grading_worker.MEMORY_BYTES // 2**30
+        return Outcome("error", f"MemoryError: more than the {limit} GiB that a verdict may take", machine=True)
+    return Outcome("error", f"the worker died (exit code {code})", machine=code == KILLED)
 
 
 def _stop(pool: Any) -> None:

@@ -7,6 +7,8 @@ import os
 import pickle
 import signal
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from ampo_registry.protocols import BuildContext, Reward
 from ampo_registry.specs import RewardSpec
@@ -16,6 +18,10 @@ from ampo_core.data.report import TruthCheck
 
 MEMORY_BYTES = 4 * 2**30
 """Address space that a worker may take beyond what it had when it was ready."""
+OUT_OF_MEMORY = 86
+"""Exit code of a worker that reached it."""
+COUNTS_CPU = sys.platform != "win32"
+"""Whether a deadline here is CPU time."""
 
 
 class Failure(str):
@@ -37,6 +43,8 @@ def start(pickled_spec: bytes) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform != "win32":
         os.setpgrp()
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)  # an ignored one would be inherited
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPROF])
     try:
         # Unpickled here and not by multiprocessing, so that a module that is missing here has a name.
         spec: RewardSpec = pickle.loads(pickled_spec)  # noqa: S301 - the parent's own bytes
@@ -48,6 +56,18 @@ def start(pickled_spec: bytes) -> None:
         return
     _limit_memory()
     _spec, _reward = spec, reward
+
+
+def within(seconds: float, task: Callable[[Any], Any], argument: object) -> Any:
+    """`task` of `argument`; the system ends this process by SIGPROF once that has used `seconds` of CPU time, whatever
+    code it is in. Where there is no such timer it just runs."""
+    if sys.platform == "win32":
+        return task(argument)
+    signal.setitimer(signal.ITIMER_PROF, min(max(seconds, 1e-3), 1e9))
+    try:
+        return task(argument)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
 
 
 def ready(_: object) -> Failure | None:
@@ -62,7 +82,7 @@ def grade_one(request: GradeRequest) -> Grade | Failure:
     try:
         (grade,) = _reward.grade([request])
     except BaseException as error:  # Math-Verify and sympy raise MemoryError and bare BaseExceptions on bad answers
-        return Failure(_describe(error))
+        return _failure(error)
     if not isinstance(grade, Grade) or not math.isfinite(grade.reward):
         return Failure(f"the reward gave {grade!r} instead of a Grade with a finite number")
     return grade
@@ -76,7 +96,13 @@ def check_one(truth: str) -> TruthCheck | Failure:
         refused = _reward.check_truth(truth)
         return TruthCheck(refused=refused) if refused is not None else TruthCheck(listed=_spec.note_truth(truth))
     except BaseException as error:
-        return Failure(_describe(error))
+        return _failure(error)
+
+
+def _failure(error: BaseException) -> Failure:
+    if isinstance(error, MemoryError):
+        os._exit(OUT_OF_MEMORY)  # what caches hold on to now could cost the next answer its verdict
+    return Failure(_describe(error))
 
 
 def _describe(error: BaseException) -> str:

@@ -158,16 +158,16 @@ class OverlongPenalty(BaseModel):
 class RewardSpec(ComponentSpec):
     """Verifies a response. Runs in worker processes: it must be picklable and keep no state.
 
-    The reward is `(1 - format_weight)·correct + format_weight·formatted` (Eq. 8). The core owns the workers,
-    the deadline of `timeout_s` seconds an item, and the two penalties; it stops the run when the share of
-    timeouts and errors, over at least the last 1,000 responses, exceeds `max_error_rate`.
+    The reward is `(1 - format_weight)·correct + format_weight·formatted` (Eq. 8). The core owns the workers, the
+    deadline of `timeout_s` CPU seconds an item (by the clock ten times that), and the two penalties; it stops the
+    run when the share of timeouts and errors, over at least the last 1,000 responses, exceeds `max_error_rate`.
     """
 
     kind: ClassVar[str] = "reward"
     behaviour: ClassVar[tuple[str, ...]] = ("grade", "check_truth")
 
     format_weight: float = Field(default=0.1, ge=0.0, le=1.0, description="λ: share of the format in the reward")
-    timeout_s: PositiveFloat = Field(default=5.0, description="deadline of a response, in seconds")
+    timeout_s: PositiveFloat = Field(default=5.0, description="CPU seconds for a verdict; by the clock ten times that")
     workers: PositiveInt | Literal["auto"] = Field(default="auto", description="processes; auto: by the CPU cores")
     max_error_rate: float = Field(
         default=0.01,

@@ -1,7 +1,9 @@
 """A reward that does to its worker what the response says."""
 
 import os
+import signal
 import time
+from pathlib import Path
 from typing import Literal
 
 from ampo_registry import Grade, GradeRequest, RewardSpec
@@ -12,7 +14,7 @@ class Hostile(RewardSpec):
     start: str = ""
     broken_canary: bool = False
     tries: str = ""
-    """A file that grows by a byte with each try at "second"."""
+    """A file that grows by a byte with each try at what fails at first."""
 
     def build(self, context):
         if self.start:
@@ -23,12 +25,12 @@ class Hostile(RewardSpec):
         return [self._one(request) for request in requests]
 
     def check_truth(self, answer):
-        if answer == "sleep":
-            time.sleep(60)
+        if answer == "spin":
+            work(60)
         if answer == "raise":
             raise ValueError("bad truth")
         if answer.startswith("second") and self._first_try():
-            time.sleep(60)
+            work(60)
         return None if answer.removeprefix("second ") else "empty"
 
     def note_truth(self, answer):
@@ -44,10 +46,21 @@ class Hostile(RewardSpec):
 
     def _one(self, request):
         match request.text.removeprefix("<answer>").removesuffix("</answer>"):
+            case "spin":
+                work(60)
             case "sleep":
                 time.sleep(60)
+            case "nap":
+                time.sleep(1.0)
+                Path(self.tries).write_bytes(b".")
+            case "work":
+                work(0.4)
             case "second" if self._first_try():
-                time.sleep(60)
+                work(60)
+            case "second killed" if self._first_try():
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "second memory" if self._first_try():
+                raise MemoryError
             case "die":
                 os._exit(7)
             case "raise":
@@ -63,6 +76,13 @@ class Hostile(RewardSpec):
             case "pid":
                 return Grade(reward=float(os.getpid()), correct=True, formatted=False)
         return self.combine(request.text == request.answer, False)
+
+
+def work(seconds):
+    """Use so many seconds of CPU time."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
 
 
 class BadBase(BaseException):

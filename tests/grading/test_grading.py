@@ -14,6 +14,7 @@ from ampo_registry import ConfigError, GradeRequest, RunError
 from hostile_reward import Hostile
 
 from ampo_core.data.report import TruthCheck
+from ampo_core.grading import pool
 from ampo_core.grading.grader import GradeCounts, Grader
 from ampo_core.grading.pool import worker_count
 
@@ -41,7 +42,7 @@ def children():
 
 @pytest.fixture
 def grader():
-    with Grader(Hostile(timeout_s=1.0, workers=2, max_error_rate=1.0)) as made:
+    with Grader(Hostile(timeout_s=0.3, workers=2, max_error_rate=1.0)) as made:
         yield made
 
 
@@ -53,19 +54,19 @@ def test_grades_come_in_order(grader):
 
 
 def test_one_bad_response_costs_only_itself(grader):
-    bad = ["sleep", "die", "raise", "base", "memory", "nan", "none"]
+    bad = ["spin", "die", "raise", "base", "memory", "nan", "none"]
     grades = grader.grade(yes_no(*(text for word in bad for text in ("yes", word, f"no {word}"))))
     assert [grade.correct for grade in grades] == [True, False, False] * len(bad)
     assert all(grade.status == "ok" for i, grade in enumerate(grades) if i % 3 != 1)
     found = dict(zip(bad, (grade for i, grade in enumerate(grades) if i % 3 == 1), strict=True))
     assert {word: grade.status for word, grade in found.items()} == {
-        word: "timeout" if word == "sleep" else "error" for word in bad
+        word: "timeout" if word == "spin" else "error" for word in bad
     }
-    assert found["sleep"].detail == "no verdict within 1 s"
+    assert found["spin"].detail == "no verdict within 0.3 s of CPU time"
     assert found["die"].detail == "the worker died (exit code 7)"
     assert found["raise"].detail == "ValueError: no idea"
     assert found["base"].detail == "BadBase: not even an Exception"
-    assert found["memory"].detail.startswith("MemoryError")
+    assert found["memory"].detail == "MemoryError: more than the 4 GiB that a verdict may take"
     assert "instead of a Grade" in found["nan"].detail
     assert "instead of a Grade" in found["none"].detail
     assert grader.take_counts() == GradeCounts(graded=21, timeouts=1, errors=6)
@@ -104,18 +105,72 @@ def test_truths_are_checked_in_the_workers(grader):
 
 @pytest.mark.parametrize(("truth", "verdict"), [("second 5", TruthCheck()), ("second ", TruthCheck(refused="empty"))])
 def test_a_truth_that_is_too_slow_once_is_asked_again(tmp_path, truth, verdict):
-    with Grader(Hostile(timeout_s=1.0, workers=1, tries=str(tmp_path / "tries"))) as grader:
+    with Grader(Hostile(timeout_s=0.3, workers=1, tries=str(tmp_path / "tries"))) as grader:
         assert grader.check_truths([truth, "5"]) == [verdict, TruthCheck()]
 
 
 def test_truths_without_a_verdict_are_kept_and_listed_side_by_side():
-    with Grader(Hostile(timeout_s=0.5, workers=2)) as grader:
-        started = time.monotonic()
-        hanging, fine, raising, _ = grader.check_truths(["sleep", "5", "raise", "sleep"])
+    with Grader(Hostile(timeout_s=0.1, workers=2)) as grader:
+        hanging, fine, raising, _ = grader.check_truths(["spin", "5", "raise", "spin"])
     assert (hanging.refused, fine, raising.refused) == (None, TruthCheck(), None)
-    assert hanging.listed == "it could not be checked in 3 tries: no verdict within 8 s"
+    assert hanging.listed == "it could not be checked in 3 tries: no verdict within 1.6 s of CPU time"
     assert raising.listed == "it could not be checked in 3 tries: ValueError: bad truth"
-    assert time.monotonic() - started < 25  # and not two minutes
+
+
+@pytest.mark.parametrize("word", ["second", "second killed", "second memory"])
+def test_what_the_machine_may_be_to_blame_for_runs_again_alone(tmp_path, word):
+    with Grader(Hostile(timeout_s=0.3, workers=2, tries=str(tmp_path / "tries"))) as grader:
+        grades = grader.grade([GradeRequest(word, word), *yes_no("yes", "no")])
+        assert [(grade.correct, grade.status) for grade in grades] == [(True, "ok"), (True, "ok"), (False, "ok")]
+        assert (tmp_path / "tries").read_bytes() == b".."
+        assert grader.take_counts() == GradeCounts(graded=3)
+
+
+def test_it_runs_again_when_nothing_else_does(tmp_path):
+    spec = Hostile(timeout_s=0.2, workers=2, tries=str(tmp_path / "tries"))
+    with Grader(spec) as grader:
+        # a nap that ends later than the first try has failed makes the second one look like a first
+        grades = grader.grade([GradeRequest("second", "second"), GradeRequest("nap", "nap")])
+    assert [grade.status for grade in grades] == ["ok", "ok"]
+    assert (tmp_path / "tries").read_bytes() == b".."
+
+
+def test_sleeping_costs_no_cpu_time_and_ends_at_the_wall_limit(tmp_path, monkeypatch):
+    with Grader(Hostile(timeout_s=0.2, workers=1, tries=str(tmp_path / "tries"))) as grader:
+        assert grader.grade([GradeRequest("nap", "nap")])[0].correct
+        monkeypatch.setattr(pool, "WALL", 2)
+        assert grader.grade(yes_no("sleep"))[0].detail == "no verdict within 0.4 s"
+
+
+def test_a_worker_that_ran_out_of_memory_grades_nothing_more():
+    with Grader(Hostile(workers=1, max_error_rate=1.0)) as grader:
+        before, memory = grader.grade(yes_no("pid", "memory"))
+        after = grader.grade([GradeRequest("pid", "again")])[0]
+    assert (memory.status, before.status, after.status) == ("error", "ok", "ok")
+    assert before.reward != after.reward
+
+
+@pytest.fixture
+def busy():
+    """Eight other processes for every two cores of this machine."""
+    script = "import os\nwhile os.getppid() == int(os.environ['PARENT']): sum(range(10_000))"
+    environment = {**os.environ, "PARENT": str(os.getpid())}
+    count = 4 * len(os.sched_getaffinity(0))
+    others = [subprocess.Popen([sys.executable, "-c", script], env=environment) for _ in range(count)]
+    yield
+    for other in others:
+        other.kill()
+        other.wait()
+
+
+def test_no_honest_verdict_is_lost_on_a_busy_machine(busy):
+    requests = [GradeRequest("work", f"{i}") for i in range(3)] + yes_no(*["yes", "no"] * 50)
+    with Grader(Hostile(timeout_s=0.8, workers=2, max_error_rate=0.0)) as grader:
+        started = time.monotonic()
+        grades = grader.grade(requests)
+        assert grader.take_counts() == GradeCounts(graded=len(requests))
+    assert [grade.correct for grade in grades[3:]] == [True, False] * 50
+    assert time.monotonic() - started > 0.8 or len(os.sched_getaffinity(0)) > 2  # a deadline by the clock would bind
 
 
 def test_killed_idle_workers_are_replaced(grader):
@@ -189,7 +244,7 @@ def test_worker_count():
 def test_hostile_mathematics_is_stopped_and_the_rest_graded():
     good = [GradeRequest(f"so <answer> {i} </answer>", str(i + i % 2)) for i in range(50)]
     bad = [GradeRequest(f"so <answer>{answer}</answer>", "42") for answer in HOSTILE_MATHS.values()]
-    with Grader(MathVerify(timeout_s=1.0, workers=2, max_error_rate=1.0)) as grader:
+    with Grader(MathVerify(timeout_s=0.5, workers=2, max_error_rate=1.0)) as grader:
         grades = grader.grade([*good[:25], *bad, *good[25:]])
     verdicts = grades[:25] + grades[25 + len(bad) :]
     assert [grade.correct for grade in verdicts] == [i % 2 == 0 for i in range(50)]
@@ -215,6 +270,7 @@ def test_workers_stay_light_while_torch_is_loaded_and_die_with_the_parent(tmp_pa
 PARENT = """
 import os, signal
 import psutil
+from ampo_core.grading import pool
 from ampo_core.grading.grader import Grader
 from ampo_plugins.rewards.math_verify import MathVerify
 
