@@ -32,6 +32,7 @@ from ampo_core.jobs.pool.choose import Judged, Tally, choose
 from ampo_core.jobs.pool.shards import ENDED, Answer, Verdict
 from ampo_core.jobs.prepare_data import write_data
 from ampo_core.report.build import refresh_report
+from ampo_core.run.disk import writing
 from ampo_core.run.environment import Environment
 from ampo_core.run.files import write_json
 from ampo_core.run.folder import RunFolder, discard_unfinished
@@ -74,7 +75,8 @@ def run(job: PrepareJob, environment: Environment) -> Path:
         stack.enter_context(held(folder.path))
         unfinished = _unfinished(out)
         try:
-            summary = _fill(unfinished, task, data, grader, name, job.run.seed)
+            with writing(out, unfinished):
+                summary = _fill(unfinished, task, data, grader, name, job.run.seed)
         except ConfigError:
             shutil.rmtree(unfinished, ignore_errors=True)
             discard_unfinished(folder.path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from ampo_core.config.jobs import Job
 from ampo_core.config.run_names import finished_output
 from ampo_core.distributed.launch import plan_launch, run_ranks
+from ampo_core.run.disk import speaking
 from ampo_core.run.environment import Environment
 from ampo_core.run.progress import say
 from ampo_core.run.resume import look
@@ -40,7 +41,8 @@ def run_job(job: Job, environment: Environment) -> Path | None:
         return run_ranks(launch, job, environment)
     if not job.made_of_others:
         importlib.import_module("ampo_core.jobs.libraries").settle_libraries()
-    output: Path | None = importlib.import_module(MODULES[job.job]).run(job, environment)
+    with speaking(job.run.folder):
+        output: Path | None = importlib.import_module(MODULES[job.job]).run(job, environment)
     return output
 
 

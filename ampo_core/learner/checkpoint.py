@@ -14,8 +14,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,6 @@ import numpy as np
 import torch
 from ampo_registry.errors import RunError
 from ampo_registry.protocols import JsonValue, Stateful
-from safetensors import SafetensorError
 
 from ampo_core.config.run_names import step_name
 from ampo_core.data.tokens import PromptTokenizer
@@ -33,10 +31,8 @@ from ampo_core.distributed.ranks import Ranks
 from ampo_core.distributed.together import by_each, by_first
 from ampo_core.learner.learner import Learner
 from ampo_core.run.checkpoint_store import CheckpointStore, read_state
+from ampo_core.run.disk import writing
 from ampo_core.run.files import read_object, write_atomically
-
-DISK_ERRORS = (OSError, RuntimeError, SafetensorError)
-"""What a full disk looks like: PyTorch and safetensors have errors of their own for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +74,22 @@ class Checkpoints:
     ) -> None:
         """Write the checkpoint of `position.step`; `metrics` are that step's.
 
-        Raises RunError, naming the path, if the disk refuses; the checkpoints before it are then untouched.
+        Raises RunError if the disk refuses: what was written of it is removed, the checkpoints before are untouched.
         """
         final = self.path_of(position.step)
         memory = components.state_dict() if components is not None else {}
-        with _disk_errors(final):
-            folder = by_first(self.ranks, lambda: self.store.begin(position.step))
-            by_each(self.ranks, lambda: _write_rank(folder, self.ranks.rank, memory))
+        # inside each act too, or the other ranks would hear of an error that says less
+        guarded = partial(writing, final, self.store.partial(position.step), hint=self.store.room)
+        with guarded():
+            folder = by_first(self.ranks, guarded()(lambda: self.store.begin(position.step)))
+            by_each(self.ranks, guarded()(lambda: _write_rank(folder, self.ranks.rank, memory)))
             learner.save_state(folder / "deepspeed")
             learner.save_policy(folder / "policy", tokenizer)
             if self.card is not None:
                 by_first(self.ranks, partial(self.card, position.step, folder / "policy"))
             state = {**asdict(position), "world_size": self.ranks.world_size}
-            by_first(self.ranks, lambda: self.store.commit(position.step, {**state, "trackers": trackers()}, metrics))
+            commit = partial(self.store.commit, position.step, metrics=metrics)
+            by_first(self.ranks, guarded()(lambda: commit({**state, "trackers": trackers()})))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +113,7 @@ class Checkpoint:
         path = self.path / "ranks" / f"{self.ranks.rank}.pt"
         try:
             _set_rng(torch.load(path, weights_only=True))
-        except (*DISK_ERRORS, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
+        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"cannot read the random number generators in {path}: {error}") from error
 
 
@@ -156,11 +155,3 @@ def _set_rng(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-
-
-@contextmanager
-def _disk_errors(checkpoint: Path) -> Iterator[None]:
-    try:
-        yield
-    except DISK_ERRORS as error:
-        raise RunError(f"cannot write checkpoint {checkpoint}: {error}") from error

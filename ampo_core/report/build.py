@@ -32,6 +32,7 @@ from ampo_core.report.training import (
     run_tiles,
     time_section,
 )
+from ampo_core.run.disk import refusal
 from ampo_core.run.files import write_atomically
 from ampo_core.run.folder import SAMPLES
 
@@ -63,7 +64,7 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
     try:
         write_atomically(path, render(page))
     except OSError as error:
-        raise ConfigError(f"cannot write the report {path}: {error.strerror}") from error
+        raise ConfigError(f"cannot write the report {path}: {refusal(path, error)}") from error
     return path
 
 

@@ -55,6 +55,8 @@ class Output:
                 stack.enter_context(held(path))
             else:
                 stack.enter_context(held(path))
+                if checkpoints is not None:
+                    checkpoints.sweep()  # first of all: on a full disk nothing else has room
                 folder = RunFolder.reopen(path, environment.yaml, beginning.manifest, environment.config, step)
                 if checkpoints is not None:
                     checkpoints.go_on_from(beginning.checkpoint)

@@ -2,6 +2,7 @@
 
 folder.py            which files a run has, and who writes them; read this first
 files.py             how files are read, and written so that a crash leaves no halves
+disk.py              what the system refuses to write, in words
 lock.py              keeps a second process out of the folder
 manifest.py          what a run ran with; changes.py: what of it differs now
 checkpoint_store.py  the folder checkpoints/: newest, best, pruned

@@ -22,6 +22,7 @@ from ampo_registry.errors import ConfigError, RunError
 
 from ampo_core.config.run_names import STATE, step_name, step_of
 from ampo_core.config.tree import CheckpointConfig
+from ampo_core.run.disk import readable, remove, size_of
 from ampo_core.run.files import flush, flush_tree, read_object, write_atomically, write_json
 
 FORMAT = 1
@@ -36,14 +37,29 @@ class CheckpointStore:
     config: CheckpointConfig
 
     def begin(self, step: int) -> Path:
-        """A fresh folder to fill for the checkpoint of `step`; `commit` gives it its name."""
+        """A fresh folder, `partial(step)`, to fill for the checkpoint of `step`; `commit` gives it its name."""
         final = self.path / step_name(step)
         if final.exists():
             raise RunError(f"checkpoint {final} exists already")
-        partial = _partial(final)
+        partial = self.partial(step)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         return partial
+
+    def partial(self, step: int) -> Path:
+        """Where the checkpoint of `step` is filled."""
+        return _partial(self.path / step_name(step))
+
+    def room(self) -> str:
+        """What a person should know of the room that checkpoints take, and of what there is to go on from."""
+        whole = [path for path in self._steps() if is_whole(path)]
+        if not whole:
+            return ". There is no checkpoint before it: the run starts over then"
+        at_once = self.config.keep + 1 + (self.config.best is not None)
+        return (
+            f". A checkpoint takes {readable(size_of(whole[-1]))}, and up to {at_once} stand there at once; "
+            f"{whole[-1].name} is whole, and the run goes on there"
+        )
 
     def commit(self, step: int, state: Mapping[str, Any], metrics: Mapping[str, float]) -> Path:
         """Complete the checkpoint of `step` with its state.json, give it its name, and prune old ones.
@@ -107,8 +123,7 @@ class CheckpointStore:
         """
         if not self.path.exists():
             return
-        for leftover in self.path.glob(".*.partial"):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        self.sweep()
         best = read_state(checkpoint)["best"] if checkpoint is not None else None
         for path in self._steps():
             if checkpoint is None or step_of(path) > step_of(checkpoint):
@@ -120,6 +135,11 @@ class CheckpointStore:
         if checkpoint is not None:
             write_atomically(self.path / "latest", checkpoint.name + "\n")
         self._prune()
+
+    def sweep(self) -> None:
+        """Remove what a crash has left half-written."""
+        for leftover in self.path.glob(".*.partial"):
+            remove(leftover)
 
     def _record(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
         name = str(self.config.best)

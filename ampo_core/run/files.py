@@ -8,19 +8,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ampo_registry.errors import AmpoError, ConfigError, RunError
+from ampo_registry.errors import AmpoError, ConfigError
 
 from ampo_core.data.json_lines import Line, json_lines
+from ampo_core.run.disk import remove, writing
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader finds the old file or the new one, whole, even after a crash."""
+    """Write `text` to `path` so that a reader finds the old file or the new one, whole, even after a crash.
+
+    Raises OSError, which names `path`, where the disk refuses.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        remove(partial)
+        error.filename = str(path)
+        raise
     flush(path.parent)
 
 
@@ -43,11 +52,8 @@ def read_object(path: Path, *, error: type[AmpoError] = ConfigError, hint: str =
 def append_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Append one JSON object a line. Raises RunError where the disk refuses."""
     lines = [json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records]
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.writelines(lines)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error}") from error
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        file.writelines(lines)
 
 
 def metrics_lines(path: Path) -> Iterator[Line[dict[str, Any]]]:
@@ -89,7 +95,7 @@ def keep_lines(path: Path, places: Sequence[tuple[int, int]]) -> None:
         if sum(length for _, length in places) == size and old.read() in (b"", b"\n"):
             return
         partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as new:
+        with writing(path, partial), partial.open("wb") as new:
             for start, length in places:
                 old.seek(start)
                 new.write(old.read(length).rstrip(b"\n") + b"\n")

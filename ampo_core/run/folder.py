@@ -28,6 +28,7 @@ from ampo_registry.types import GroupReport
 from ampo_core.config.run_names import step_name
 from ampo_core.config.tree import RunConfig
 from ampo_core.run.changes import config_changes, read_manifest
+from ampo_core.run.disk import refusal, writing
 from ampo_core.run.files import append_lines, cut_back, flush, write_atomically, write_json
 
 POLICY_SOURCE = "policy"
@@ -52,7 +53,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"cannot make the run folder {path}: {error.strerror}") from error
+            raise ConfigError(f"cannot make the run folder {path}: {refusal(path, error)}") from error
         folder = cls(path)
         folder._describe(yaml, manifest)
         return folder
@@ -76,7 +77,7 @@ class RunFolder:
                 # The evaluation of the start model is step 0: a run that starts over makes it anew.
                 cut_back(path / name, step or -1)
         except OSError as error:
-            raise RunError(f"cannot go on in {path}: {error}") from error
+            raise RunError(f"cannot go on in {path}: {refusal(path, error)}") from error
         return folder
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -101,11 +102,9 @@ class RunFolder:
     def flush_lines(self) -> None:
         """Have the lines so far on the disk: a checkpoint stands for all steps up to its own."""
         for path in (self.path / METRICS, self.path / SAMPLES):
-            try:
+            with writing(path):
                 if path.exists():
                     flush(path)
-            except OSError as error:
-                raise RunError(f"cannot write {path}: {error}") from error
 
     @property
     def checkpoints(self) -> Path:

@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ampo_registry.errors import ConfigError
@@ -24,7 +24,8 @@ def held(folder: Path) -> Iterator[None]:
     Raises ConfigError if another process holds it. Where the file system knows no locks nothing is held.
     """
     with _taken(folder):
-        (folder / LOCK).write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+        with suppress(OSError):  # a full disk has no room for the name; it is locked all the same
+            (folder / LOCK).write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         try:
             yield
         finally:

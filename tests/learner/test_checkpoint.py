@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import threading
@@ -18,6 +19,7 @@ from ampo_core.config.tree import CheckpointConfig
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.distributed.together import by_each, by_first
 from ampo_core.learner.checkpoint import Checkpoint, Checkpoints, Position
+from ampo_core.run import disk
 from ampo_core.run.checkpoint_store import CheckpointStore
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -99,15 +101,23 @@ def test_saving_draws_no_random_number(tmp_path: Path) -> None:
     "error",
     [
         OSError(28, "No space left on device"),
-        SafetensorError("Error while serializing: IoError(StorageFull)"),
-        RuntimeError("[enforce fail at inline_container.cc] PytorchStreamWriter failed writing file"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 3249856 vs 3249744"),
     ],
 )
-def test_a_disk_that_refuses_is_a_run_error_and_leaves_the_old_checkpoint(tmp_path: Path, error: Exception) -> None:
+def test_a_full_disk_is_named_and_keeps_the_old_checkpoint_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(disk, "_probe", lambda path: errno.ENOSPC)
+    with pytest.raises(RunError, match=r"is full \(.*There is no checkpoint before it: the run starts over then$"):
+        save(tmp_path, 1, FakeLearner(error))
     first = save(tmp_path, 1)
-    with pytest.raises(RunError, match=r"cannot write checkpoint .*step-000002: ") as caught:
+    said = (
+        r"cannot write .*step-000002: the file system at .* is full \(.*A checkpoint takes .* KiB, and up to 4 stand "
+    )
+    with pytest.raises(RunError, match=said + "there at once; step-000001 is whole, and the run goes on there$"):
         save(tmp_path, 2, FakeLearner(error))
-    assert str(error) in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-000001"]
     store = CheckpointStore(tmp_path, CheckpointConfig())
     assert store.newest() == store.latest() == first
     store.go_on_from(first)

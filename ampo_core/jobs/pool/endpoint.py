@@ -20,6 +20,7 @@ from ampo_core.config.pool_job import PoolEndpoint, PoolTeacher
 from ampo_core.distributed.together import by_each, by_first
 from ampo_core.jobs.pool.asking import Asking
 from ampo_core.jobs.pool.shards import ENDED, Answer, Shard, TeacherShards
+from ampo_core.run.disk import writing
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -73,11 +74,8 @@ class Endpoint:
         path = self.files.journal(shard, session, self.ranks.rank)
         # Below the concurrency there is nothing to share, and no rank may be left without a request.
         at_once = max(1, self.config.concurrency // self.ranks.world_size)
-        try:
-            with path.open("a", encoding="utf-8") as journal:
-                return asyncio.run(Requests(self.config, self.teacher, self.asking, journal, at_once).ask(wanted))
-        except OSError as error:
-            raise RunError(f"cannot write {path}: {error}") from error
+        with writing(path), path.open("a", encoding="utf-8") as journal:
+            return asyncio.run(Requests(self.config, self.teacher, self.asking, journal, at_once).ask(wanted))
 
 
 @dataclass(slots=True)

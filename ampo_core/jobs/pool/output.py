@@ -20,6 +20,7 @@ from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 from ampo_core.jobs.pool.choose import Judged, Kept, Tally, choose, composed, judge, quality, united
 from ampo_core.jobs.pool.shards import Answer, Shard, TeacherShards
 from ampo_core.jobs.pool.summary import CompositionCount, PoolSummary
+from ampo_core.run.disk import writing
 from ampo_core.run.files import flush_tree, write_json
 
 TRAIN = "train"
@@ -97,7 +98,7 @@ class PoolOutput:
         by_uid = {question.uid: question for question in self.questions}
         rows = [_row(by_uid[uid]) for uid in left]
         abilities = [str(by_uid[uid].extra.get("ability") or "") for uid in left]
-        try:
+        with writing(out, unfinished):
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
             for name, members in compositions.items():
@@ -111,8 +112,6 @@ class PoolOutput:
             if out.exists():
                 shutil.rmtree(out)
             unfinished.rename(out)
-        except OSError as error:
-            raise RunError(f"cannot write {out}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from ampo_registry.errors import RunError
 from ampo_registry.types import Question
 
 from ampo_core.data.json_lines import json_lines
+from ampo_core.run.disk import writing
 from ampo_core.run.files import flush, write_json
 
 if TYPE_CHECKING:
@@ -102,12 +103,10 @@ class TeacherShards:
 
     def open(self, recipe: Mapping[str, Any]) -> None:
         """Make the folder. Raises RunError where the disk refuses."""
-        try:
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             if not (self.folder / "recipe.json").exists():
                 write_json(self.folder / "recipe.json", recipe)
-        except OSError as error:
-            raise RunError(f"cannot write {self.folder}: {error}") from error
 
     def answers_file(self, shard: Shard) -> Path:
         """Where the answers of `shard` are; the file is there iff they are complete."""
@@ -184,13 +183,11 @@ def _write(path: Path, items: Sequence[Answer] | Sequence[Verdict], schema: pa.S
     # not asdict, which would copy every token of every answer
     table = pa.Table.from_pylist([{name: getattr(item, name) for name in schema.names} for item in items], schema)
     partial = path.with_name(f".{path.name}.partial")
-    try:
+    with writing(path, partial):
         pq.write_table(table, partial, compression="zstd")
         flush(partial)
         os.replace(partial, path)
         flush(path.parent)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error}") from error
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
