@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 
 from ampo_core.config import rules
 from ampo_core.config.held_out import HeldOutConfig
-from ampo_core.config.job import Job, NamedModel
+from ampo_core.config.job import Job, Longest, NamedModel
 from ampo_core.config.nodes import Finding, KeyPath, nearest
 from ampo_core.config.references import THIS, names_in
 from ampo_core.config.tree import Block, ResourcesConfig, Reward, RolloutField, SampledModel, TrackerField
@@ -82,6 +82,13 @@ class EvaluateJob(Job):
     def used_models(self) -> Iterator[NamedModel]:
         for name, model in self.models.items() if self.samples() else ():
             yield NamedModel.of(("models", name), model, may_be_run=True)
+
+    def longest(self) -> Iterator[Longest]:
+        own, path = self.evaluation.max_response_tokens, ("evaluation", "max_response_tokens")
+        if own is None:
+            own, path = self.rollout.max_response_tokens, ("rollout", "max_response_tokens")
+        for model in self.used_models():
+            yield Longest.of(model.name, self.data.max_prompt_tokens, own, path)
 
     def used_files(self) -> Iterator[tuple[KeyPath, str]]:
         if self.samples():

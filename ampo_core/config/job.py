@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ampo_registry.specs import ComponentSpec
 from pydantic import BaseModel
 
 from ampo_core.config.inner import Inner
-from ampo_core.config.nodes import Finding, KeyPath
+from ampo_core.config.nodes import Finding, KeyPath, dotted
 from ampo_core.config.tree import Block, ModelConfig, ResourcesConfig, RunConfig, SampledModel
 
 
@@ -30,6 +30,22 @@ class NamedModel:
     def of(cls, path: KeyPath, model: SampledModel, *, may_be_run: bool = False) -> NamedModel:
         """The model of the block at `path`."""
         return cls((*path, "path"), model.path, model.chat_template, may_be_run)
+
+
+@dataclass(frozen=True, slots=True)
+class Longest:
+    """The most tokens that a job may ask a model to hold: the key that says so, the tokens, and how they add up."""
+
+    path: KeyPath
+    model: str
+    tokens: int
+    text: str
+    severity: Literal["error", "warning"] = "error"
+
+    @classmethod
+    def of(cls, model: str, prompt: int, response: int, path: KeyPath) -> Longest:
+        """A prompt of `prompt` tokens and a response of `response`, which the key at `path` says."""
+        return cls(path, model, prompt + response, f"data.max_prompt_tokens {prompt} + {dotted(path)} {response}")
 
 
 class Job(Block):
@@ -61,6 +77,10 @@ class Job(Block):
 
     def used_models(self) -> Iterator[NamedModel]:
         """The models that it loads."""
+        yield from ()
+
+    def longest(self) -> Iterator[Longest]:
+        """What its limits ask of the models that it loads."""
         yield from ()
 
     def used_files(self) -> Iterator[tuple[KeyPath, str]]:

@@ -19,6 +19,7 @@ from ampo_core.config.jobs import JOBS, Job
 from ampo_core.config.layers import COMMAND_LINE, complete, merge, nest, override_nodes, read_layers
 from ampo_core.config.machines import unmet_resources
 from ampo_core.config.nodes import KeyPath, Node, Problem, dotted, nearest, raise_problems
+from ampo_core.config.positions import beyond_positions
 from ampo_core.config.ready import hub_models, missing_files, unavailable
 from ampo_core.config.references import is_filled_in, leaves
 from ampo_core.config.schema import SchemaView, view_of
@@ -101,7 +102,8 @@ def _validate(root: Node, view: SchemaView, plugins: Plugins) -> Job:
     except ValidationError as error:
         problems = explain(error, root, view, plugins.broken)
     else:
-        problems = [root.problem(f.path, f.text) for f in job.findings() if f.severity == "error"]
+        findings = [*job.findings(), *beyond_positions(job)]
+        problems = [root.problem(f.path, f.text) for f in findings if f.severity == "error"]
         if not problems:
             return job
     raise_problems(problems)
@@ -114,7 +116,7 @@ def _findings(job: Job, root: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
     def say(path: KeyPath, text: str) -> str:
         return str(root.problem(path, text))
 
-    warnings = [say(finding.path, finding.text) for finding in job.findings()]
+    warnings = [say(finding.path, finding.text) for finding in (*job.findings(), *beyond_positions(job))]
     warnings += [say(path, text) for path, text in hub_models(job)]
     blockers = [*unavailable(job), *missing_files(job)]
     machines = job.machines()

@@ -10,6 +10,8 @@ runs/NAME/checkpoints/step-000050     the policy of a checkpoint
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +20,7 @@ from ampo_registry.errors import ConfigError
 from ampo_core.config.run_names import STATE, finished_output, step_name, step_of
 from ampo_core.config.tree import SampledModel
 
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 BEST, LATEST = "best", "latest"
 M = TypeVar("M", bound=SampledModel)
 
@@ -42,6 +45,24 @@ def model_folder(path: str) -> str:
     if which is None and (folder / STATE).is_file():
         return str(_policy_of(folder))
     return path
+
+
+def config_file(path: str) -> Path | None:
+    """The config.json of the model `path`, where it is on this machine: in its folder, or in the Hub's cache."""
+    try:
+        folder = Path(model_folder(path))
+    except ConfigError:
+        return None
+    return folder / "config.json" if _is_model(folder) else cached_config(path)
+
+
+def cached_config(path: str) -> Path | None:
+    """The config.json of the Hub name `path` in the Hugging Face cache, if there is a snapshot."""
+    if not HUB_NAME.fullmatch(path):
+        return None
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / f"models--{path.replace('/', '--')}"
+    return next(iter(sorted(cache.glob("snapshots/*/config.json"))), None)
 
 
 def _split(path: str) -> tuple[Path, str | None]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ampo_core.config import rules
-from ampo_core.config.job import Job, NamedModel
+from ampo_core.config.job import Job, Longest, NamedModel
 from ampo_core.config.nodes import Finding, KeyPath, nearest
 from ampo_core.config.tree import Block, ResourcesConfig, Reward, RolloutField, SampledModel
 
@@ -151,6 +151,13 @@ class PoolJob(Job):
         for i, teacher in enumerate(self.teachers):
             if teacher.model is not None:
                 yield NamedModel.of(("teachers", i, "model"), teacher.model)
+
+    def longest(self) -> Iterator[Longest]:
+        text = "its longest answer, and a prompt"
+        for i, teacher in enumerate(self.teachers):
+            if teacher.model is not None:
+                path, tokens = ("teachers", i, "max_response_tokens"), teacher.max_response_tokens + 1
+                yield Longest(path, teacher.model.path, tokens, text)
 
     def used_files(self) -> Iterator[tuple[KeyPath, str]]:
         yield from ((("questions", i), text) for i, text in enumerate(self.questions))

@@ -6,18 +6,15 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ampo_registry.errors import ConfigError
 
 from ampo_core.config.job import Job, NamedModel
-from ampo_core.config.models import model_folder
+from ampo_core.config.models import HUB_NAME, cached_config, model_folder
 from ampo_core.config.nodes import KeyPath
 from ampo_core.config.references import is_filled_in
-
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def unavailable(job: Job) -> Iterator[tuple[KeyPath, str]]:
@@ -38,7 +35,7 @@ def missing_files(job: Job) -> Iterator[tuple[KeyPath, str]]:
         template = model.chat_template
         if template is not None and not is_filled_in(template) and not Path(template).is_file():
             yield (*model.path[:-1], "chat_template"), f"there is no file {template}"
-        reason = None if is_filled_in(model.name) or _cached(model.name) else _missing(model)
+        reason = None if is_filled_in(model.name) or cached_config(model.name) else _missing(model)
         if reason is not None:
             yield model.path, reason
     for path, text in job.used_files():
@@ -49,7 +46,7 @@ def missing_files(job: Job) -> Iterator[tuple[KeyPath, str]]:
 def hub_models(job: Job) -> Iterator[tuple[KeyPath, str]]:
     """Models that are named by their Hub name and would have to be downloaded."""
     for model in job.used_models():
-        if not _offline() and _on_hub(model.name) and not _cached(model.name):
+        if not _offline() and _on_hub(model.name) and not cached_config(model.name):
             yield model.path, f"{model.name} is not on this machine; a run would download it from the Hub"
 
 
@@ -73,17 +70,8 @@ def _missing(model: NamedModel) -> str | None:
 
 def _on_hub(path: str) -> bool:
     """True iff `path` can only be a Hub name: name or owner/name, where no such folder or owner folder is here."""
-    return _HUB_NAME.fullmatch(path) is not None and not Path(path.partition("/")[0]).exists()
+    return HUB_NAME.fullmatch(path) is not None and not Path(path.partition("/")[0]).exists()
 
 
 def _offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-
-
-def _cached(path: str) -> bool:
-    """True iff the Hub name `path` has a snapshot in the Hugging Face cache."""
-    if not _HUB_NAME.fullmatch(path):
-        return False
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    return any((cache / f"models--{path.replace('/', '--')}").glob("snapshots/*/config.json"))

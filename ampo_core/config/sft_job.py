@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from ampo_core.config import rules
-from ampo_core.config.job import LearningJob
+from ampo_core.config.job import LearningJob, Longest
 from ampo_core.config.metric_names import SFT
 from ampo_core.config.nodes import Finding, KeyPath
 from ampo_core.config.tree import (
@@ -83,6 +83,10 @@ class SftJob(LearningJob):
 
     def machines(self) -> ResourcesConfig:
         return self.resources
+
+    def longest(self) -> Iterator[Longest]:
+        text = "an example of more tokens than positions would be refused; a lower data.max_tokens leaves it out"
+        yield Longest(("data", "max_tokens"), self.model.path, self.data.max_tokens, text, "warning")
 
     def used_files(self) -> Iterator[tuple[KeyPath, str]]:
         yield from ((("data", "train", i), text) for i, text in enumerate(self.data.train))

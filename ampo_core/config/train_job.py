@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ampo_core.config import rules
 from ampo_core.config.held_out import EvaluationConfig
-from ampo_core.config.job import LearningJob
+from ampo_core.config.job import LearningJob, Longest
 from ampo_core.config.metric_names import ANSWERS, GUIDANCE, MACRO, TEACHER, TRAIN, evaluation_metrics
 from ampo_core.config.nodes import Finding, KeyPath
 from ampo_core.config.tree import (
@@ -59,6 +59,12 @@ class TrainJob(LearningJob):
 
     def machines(self) -> ResourcesConfig:
         return self.resources
+
+    def longest(self) -> Iterator[Longest]:
+        path, prompt = self.model.path, self.data.max_prompt_tokens
+        yield Longest.of(path, prompt, self.rollout.max_response_tokens, ("rollout", "max_response_tokens"))
+        if self.evaluation is not None and self.evaluation.max_response_tokens is not None:
+            yield Longest.of(path, prompt, self.evaluation.max_response_tokens, ("evaluation", "max_response_tokens"))
 
     def used_files(self) -> Iterator[tuple[KeyPath, str]]:
         yield from ((("data", "train", i), text) for i, text in enumerate(self.data.train))

@@ -19,6 +19,8 @@ from ampo_registry.types import Message, TeacherAnswer
 from ampo_core.data.rows import Row
 
 ROLES = ("system", "user", "assistant")
+ROUNDED_UP = 1e-5
+"""A log-prob so little above 0 is a rounding error of what computed it, and read as 0."""
 SINGLE_TEACHER = "teacher"
 """The teacher's name where a row's `target` does not tell it."""
 
@@ -113,10 +115,14 @@ class _Checker:
             self.fail(prefix + "quality_score", "a number or null", score)
         if logprobs is not None and not (isinstance(logprobs, list) and all(map(_is_finite, logprobs))):
             self.fail(prefix + "logprobs", "a list of finite numbers or null", logprobs)
+        if logprobs and max(logprobs) > ROUNDED_UP:
+            self.fail(
+                prefix + "logprobs", "numbers of at most 0, for they are logarithms of probabilities", max(logprobs)
+            )
         return TeacherAnswer(
             teacher=teacher,
             text=message.content,
-            logprobs=None if logprobs is None else tuple(map(float, logprobs)),
+            logprobs=None if logprobs is None else tuple(min(float(value), 0.0) for value in logprobs),
             # A number column writes a missing value as NaN, which has no place in an order.
             quality_score=None if score is None or math.isnan(score) else float(score),
         )
@@ -141,7 +147,14 @@ class _Checker:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """True iff `value` is one that a float can hold."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        float(value)
+    except OverflowError:  # JSON knows whole numbers of any length
+        return False
+    return True
 
 
 def _is_finite(value: Any) -> bool:

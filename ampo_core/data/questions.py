@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Literal
 
@@ -15,19 +18,30 @@ from ampo_registry.types import Message, Question
 from ampo_core.data.contract import CheckedRow, check_row, column
 from ampo_core.data.repeats import SharedAnswers
 from ampo_core.data.report import FileReport, LoadReport, RowTruth, TruthCheck
-from ampo_core.data.rows import Row, file_hash, read_rows
+from ampo_core.data.rows import Row, count_rows, file_hash, read_rows
 from ampo_core.data.tokens import PromptTokenizer
 
 Scalar = str | int | float | bool
 CheckTruths = Callable[[Sequence[str]], Sequence[TruthCheck]]
+Watch = Callable[[str, int, int], None]
+"""Told what is read, and how much of how much is done."""
+PART = 4096
+"""Rows that are checked, verified and tokenised together: of no more of them is kept what is left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedQuestions:
-    """The questions, file by file in the files' order, and what was counted on the way."""
+    """The questions, file by file in the files' order, the row of each, and what was counted on the way."""
 
     questions: tuple[Question, ...]
+    rows: tuple[int, ...]
     report: LoadReport
+
+    def place(self, index: int) -> str:
+        """File and row of a question, for a person."""
+        ends = accumulate(file.questions for file in self.report.files)
+        file = next(file for file, end in zip(self.report.files, ends, strict=True) if index < end)
+        return f"{file.path}, row {self.rows[index]}"
 
 
 def load_questions(
@@ -41,6 +55,7 @@ def load_questions(
     where: Mapping[str, Scalar] | None = None,
     distinct: bool = False,
     limit: int | None = None,
+    watch: Watch | None = None,
 ) -> LoadedQuestions:
     """The questions of `paths` (Parquet, JSONL) under the data contract.
 
@@ -48,14 +63,29 @@ def load_questions(
     that takes the place of every row's own; `check_truths` says of each of many ground truths whether its rows are
     left out or listed, and None accepts all; a prompt longer than `max_prompt_tokens` is dropped, or cut to its
     last tokens; `distinct` keeps the first of each uid; `limit` the first so many questions. Rows of one uid share
-    their teacher answers (`SharedAnswers`). Everything left out is counted in the report.
+    their teacher answers (`SharedAnswers`). Everything left out is counted in the report. `watch` is told the rows
+    that are read.
     Raises DataError for a missing, empty or malformed file and if no question is left.
     """
     cut = overlong_prompts == "cut"
     loader = _Loader(tokenizer, max_prompt_tokens, cut, system_prompt, check_truths, where or {}, distinct, limit)
-    for path in paths:
-        loader.load(Path(path))
+    with _without_collections():
+        for path in map(Path, paths):
+            loader.load(path, watch)
     return loader.finish()
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """A block without garbage collections: what is read stays, and to look through it again and again for cycles takes
+    a fifth of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def question_uid(messages: Sequence[Message], answer: str) -> str:
@@ -88,6 +118,7 @@ class _Loader:
     distinct: bool
     limit: int | None
     questions: list[Question] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
     files: list[FileReport] = field(default_factory=list)
     refused: list[RowTruth] = field(default_factory=list)
     listed: list[RowTruth] = field(default_factory=list)
@@ -100,19 +131,21 @@ class _Loader:
     overlong_cut: int = 0
     beyond_limit: int = 0
 
-    def load(self, path: Path) -> None:
-        rows, before = 0, len(self.questions)
-        placed: list[_Placed] = []
-        for number, row in read_rows(path):
-            rows += 1
-            if self._matches(row, path, number):
-                checked = check_row(row, path, number)
-                messages = self._messages(checked)
-                placed.append(_Placed(checked, path, number, messages, question_uid(messages, checked.answer)))
+    def load(self, path: Path, watch: Watch | None) -> None:
+        rows, total, before = 0, 0, len(self.questions)
+        every = enumerate(read_rows(path), start=1)
+        while part := list(islice(every, PART)):
+            total = total or count_rows(path)
+            rows = part[-1][0]
+            self._add_all(
+                [self._placed(row, path, number) for _, (number, row) in part if self._matches(row, path, number)]
+            )
+            if watch is not None:
+                watch(str(path), rows, max(rows + 1, total))
         if rows == 0:
             raise DataError(f"{path}: the file holds no row")
-        self.selected += len(placed)
-        self._add_all(placed)
+        if watch is not None:
+            watch(str(path), rows, rows)
         self.files.append(FileReport(str(path), file_hash(path), rows, len(self.questions) - before))
 
     def finish(self) -> LoadedQuestions:
@@ -134,7 +167,12 @@ class _Loader:
         if not self.questions:
             condition = f"; where: {self.where}" if self.where else ""
             raise DataError("no question is left" + condition + "\n" + "\n".join(report.lines()[:6]))
-        return LoadedQuestions(tuple(map(self.answers.share, self.questions)), report)
+        return LoadedQuestions(tuple(map(self.answers.share, self.questions)), tuple(self.rows), report)
+
+    def _placed(self, row: Row, path: Path, number: int) -> _Placed:
+        checked = check_row(row, path, number)
+        messages = self._messages(checked)
+        return _Placed(checked, path, number, messages, question_uid(messages, checked.answer))
 
     def _matches(self, row: Row, path: Path, number: int) -> bool:
         try:
@@ -149,24 +187,37 @@ class _Loader:
         )
 
     def _add_all(self, rows: Sequence[_Placed]) -> None:
-        # All ground truths go to the verifier at once; with a limit no more of them than there is room for.
+        # Ground truths go to the verifier together; with a limit no more of them than there is room for.
+        self.selected += len(rows)
         done = 0
         while done < len(rows):
             room = len(rows) if self.limit is None else self.limit - len(self.questions)
             part = rows[done : done + room] if room > 0 else rows[done:]
-            if room > 0:
-                self._check_truths(part)
+            prompts = self._prompts(part) if room > 0 else {}
             for row in part:
-                self._add(row, full=room <= 0)
+                self._add(row, prompts, full=room <= 0)
             done += len(part)
 
-    def _check_truths(self, rows: Sequence[_Placed]) -> None:
+    def _prompts(self, rows: Sequence[_Placed]) -> dict[str, tuple[int, ...]]:
+        """uid -> prompt of the questions among `rows` that may be taken; checks their ground truths first."""
         new = list(dict.fromkeys(placed.row.answer for placed in rows if placed.row.answer not in self.truths))
         if new:
             checks = [TruthCheck()] * len(new) if self.check_truths is None else self.check_truths(new)
             self.truths.update(zip(new, checks, strict=True))
+        texts: dict[str, str] = {}
+        for placed in rows:
+            known = placed.uid in texts or (self.distinct and placed.uid in self.seen)
+            if not known and self.truths[placed.row.answer].refused is None:
+                texts[placed.uid] = self._text(placed)
+        return dict(zip(texts, self.tokenizer.prompts_ids(list(texts.values())), strict=True))
 
-    def _add(self, placed: _Placed, *, full: bool) -> None:
+    def _text(self, placed: _Placed) -> str:
+        try:
+            return self.tokenizer.prompt_text(placed.messages)
+        except ConfigError as error:
+            raise DataError(f"{placed.path}, row {placed.number}: {error}") from error
+
+    def _add(self, placed: _Placed, prompts: Mapping[str, tuple[int, ...]], *, full: bool) -> None:
         if self.distinct and placed.uid in self.seen:
             self.repeats_dropped += 1
             self.answers.add(placed.uid, placed.row.answers)
@@ -175,7 +226,7 @@ class _Loader:
         elif (reason := self.truths[placed.row.answer].refused) is not None:
             self.refused.append(_row_truth(placed, reason))
         else:
-            self._tokenise(placed)
+            self._take(placed, prompts[placed.uid])
 
     def _messages(self, row: CheckedRow) -> tuple[Message, ...]:
         if self.system_prompt == "keep":
@@ -183,12 +234,8 @@ class _Loader:
         rest = row.messages[1:] if row.messages[0].role == "system" else row.messages
         return (Message("system", self.system_prompt), *rest)
 
-    def _tokenise(self, placed: _Placed) -> None:
+    def _take(self, placed: _Placed, ids: tuple[int, ...]) -> None:
         row = placed.row
-        try:
-            ids = self.tokenizer.prompt_ids(placed.messages)
-        except ConfigError as error:
-            raise DataError(f"{placed.path}, row {placed.number}: {error}") from error
         if len(ids) > self.max_prompt_tokens:
             if not self.cut:
                 self.overlong_dropped += 1
@@ -197,8 +244,9 @@ class _Loader:
             ids = self.tokenizer.cut_prompt(ids, self.max_prompt_tokens)
         self.seen.add(placed.uid)
         self.answers.add(placed.uid, row.answers)
-        question = Question(placed.uid, placed.messages, tuple(ids), row.answer, row.source, row.raw, row.answers)
+        question = Question(placed.uid, placed.messages, ids, row.answer, row.source, row.raw, row.answers)
         self.questions.append(question)
+        self.rows.append(placed.number)
         if (reason := self.truths[row.answer].listed) is not None:
             self.listed.append(_row_truth(placed, reason))
 

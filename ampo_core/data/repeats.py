@@ -19,22 +19,30 @@ class SharedAnswers:
     with other answers than its first row has."""
 
     differing: int = 0
-    _first: dict[str, frozenset[AnswerKey]] = field(default_factory=dict)
-    _all: dict[str, dict[AnswerKey, TeacherAnswer]] = field(default_factory=dict)
-    _mixed: set[str] = field(default_factory=set)
+    _first: dict[str, tuple[TeacherAnswer, ...]] = field(default_factory=dict)
+    _mixed: dict[str, dict[AnswerKey, TeacherAnswer]] = field(default_factory=dict)
+    """All answers of the uids whose rows differ, each once."""
 
-    def add(self, uid: str, answers: Sequence[TeacherAnswer]) -> None:
+    def add(self, uid: str, answers: tuple[TeacherAnswer, ...]) -> None:
         """Note the answers of a row of `uid`."""
-        found = {(answer.teacher, answer.text) for answer in answers}
-        if found != self._first.setdefault(uid, frozenset(found)):
+        first = self._first.setdefault(uid, answers)
+        if first is answers:
+            return
+        known, found = _by_key(first), _by_key(answers)
+        if known.keys() != found.keys():
             self.differing += 1
-            self._mixed.add(uid)
-        known = self._all.setdefault(uid, {})
-        for answer in answers:
-            known.setdefault((answer.teacher, answer.text), answer)
+            known = self._mixed.setdefault(uid, known)
+            known |= {key: answer for key, answer in found.items() if key not in known}
 
     def share(self, question: Question) -> Question:
         """`question`; where its rows differ, with the answers of all of them, each once."""
         if question.uid not in self._mixed:
             return question
-        return replace(question, answers=tuple(self._all[question.uid].values()))
+        return replace(question, answers=tuple(self._mixed[question.uid].values()))
+
+
+def _by_key(answers: Sequence[TeacherAnswer]) -> dict[AnswerKey, TeacherAnswer]:
+    by_key: dict[AnswerKey, TeacherAnswer] = {}
+    for answer in answers:
+        by_key.setdefault((answer.teacher, answer.text), answer)
+    return by_key

@@ -19,7 +19,7 @@ from ampo_registry.types import Grade, GradeRequest, Question, Rollout, RolloutR
 from ampo_core.config.evaluate_job import EvaluateDataConfig
 from ampo_core.config.held_out import EvaluationSet, HeldOutConfig
 from ampo_core.config.tree import DataConfig
-from ampo_core.data.questions import load_questions
+from ampo_core.data.questions import Watch, load_questions
 from ampo_core.data.report import LoadReport
 from ampo_core.data.seeds import derive_seed
 from ampo_core.data.tokens import PromptTokenizer
@@ -65,6 +65,7 @@ def load_sets(
     tokenizer: PromptTokenizer,
     graders: Mapping[str, Grader],
     ranks: Ranks,
+    watch: Watch | None = None,
 ) -> list[HeldOutSet]:
     """Read every set, tokenised by `tokenizer`; ground truths are checked with the set's grader, by all ranks together.
 
@@ -82,6 +83,7 @@ def load_sets(
             where=item.where,
             distinct=True,
             limit=item.limit,
+            watch=watch,
         )
         loaded.append(HeldOutSet(name, item, found.questions, found.report))
     return loaded

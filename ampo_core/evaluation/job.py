@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ampo_core.config.jobs import EvaluateJob
 from ampo_core.config.models import with_model_folder
+from ampo_core.config.positions import require_positions
 from ampo_core.config.tree import SampledModel
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 from ampo_core.evaluation.evaluate import HeldOutSet, evaluate_sets, load_sets, sampling_options, set_graders
@@ -22,6 +23,7 @@ from ampo_core.grading.grader import Grader
 from ampo_core.report.curves import check_runs
 from ampo_core.run.environment import Environment
 from ampo_core.run.manifest import build_manifest
+from ampo_core.run.progress import Reading
 
 if TYPE_CHECKING:
     from ampo_core.distributed.ranks import Ranks
@@ -53,11 +55,12 @@ def run(job: EvaluateJob, environment: Environment) -> Path:
     job = job.model_copy(update={"models": {name: with_model_folder(model) for name, model in job.models.items()}})
     with ExitStack() as stack:
         graders = stack.enter_context(set_graders(job.evaluation, stack.enter_context(Grader(job.reward))))
-        candidates = []
+        candidates, reading = [], stack.enter_context(Reading(environment.console))
         for name, model in job.models.items():
             tokenizer = load_tokenizer(model, environment.trust_remote_code)
-            sets = load_sets(job.evaluation, job.data, tokenizer, graders, ranks)
+            sets = load_sets(job.evaluation, job.data, tokenizer, graders, ranks, reading)
             candidates.append(Candidate(name, model, tokenizer, sets))
+        require_positions(job)
         output, done = _open(job, environment, candidates, ranks, stack)
         for candidate in candidates:
             pending = [item for item in candidate.sets if (candidate.name, item.name) not in done]

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from ampo_registry.types import StepReport
 
+from ampo_core.config.positions import positions_of
 from ampo_core.config.sft_job import SftJob, SftTrainingConfig
 from ampo_core.data.order import QuestionStream
 from ampo_core.data.seeds import derive_seed
@@ -30,6 +31,7 @@ from ampo_core.report.reporting import Reporter
 from ampo_core.run.environment import Environment
 from ampo_core.run.interrupt import Interrupt
 from ampo_core.run.manifest import build_manifest, hash_questions
+from ampo_core.run.progress import Reading
 from ampo_core.run.resume import begin
 
 
@@ -40,7 +42,8 @@ def run(job: SftJob, environment: Environment) -> Path:
     """
     ranks = join_ranks(job.resources.threads)
     tokenizer = load_tokenizer(job.model, environment.trust_remote_code)
-    examples = load_examples(job.data, tokenizer)
+    with Reading(environment.console) as reading:
+        examples = load_examples(job.data, tokenizer, positions_of(job.model.path), reading)
     plan = batches(examples.pairs, job.training, job.run.seed)
     beginning = by_first(
         ranks,

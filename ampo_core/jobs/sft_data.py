@@ -5,22 +5,31 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ampo_registry.errors import DataError
+from ampo_registry.errors import ConfigError, DataError
 from ampo_registry.types import Message
 
 from ampo_core.config.sft_job import SftDataConfig
-from ampo_core.data.questions import load_questions
-from ampo_core.data.rows import read_rows
+from ampo_core.data.questions import Watch, load_questions
+from ampo_core.data.rows import count_rows, read_rows
 from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.data.turns import control_notes
 from ampo_core.learner.packing import TokenPair
 
-Conversation = tuple[Sequence[Message], str, str | None]
-"""Prompt, answer and the teacher that wrote it, if that is known."""
+TOLD_EVERY = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A tokenised prompt and an answer: the teacher that wrote it, if that is known, and file and row."""
+
+    prompt: tuple[int, ...]
+    answer: str
+    teacher: str | None
+    place: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,37 +58,46 @@ class Examples:
         return [*self.notes, f"{len(self.pairs)} examples, {answers:.0f} answer tokens each{left_out}"]
 
 
-def load_examples(data: SftDataConfig, tokenizer: PromptTokenizer) -> Examples:
+def load_examples(
+    data: SftDataConfig, tokenizer: PromptTokenizer, positions: int | None = None, watch: Watch | None = None
+) -> Examples:
     """All examples of `data.train`, tokenised once; those longer than `max_tokens` are left out and counted.
 
-    Raises DataError for a missing, empty or malformed file and if no example is left.
+    Raises DataError for a missing, empty or malformed file, for an example that is longer than the model's
+    `positions`, and if no example is left. `watch` is told what is read.
     """
     if data.format == "pool":
-        notes, conversations = _pool_conversations(data, tokenizer)
+        notes, conversations = _pool_conversations(data, tokenizer, watch)
     else:
-        notes, conversations = (), _message_conversations(data)
+        notes, conversations = (), _message_conversations(data, tokenizer, watch)
     pairs: list[TokenPair] = []
     teachers: Counter[str] = Counter()
-    overlong = 0
     controls: list[tuple[str, ...]] = []
-    for prompt, answer, teacher in conversations:
-        prompt_ids = tokenizer.prompt_ids(prompt)
-        pair = TokenPair(tuple(prompt_ids), tuple(tokenizer.answer_ids(answer, prompt_ids)))
-        controls.append(tokenizer.controls_in(answer))
+    overlong = 0
+    for found in conversations:
+        answer = tokenizer.answer_ids(found.answer, found.prompt)
+        pair = TokenPair(found.prompt, tokenizer.compact(answer))
         if len(pair) > data.max_tokens:
             overlong += 1
-        else:
-            pairs.append(pair)
-            teachers.update([teacher] if teacher is not None else [])
+            continue
+        if positions is not None and len(pair) > positions:
+            raise DataError(
+                f"{found.place}: the example has {len(pair)} tokens and the model {positions} positions; "
+                f"data.max_tokens: {positions} leaves out examples that are too long"
+            )
+        pairs.append(pair)
+        if held := tokenizer.controls_in(found.answer):
+            controls.append(held)
+        teachers.update([found.teacher] if found.teacher is not None else [])
     if not pairs:
-        found = f"all {overlong} examples exceed data.max_tokens = {data.max_tokens}" if overlong else "no example"
-        raise DataError(f"{', '.join(data.train)}: nothing to train on: {found} (format: {data.format})")
+        left = f"all {overlong} examples exceed data.max_tokens = {data.max_tokens}" if overlong else "no example"
+        raise DataError(f"{', '.join(data.train)}: nothing to train on: {left} (format: {data.format})")
     notes = (*notes, *control_notes(controls))
     return Examples(tuple(pairs), overlong, notes, dict(sorted(teachers.items())))
 
 
 def _pool_conversations(
-    data: SftDataConfig, tokenizer: PromptTokenizer
+    data: SftDataConfig, tokenizer: PromptTokenizer, watch: Watch | None
 ) -> tuple[tuple[str, ...], Iterator[Conversation]]:
     loaded = load_questions(
         data.train,
@@ -89,24 +107,43 @@ def _pool_conversations(
         system_prompt=data.system_prompt,
         check_truths=None,
         distinct=True,  # a question that is repeated brings the answers of all of its rows
+        watch=watch,
     )
-    pairs = (
-        (question.messages, answer.text, answer.teacher) for question in loaded.questions for answer in question.answers
-    )
-    return tuple(loaded.report.lines()), pairs
+
+    def pairs() -> Iterator[Conversation]:
+        for i, question in enumerate(loaded.questions):
+            for answer in question.answers:
+                yield Conversation(question.prompt_token_ids, answer.text, answer.teacher, loaded.place(i))
+            _tell(watch, "the answers", i + 1, len(loaded.questions))
+
+    return tuple(loaded.report.lines()), pairs()
 
 
-def _message_conversations(data: SftDataConfig) -> Iterator[Conversation]:
+def _message_conversations(
+    data: SftDataConfig, tokenizer: PromptTokenizer, watch: Watch | None
+) -> Iterator[Conversation]:
     for path in map(Path, data.train):
-        number = 0
+        number, total = 0, 0
         for number, row in read_rows(path):
-            messages = _conversation(row.get("messages"), f"{path}, row {number}")
+            place, total = f"{path}, row {number}", total or count_rows(path)
+            messages = _conversation(row.get("messages"), place)
             if data.system_prompt != "keep":
                 rest = [message for message in messages if message.role != "system"]
                 messages = [Message("system", data.system_prompt), *rest]
-            yield messages[:-1], messages[-1].content, None
+            try:
+                prompt = tokenizer.prompt_ids(messages[:-1])
+            except ConfigError as error:
+                raise DataError(f"{place}: {error}") from error
+            yield Conversation(tokenizer.compact(prompt), messages[-1].content, None, place)
+            _tell(watch, str(path), number, max(number + 1, total))
         if not number:
             raise DataError(f"{path}: the file holds no row")
+        _tell(watch, str(path), number, number)
+
+
+def _tell(watch: Watch | None, what: str, done: int, total: int) -> None:
+    if watch is not None and (done == total or done % TOLD_EVERY == 0):
+        watch(what, done, total)
 
 
 def _conversation(value: object, place: str) -> list[Message]:

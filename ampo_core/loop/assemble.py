@@ -13,6 +13,7 @@ from ampo_registry.errors import ConfigError
 from ampo_registry.protocols import BuildContext, RolloutEngine
 
 from ampo_core.config.jobs import TrainJob
+from ampo_core.config.positions import require_positions
 from ampo_core.data.order import QuestionStream
 from ampo_core.data.questions import LoadedQuestions, load_questions
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
@@ -32,6 +33,7 @@ from ampo_core.loop.teachers import TeacherLibrary
 from ampo_core.report.reporting import Reporter
 from ampo_core.run.environment import Environment
 from ampo_core.run.manifest import build_manifest, hash_questions
+from ampo_core.run.progress import Reading
 from ampo_core.run.resume import Beginning, begin
 
 
@@ -91,6 +93,7 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
     if job.model.lora is not None and job.model.lora.dropout > 0:
         raise ConfigError("model.lora.dropout: must be 0 in a train job, for π_old is computed without dropout")
     tokenizer = load_tokenizer(job.model, environment.trust_remote_code)
+    require_positions(job)
     context = environment.build_context(
         run_dir=job.run.folder,
         model_path=job.model.path,
@@ -100,6 +103,7 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
         world_size=ranks.world_size,
     )
     grader = stack.enter_context(Grader(job.reward))
+    reading = stack.enter_context(Reading(environment.console))
     loaded = load_questions(
         job.data.train,
         tokenizer,
@@ -107,6 +111,7 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
         overlong_prompts=job.data.overlong_prompts,
         system_prompt=job.data.system_prompt,
         check_truths=partial(ranks.map, grader.check_truths),
+        watch=reading,
     )
     order = QuestionStream(
         [file.questions for file in loaded.report.files],
@@ -120,12 +125,12 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
         pool = job.guidance.teacher_pool.build(context)
         recorded = job.objective.off_policy.behaviour == "recorded"
         library = TeacherLibrary(pool, tokenizer, grader, ranks, job.rollout.max_response_tokens, recorded)
-        teachers = library.check(loaded.questions)
+        teachers = library.check(loaded.questions, loaded.place, reading)
     graders: dict[str, Grader] = {}
     sets: list[HeldOutSet] = []
     if job.evaluation is not None:
         graders = stack.enter_context(set_graders(job.evaluation, grader))
-        sets = load_sets(job.evaluation, job.data, tokenizer, graders, ranks)
+        sets = load_sets(job.evaluation, job.data, tokenizer, graders, ranks, reading)
     return _Inputs(tokenizer, context, grader, loaded, order, library, teachers, tuple(sets), graders)
 
 

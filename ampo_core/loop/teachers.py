@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from ampo_registry.errors import DataError
 from ampo_registry.protocols import JsonValue, TeacherPool
 from ampo_registry.types import Grade, GradeRequest, Guidance, Question, TeacherAnswer
 
+from ampo_core.data.questions import Watch
 from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.data.turns import control_notes
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.grading.grader import ANSWER_TRIES, Grader
 
+WATCHED_EVERY = 256
 LeftOut = Literal["incorrect", "overlong", "ungraded"]
 """Why a teacher answer is no candidate."""
 
@@ -65,21 +68,31 @@ class TeacherLibrary:
         self._counted.update(asked)
         return [tuple(found for found in self._known[q.uid] if isinstance(found, Guidance)) for q in questions]
 
-    def check(self, questions: Sequence[Question]) -> tuple[str, ...]:
-        """The names of all teachers that answer any of `questions`, sorted.
+    def check(
+        self,
+        questions: Sequence[Question],
+        place: Callable[[int], str] = "question {}".format,
+        watch: Watch | None = None,
+    ) -> tuple[str, ...]:
+        """The names of all teachers that answer any of `questions`, sorted. `watch` is told how many are done.
 
-        Raises DataError if none does, or if recorded log-probs are asked for and an answer's do not fit its tokens.
+        Raises DataError if none does, or if recorded log-probs are asked for and an answer's do not fit its tokens:
+        `place` gives file and row of the i-th question.
         """
         self.pool.check_questions(questions)
         teachers: set[str] = set()
         controls: list[tuple[str, ...]] = []
-        for question in {question.uid: question for question in questions}.values():
+        distinct = {question.uid: question for question in questions}
+        for done, question in enumerate(distinct.values(), start=1):
+            if watch is not None and (done == len(distinct) or done % WATCHED_EVERY == 0):
+                watch("the teachers' answers", done, len(distinct))
             for answer in self.pool.answers(question):
                 teachers.add(answer.teacher)
                 controls.append(self.tokenizer.controls_in(answer.text))
                 if self.recorded:
                     length = len(self.tokenizer.answer_ids(answer.text, question.prompt_token_ids))
-                    recorded_logprobs(question, answer, length)
+                    if (fault := _unfit_logprobs(answer, length)) is not None:
+                        raise DataError(f"{place(_row_of(answer, question, questions))}: {fault}")
         if not teachers:
             raise DataError(
                 f"guidance: none of the {len(questions)} training questions has a teacher answer (target_lst or "
@@ -122,11 +135,29 @@ def recorded_logprobs(question: Question, answer: TeacherAnswer, length: int) ->
 
     Raises DataError if there are none, or not as many as tokens.
     """
+    if (fault := _unfit_logprobs(answer, length)) is not None:
+        raise DataError(f"question {question.uid[:12]}: {fault}")
+    return (*(answer.logprobs or ()), 0.0)[:length]
+
+
+def _unfit_logprobs(answer: TeacherAnswer, length: int) -> str | None:
+    """Why the recorded log-probs of an answer of `length` tokens cannot be those of its tokens, or None."""
+    needs = (
+        f"off_policy.behaviour: recorded needs a log-prob for each of the {length} tokens of {answer.teacher}'s answer"
+    )
     logprobs = answer.logprobs
     if logprobs is None or len(logprobs) not in (length - 1, length):
-        found = "none" if logprobs is None else str(len(logprobs))
-        raise DataError(
-            f"off_policy.behaviour: recorded needs a log-prob for each of the {length} tokens of {answer.teacher}'s "
-            f"answer to question {question.uid[:12]}; found {found}"
-        )
-    return (*logprobs, 0.0)[:length]
+        return f"{needs}; found {'none' if logprobs is None else len(logprobs)}"
+    wrong = next((value for value in logprobs if not (math.isfinite(value) and value <= 0.0)), None)
+    return None if wrong is None else f"{needs}, a finite number of at most 0; found {wrong:g}"
+
+
+def _row_of(answer: TeacherAnswer, question: Question, questions: Sequence[Question]) -> int:
+    """The row that brings `answer`: rows of one question have the answers of all of them."""
+    same = [i for i, other in enumerate(questions) if other.uid == question.uid]
+    return next((i for i in same if answer.text in _texts(questions[i].extra)), same[0])
+
+
+def _texts(row: Mapping[str, Any]) -> list[object]:
+    found = row.get("target_lst") or row.get("target")
+    return [target.get("content") for target in found if isinstance(target, Mapping)] if isinstance(found, list) else []

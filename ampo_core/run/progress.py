@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import ExitStack
 from time import monotonic
 
 from rich.console import Console
@@ -108,6 +109,34 @@ class Progress:
             return ""
         seconds = (now - self._first[1]) / (step - self._first[0]) * (self._total - step)
         return f"({format_seconds(seconds)} left)"
+
+
+class Reading:
+    """Says how far the reading of a file is, if it takes longer than a moment. A context manager; call it with what is
+    read, how much of it is done, and how much there is."""
+
+    def __init__(self, console: Console, *, after_seconds: float = 2.0, line_seconds: float = 10.0) -> None:
+        self._console, self._after, self._line_seconds = console, after_seconds, line_seconds
+        self._since, self._shown = monotonic(), ExitStack()
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> Reading:
+        self._since = monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._shown.close()
+        self._since, self._progress = monotonic(), None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` parts of `what` are read; with the last one the bar goes away."""
+        if self._progress is None and done < total and monotonic() - self._since >= self._after:
+            shown = Progress(self._console, f"reading {what}", total, line_every=total, line_seconds=self._line_seconds)
+            self._progress = self._shown.enter_context(shown)
+        if self._progress is not None:
+            self._progress.step(done, {})
+        if done >= total:
+            self.__exit__()
 
 
 def say(console: Console, *lines: str) -> None:

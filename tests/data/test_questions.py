@@ -123,6 +123,12 @@ def test_parquet_and_jsonl_give_the_same(load, tmp_path):
         (row(target_lst__0__quality_score="high"), r"target_lst\[0\]\.quality_score must be a number"),
         (row(target_lst__0__logprobs=[0.1, None]), r"target_lst\[0\]\.logprobs must be a list of finite numbers"),
         (row(target_lst__0__logprobs=[0.1, float("nan")]), r"target_lst\[0\]\.logprobs must be a list of finite"),
+        (
+            row(target_lst__0__logprobs=[-0.1, 0.13]),
+            r"target_lst\[0\]\.logprobs must be numbers of at most 0, .*found 0\.13",
+        ),
+        (row(target_lst__0__logprobs=[10**400]), r"target_lst\[0\]\.logprobs must be a list of finite numbers"),
+        (row(target_lst__0__quality_score=10**400), r"target_lst\[0\]\.quality_score must be a number"),
         (row(target_lst__0__source=""), r"target_lst\[0\]\.source must be the name of a teacher; found ''"),
         (row(target_lst__0__role="user"), r"target_lst\[0\]\.role must be assistant; found 'user'"),
         (row(target={"role": "assistant"}), r"target must be a list"),
@@ -363,6 +369,31 @@ def test_overlong_prompts_are_dropped_or_lose_their_first_tokens(load, prompt_to
     assert (cut.report.overlong_cut, cut.report.overlong_dropped) == (1, 0)
     assert counts_add_up(dropped.report)
     assert counts_add_up(cut.report)
+
+
+def test_a_log_prob_that_rounding_lifts_above_0_is_0(load):
+    (question,) = load(row(target_lst__0__logprobs=[-0.5, 1e-7])).questions
+    assert question.answers[0].logprobs == (-0.5, 0.0)
+
+
+def test_files_are_read_in_parts_and_every_part_is_told(load, monkeypatch, tmp_path):
+    monkeypatch.setattr("ampo_core.data.questions.PART", 2)
+    asked, told = [], []
+
+    def check(truths):
+        asked.append(list(truths))
+        return check_truths(truths)
+
+    rows = [asking(str(i), reward_model__ground_truth=truth) for i, truth in enumerate(["1", "2", "1", "", "3"])]
+    found = load(*rows, check_truths=check, watch=lambda *seen: told.append(seen))
+    assert asked == [["1", "2"], [""], ["3"]]
+    path = str(tmp_path / "rows.jsonl")
+    assert told == [(path, 2, 5), (path, 4, 5), (path, 5, 6), (path, 5, 5)]
+    assert found.rows == (1, 2, 3, 5)
+    assert [found.place(i) for i in (0, 3)] == [f"{path}, row 1", f"{path}, row 5"]
+    whole = load(*rows, *rows, distinct=True, limit=3)
+    assert (len(whole.questions), whole.report.selected, whole.report.repeats_dropped) == (3, 10, 3)
+    assert counts_add_up(whole.report)
 
 
 def test_report_of_files(prompt_tokenizer, tmp_path):

@@ -179,12 +179,12 @@ def test_a_bos_too_few_or_too_many_is_said(start, found, load, tmp_path):
 def test_cutting_a_prompt_keeps_the_bos(load, tmp_path):
     ids = list(range(10, 30))
     tokenizer = with_bos(load(BOS + CHATML), tmp_path)
-    assert tokenizer.cut_prompt([0, *ids], 5) == [0, 26, 27, 28, 29]
-    assert tokenizer.cut_prompt([0, *ids], 1) == [0]
-    assert tokenizer.cut_prompt([0, 0, *ids], 5) == [0, 0, 27, 28, 29]
-    assert tokenizer.cut_prompt(ids, 5) == [25, 26, 27, 28, 29]
-    assert tokenizer.cut_prompt([0, 5, 0, *ids], 5) == [25, 26, 27, 28, 29], "it opens turns: no BOS"
-    assert load(CHATML).cut_prompt([0, *ids], 5) == [25, 26, 27, 28, 29], "this tokenizer has none"
+    assert tokenizer.cut_prompt([0, *ids], 5) == (0, 26, 27, 28, 29)
+    assert tokenizer.cut_prompt([0, *ids], 1) == (0,)
+    assert tokenizer.cut_prompt([0, 0, *ids], 5) == (0, 0, 27, 28, 29)
+    assert tokenizer.cut_prompt(ids, 5) == (25, 26, 27, 28, 29)
+    assert tokenizer.cut_prompt([0, 5, 0, *ids], 5) == (25, 26, 27, 28, 29), "it opens turns: no BOS"
+    assert load(CHATML).cut_prompt([0, *ids], 5) == (25, 26, 27, 28, 29), "this tokenizer has none"
 
 
 def with_bos(tokenizer: PromptTokenizer, folder: Path) -> PromptTokenizer:

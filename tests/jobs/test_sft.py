@@ -181,6 +181,24 @@ def test_answers_with_control_tokens_are_counted(tmp_path: Path, tokenizer: Prom
     assert [pair.response_token_ids.count(tokenizer.end_token_id) for pair in examples.pairs] == [1, 1]
 
 
+@pytest.mark.parametrize("form", ["pool", "messages"])
+def test_an_example_beyond_the_models_positions_is_named(tmp_path: Path, tokenizer: PromptTokenizer, form: Any) -> None:
+    answers = [("short", "<answer> 42 </answer>"), ("long", "A+5=42;" * 9 + "<answer> 42 </answer>")]
+    found = [
+        pool_row(answers[:1]),
+        {**pool_row(answers), "data_source": "other", "prompt": [{"role": "user", "content": "A"}]},
+    ]
+    if form == "messages":
+        found = [{"messages": [*row["prompt"], row["target_lst"][-1]]} for row in found]
+    path = str(rows(tmp_path / "pool.jsonl", found))
+    data, told = SftDataConfig(train=[path], format=form), []
+    with pytest.raises(DataError, match=r"pool\.jsonl, row 2: the example has \d+ tokens and the model 40 positions"):
+        load_examples(data, tokenizer, positions=40)
+    whole = load_examples(data, tokenizer, positions=400, watch=lambda *seen: told.append(seen))
+    assert len(whole.pairs) == (3 if form == "pool" else 2)
+    assert told[-1] == ("the answers" if form == "pool" else path, 2, 2)
+
+
 def test_examples_are_told_apart_by_their_tokens_and_where_the_answer_begins() -> None:
     pairs = [TokenPair((1, 2), (3,)), TokenPair((1,), (2, 3)), TokenPair((1, 2), (4,)), TokenPair((1, 2), (3,))]
     uids = list(Examples(tuple(pairs), 0).uids())

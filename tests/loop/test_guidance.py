@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -249,8 +251,42 @@ def test_recorded_log_probs_must_fit_the_tokens(catalog: Any, tokenizer: PromptT
     for wrong in (0, length + 1):
         with pytest.raises(DataError, match="needs a log-prob for each of the"):
             library(wrong).candidates([question])
-        with pytest.raises(DataError, match="needs a log-prob for each of the"):
-            library(wrong).check([question])
+        with pytest.raises(
+            DataError, match=r"^pool\.jsonl, row 1: off_policy\.behaviour: recorded needs a log-prob for"
+        ):
+            library(wrong).check([question], lambda index: f"pool.jsonl, row {index + 1}")
+
+
+def test_recorded_log_probs_of_a_pool_are_finite_and_at_most_0(
+    catalog: Any, tokenizer: PromptTokenizer, ranks: Ranks
+) -> None:
+    text = "x <answer>7</answer>"
+    length = len(tokenizer.answer_ids(text, []))
+
+    class Pool(TeacherPoolSpec):
+        """One answer whose last log-prob is `last`."""
+
+        last: float
+
+        def answers(self, question: Question) -> list[TeacherAnswer]:
+            return [TeacherAnswer("A", text, (*(-0.5,) * (length - 1), self.last))]
+
+    for last in (0.13, math.nan, -math.inf):
+        library = TeacherLibrary(Pool(last=last), tokenizer, InProcessGrader(catalog), ranks, 96, recorded=True)
+        with pytest.raises(DataError, match=f"question 0: .*a finite number of at most 0; found {last:g}"):
+            library.check([question_of(tokenizer, "7", [])])
+
+
+def test_the_row_that_brings_unfit_log_probs_is_named(catalog: Any, tokenizer: PromptTokenizer, ranks: Ranks) -> None:
+    right, wrong = "x <answer>7</answer>", "y <answer>7</answer>"
+    count = len(tokenizer.answer_ids(right, []))
+    answers = (TeacherAnswer("A", right, (-0.5,) * count), TeacherAnswer("B", wrong, (-0.5,)))
+    rows = [{"target_lst": [{"content": answer.text}]} for answer in answers]
+    questions = [replace(question_of(tokenizer, "7", []), answers=answers, extra=row) for row in rows]
+    pool = catalog.resolve("teacher_pool", "dataset")
+    library = TeacherLibrary(pool, tokenizer, InProcessGrader(catalog), ranks, 96, recorded=True)
+    with pytest.raises(DataError, match=r"^row 2: .* of B's answer; found 1$"):
+        library.check(questions, lambda index: f"row {index + 1}")
 
 
 def test_guidance_holds_the_text_that_is_trained_on(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from ampo_core.run.progress import Progress, format_seconds
+from ampo_core.run.progress import Progress, Reading, format_seconds
 
 METRICS = {
     "reward/mean": 0.5,
@@ -113,3 +113,28 @@ def test_time_left_neither_counts_the_first_step_nor_those_before_a_resume(clock
 )
 def test_format_seconds(seconds, text):
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_reading_is_shown_once_it_takes_a_moment(clock: Clock, terminal: bool) -> None:
+    out = io.StringIO()
+    with Reading(Console(file=out, force_terminal=terminal, width=80)) as reading:
+        for done in (1, 2):
+            clock.now += 1.0
+            reading("quick.parquet", done, 2)
+        clock.now += 1.5
+        reading("slow.parquet", 40, 400)
+        assert out.getvalue() == ""
+        for done in range(80, 401, 40):
+            clock.now += 5.0
+            reading("slow.parquet", done, 400)
+    if terminal:
+        assert "reading slow.parquet" in out.getvalue()
+    else:
+        assert out.getvalue().splitlines() == [
+            "reading slow.parquet 80/400",
+            "reading slow.parquet 160/400 (30s left)",
+            "reading slow.parquet 240/400 (20s left)",
+            "reading slow.parquet 320/400 (10s left)",
+            "reading slow.parquet 400/400",
+        ]

@@ -37,7 +37,7 @@ from ampo_core.run.environment import Environment
 from ampo_core.run.folder import RunFolder
 from ampo_core.run.lock import held
 from ampo_core.run.manifest import build_manifest, hash_questions
-from ampo_core.run.progress import Progress, say
+from ampo_core.run.progress import Progress, Reading, say
 from ampo_core.run.resume import open_again
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def run(job: PoolJob, environment: Environment) -> Path:
             where=job.data.where,
             distinct=True,
             limit=job.data.limit,
+            watch=stack.enter_context(Reading(environment.console)),
         )
         _check_recorded(job, loaded.questions)
         readers = _readers(job, loaded.questions, environment.trust_remote_code)
