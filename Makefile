@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: quickstart quickstart-vllm small-world vllm-cpu test test-quick test-slow test-all test-gpu check format docs audit \
+.PHONY: quickstart quickstart-vllm small-world vllm-cpu test test-quick test-slow test-all test-gpu check format docs audit mutants \
 	clean ruff mypy pyright imports
 
 quickstart: $(VENV)/.installed
@@ -87,6 +87,10 @@ else
 	@echo "There is no vLLM for CPUs for $$(uname -sm): the tests of the vllm rollout are skipped."
 endif
 	touch $@
+
+# changes the algorithm's files one small thing at a time: do the tests notice?
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/mutants.py --workers $(WORKERS)
 
 # asks a public database of advisories about every pin, so it needs a network; an environment of its own leaves .venv
 # as it is pinned
