@@ -49,7 +49,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sequences": ((f"{LOOP}/sequences.py",), ("tests/loop/test_sequences.py",)),
     "packing": ((f"{LEARNER}/packing.py",), ("tests/learner/test_packing.py",)),
     "balance": (("ampo_core/distributed/ranks.py",), ("tests/distributed/test_sharing.py",)),
-    "schedule": ((f"{LEARNER}/schedule.py",), ("tests/learner/test_learner.py",)),
+    "schedule": ((f"{LEARNER}/schedule.py",), ("tests/learner/test_schedule.py",)),
     "aggregators": (
         tuple(f"{PLUGINS}/aggregators/{name}.py" for name in ("constant", "seq", "token")),
         ("tests/plugins/test_aggregators.py",),
@@ -107,10 +107,11 @@ UNCHANGED_KEYWORDS = {"strict", "description", "title"}
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change: `code` is the module's syntax tree with it."""
+    """One change, in the line `text`: `code` is the module's syntax tree with it."""
 
     file: str
     line: int
+    text: str
     before: str
     after: str
     code: ast.Module
@@ -118,7 +119,8 @@ class Mutant:
 
 def mutants(file: str) -> Iterator[Mutant]:
     """All mutants of a file, from its top to its end."""
-    tree = ast.parse(ROOT.joinpath(file).read_text(encoding="utf-8"))
+    source = ROOT.joinpath(file).read_text(encoding="utf-8")
+    tree, lines = ast.parse(source), source.splitlines()
     order = {id(node): number for number, node in enumerate(ast.walk(tree))}
     for node in _changeable(tree):
         for choice in range(len(_changes(node))):
@@ -126,7 +128,8 @@ def mutants(file: str) -> Iterator[Mutant]:
             twin = list(ast.walk(code))[order[id(node)]]
             before = ast.unparse(node)
             _changes(twin)[choice]()
-            yield Mutant(file, node.lineno, before, ast.unparse(twin), ast.fix_missing_locations(code))
+            text = lines[node.lineno - 1].strip()
+            yield Mutant(file, node.lineno, text, before, ast.unparse(twin), ast.fix_missing_locations(code))
 
 
 def _changeable(node: ast.AST) -> Iterator[Any]:
@@ -136,6 +139,8 @@ def _changeable(node: ast.AST) -> Iterator[Any]:
             continue
         for child in value if isinstance(value, list) else [value]:
             if not isinstance(child, ast.AST) or (isinstance(child, ast.keyword) and child.arg in UNCHANGED_KEYWORDS):
+                continue
+            if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
                 continue
             if _changes(child):
                 yield child
@@ -235,10 +240,10 @@ def baseline(tests: Sequence[str]) -> float:
     return time.monotonic() - began
 
 
-def known_equal() -> dict[tuple[str, str, str], str]:
-    """(file, before, after) -> why this mutant computes the same."""
+def known_equal() -> dict[tuple[str, str, str, str], str]:
+    """(file, line, before, after) -> why this mutant computes the same."""
     entries = yaml.safe_load(EQUAL.read_text(encoding="utf-8")) or []
-    return {(entry["file"], entry["before"], entry["after"]): entry["why"] for entry in entries}
+    return {(entry["file"], entry["line"], entry["before"], entry["after"]): entry["why"] for entry in entries}
 
 
 def main() -> int:
@@ -261,7 +266,7 @@ def main() -> int:
         for file in files:
             began, changed = time.monotonic(), list(mutants(file))
             alive = run(tests, changed, 10 * seconds + 20, options.workers)
-            same = [m for m in alive if (m.file, m.before, m.after) in equal]
+            same = [m for m in alive if (m.file, m.text, m.before, m.after) in equal]
             gaps = [m for m in alive if m not in same]
             judged = len(changed) - len(same)
             share = (judged - len(gaps)) / judged if judged else 1.0

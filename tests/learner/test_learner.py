@@ -16,7 +16,6 @@ from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import join_ranks
 from ampo_core.learner.learner import Learner, UpdateReport
 from ampo_core.learner.packing import TokenPair
-from ampo_core.learner.schedule import LearningRate
 
 pytestmark = pytest.mark.process
 
@@ -182,20 +181,6 @@ def test_the_checkpoint_s_dropout_is_off_in_training(tiny_model: Path, tmp_path:
         norms.add(update(learner, PAIRS, token_mean(PAIRS)).grad_norm)
         learner.close()
     assert len(norms) == 1
-
-
-def test_the_schedule() -> None:
-    optimizer = OptimizerConfig(learning_rate=1.0, schedule="cosine")
-    rates = [LearningRate(optimizer, total=10, warmup=2).at(step) for step in range(11)]
-    assert rates[:3] == [0.5, 1.0, 1.0]
-    assert rates[6] == pytest.approx(0.5)
-    assert rates[10] == pytest.approx(0.0)
-    linear = optimizer.model_copy(update={"schedule": "linear"})
-    constant = optimizer.model_copy(update={"schedule": "constant"})
-    assert LearningRate(linear, total=10, warmup=0).at(5) == pytest.approx(0.5)
-    assert LearningRate(linear, total=10, warmup=0).at(2.5) == pytest.approx(0.75)
-    assert LearningRate(constant, total=10, warmup=0).at(999) == 1.0
-    assert LearningRate(constant, total=10, warmup=4).at(3.5) == 1.0
 
 
 def test_a_state_of_release_0_1_loads(tiny_model: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ampo_core.learner.schedule import LearningRate
 from ampo_core.loop.groups import AugmentedGroup, Slot, unguided
 from ampo_core.loop.objective import MiniBatchLoss
 from ampo_core.loop.parts import UpdateParts
-from ampo_core.loop.sequences import minibatches, train_sequences
+from ampo_core.loop.sequences import minibatches, train_sequences, with_reference
 
 _spec = importlib.util.spec_from_file_location("objectives", Path(__file__).parent / "objectives.py")
 assert _spec is not None
@@ -71,6 +71,68 @@ def test_only_what_an_older_policy_sampled_is_weighed_by_the_sampler_s_log_probs
     assert stale.stale
     assert stale.old_log_probs is not None
     assert stale.old_log_probs.tolist() == [-1.0, -1.0, -1.0]
+
+
+@pytest.mark.parametrize("masks", [True, False])
+@pytest.mark.parametrize(("reason", "cut"), [("stop", False), ("length", True)])
+def test_a_truncated_rollout_is_masked_where_the_config_says_so(masks: bool, reason: str, cut: bool) -> None:
+    config = objectives.make_objective({"on_policy": {"mask_truncated": masks}}).config
+    found = group(RIGHT, advantages=(1.0,))
+    slot = replace(found.slots[0], rollout=replace(found.slots[0].rollout, finish_reason=reason))
+    (sequence,) = train_sequences([replace(found, slots=(slot,))], 1, config)
+    assert sequence.masked == (masks and cut)
+
+
+@pytest.mark.parametrize("cap", [2.0, None])
+def test_the_sampler_s_log_probs_are_kept_only_to_weigh_by(cap: float | None) -> None:
+    config = objectives.make_objective({"on_policy": {"importance_cap": cap}}).config
+    guidance = Guidance("A", "x", (8, 9), RIGHT)
+    found = group(WRONG, WRONG, advantages=(1.0, -1.0))
+    taken = Slot(guidance.token_ids, "x", 1.0, True, selection=Selection(guidance))
+    own, off = train_sequences([replace(found, slots=(found.slots[0], taken))], 1, config)
+    assert (own.rollout_log_probs is not None) == (cap is not None)
+    assert own.rollout_log_probs is None or own.rollout_log_probs.tolist() == [-1.0, -1.0, -1.0]
+    assert (off.rollout_log_probs, off.old_log_probs) == (None, None)
+
+
+def test_recorded_log_probs_are_the_teachers_own() -> None:
+    config = objectives.make_objective({"off_policy": {"behaviour": "recorded"}}).config
+    guidance = Guidance("A", "x", (8, 9), RIGHT, logprobs=(-0.25, -0.5))
+    found = group(WRONG, WRONG, advantages=(1.0, -1.0))
+    taken = Slot(guidance.token_ids, "x", 1.0, True, selection=Selection(guidance))
+    own, off = train_sequences([replace(found, slots=(found.slots[0], taken))], 1, config)
+    assert own.behaviour_log_probs is None
+    assert off.behaviour_log_probs is not None
+    assert off.behaviour_log_probs.tolist() == [-0.25, -0.5]
+
+
+def test_mini_batches_deal_the_groups_out_whole() -> None:
+    config = objectives.make_objective({}).config
+    sequences = train_sequences([group(RIGHT, WRONG, advantages=(1.0, -1.0))] * 5, 1, config)
+    found = minibatches(sequences, 2)
+    assert [sorted({sequences[i].group for i in batch}) for batch in found] == [[0, 3], [1, 4], [2]]
+    assert sorted(i for batch in found for i in batch) == list(range(10))
+
+
+def test_only_rollouts_of_this_rank_get_log_probs_of_the_start_model() -> None:
+    class StartModel:
+        """Keeps what it is asked for."""
+
+        def logprobs(self, pairs, *, temperature, reference):
+            self.asked = [(len(pair), temperature, reference) for pair in pairs]
+            return [torch.full((len(pair.response_token_ids),), -2.0) for pair in pairs]
+
+    guidance = Guidance("A", "x", (8, 9), RIGHT)
+    found = group(RIGHT, WRONG, WRONG, advantages=(1.0, -1.0, 0.0))
+    taken = Slot(guidance.token_ids, "x", 1.0, True, selection=Selection(guidance))
+    config = objectives.make_objective({}).config
+    sequences = train_sequences([replace(found, slots=(found.slots[0], taken, found.slots[2]))], 1, config)
+    learner = StartModel()
+    filled = with_reference(sequences, [0, 1], learner, 0.6)  # type: ignore[arg-type]
+    assert learner.asked == [(4, 0.6, True)]
+    assert [s.reference_log_probs is not None for s in filled] == [True, False, False]
+    assert filled[0].reference_log_probs is not None
+    assert filled[0].reference_log_probs.tolist() == [-2.0] * 3
 
 
 def parts_of(training: TrainingConfig) -> UpdateParts:

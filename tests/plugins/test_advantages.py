@@ -110,6 +110,13 @@ def test_where_the_split_differs_the_baseline_stays_sane() -> None:
     assert advantages(OnPolicyBaseline(), [0.9, 1.0], [0, 1]) == pytest.approx([-1.0, 1.0], rel=1e-4)
 
 
+def test_a_std_that_is_as_good_as_none_counts_as_one() -> None:
+    """1e-6 itself still divides; twice the distance of two rewards is their std."""
+    spec = OnPolicyBaseline(eps=0.0)
+    assert advantages(spec, [0.0, 4e-6]) == pytest.approx([-1.0, 1.0])
+    assert advantages(spec, [0.0, 1e-6]) == pytest.approx([-5e-7, 5e-7])
+
+
 @pytest.mark.parametrize("spec", ALL)
 @pytest.mark.parametrize("reward", [0.0, 0.1, 0.9, 1.0, -0.1])
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 8])

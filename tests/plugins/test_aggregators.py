@@ -53,6 +53,18 @@ def test_weights_come_from_the_totals_of_the_whole_scope(spec: AggregatorSpec, e
     assert weights.tolist() == pytest.approx(expected, rel=1e-15)
 
 
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [(Tokenwise(), 1.0), (Sequencewise(), 0.5), (Constant(), 1 / 16), (Constant(per_sequence=True), 1 / 16)],
+)
+def test_one_of_a_kind_weighs_one(spec: AggregatorSpec, expected: float) -> None:
+    """A scope of a token, of a sequence; and of none, which counts as one."""
+    (weight,) = spec.token_weights(torch.tensor([2]), Totals(tokens=1, sequences=1, max_response_tokens=16)).tolist()
+    assert weight == expected
+    (empty,) = spec.token_weights(torch.tensor([2]), Totals(0, 0, 16)).tolist()
+    assert empty == expected
+
+
 @pytest.mark.parametrize("spec", [Tokenwise(), Sequencewise(), Constant(), Constant(per_sequence=True)])
 def test_an_empty_scope_has_finite_weights(spec: AggregatorSpec) -> None:
     weights = spec.token_weights(torch.tensor([0, 0]), Totals(0, 0, 16))

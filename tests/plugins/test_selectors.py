@@ -11,8 +11,19 @@ import pytest
 from ampo_plugins.selectors.comprehension import Comprehension
 from ampo_plugins.selectors.length import Length
 from ampo_plugins.selectors.random import RandomChoice
-from ampo_registry import Grade, Guidance, Question, RunError, SelectionContext, SelectionRequest
+from ampo_registry import (
+    Grade,
+    Guidance,
+    PluginError,
+    Question,
+    RunError,
+    ScoringSelectorSpec,
+    SelectionContext,
+    SelectionRequest,
+    SelectorSpec,
+)
 from ampo_registry.selectors import round_to_bfloat16
+from pydantic import Field, ValidationError
 
 Golden = Callable[[str], dict[str, Any]]
 QUESTION = Question("uid", (), (), "42", "test")
@@ -127,6 +138,8 @@ def test_geometric_mean_is_clipped_and_empty_scores_zero() -> None:
     assert score_one(spec, [1e-7, 1e-7]) == 1.0
     assert score_one(spec, []) == 0.0
     assert score_one(spec, [-math.inf, 0.0]) == 0.0
+    assert score_one(spec, [0.5, 0.5]) == 1.0
+    assert score_one(Comprehension(mean="arithmetic"), [0.0, 0.5, math.log(0.4)]) == pytest.approx(2.4 / 3)
     assert score_one(spec, [math.log(0.5), math.log(0.125)]) == pytest.approx(0.25)
     assert score_one(Comprehension(mean="arithmetic"), [math.log(0.5), math.log(0.125)]) == pytest.approx(0.3125)
 
@@ -189,7 +202,69 @@ def test_random_draws_without_replacement_and_only_from_the_requests_rng() -> No
 
 
 def test_bfloat16_rounding_is_torchs() -> None:
+    """Halfway between two of them it goes to the one that is even: 1 + 1/256 down, 1 + 3/256 up."""
     torch = pytest.importorskip("torch")
     rng = Random(0)
-    for value in [rng.random() for _ in range(200)] + [0.0, 1.0, 0.99999, 3.9e-12]:
+    halfway = [1 + 1 / 256, 1 + 3 / 256, 1 + 1 / 256 - 2**-23, 1 + 1 / 256 + 2**-23, -1 - 1 / 256, -1 - 3 / 256]
+    for value in [rng.random() for _ in range(200)] + [0.0, 1.0, 0.99999, 3.9e-12, *halfway]:
         assert round_to_bfloat16(value) == torch.tensor(value, dtype=torch.float32).bfloat16().item()
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.1])
+def test_a_format_weight_is_a_share(weight: float) -> None:
+    assert Comprehension(rank_format_weight=1.0).rank_key(guidance("a", formatted=False), 0.7) == 0.0
+    with pytest.raises(ValidationError, match="rank_format_weight"):
+        Comprehension(rank_format_weight=weight)
+
+
+class Given(ScoringSelectorSpec):
+    """Scores and rank keys that a test gives."""
+
+    type: str = "given"
+    scores: list[list[float]] = Field(default_factory=list)
+    keys: dict[str, float] = Field(default_factory=dict)
+
+    def score(self, requests: Sequence[SelectionRequest], context: SelectionContext) -> list[list[float]]:
+        return self.scores
+
+    def rank_key(self, candidate: Guidance, score: float) -> float:
+        return self.keys.get(candidate.text, score)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"scores": []}, r"selector Given: score\(\) gave 0 lists of scores for 1 requests"),
+        ({"scores": [[1.0], [1.0]]}, r"score\(\) gave 2 lists of scores for 1 requests"),
+        ({"scores": [[1.0]]}, r"score\(\) gave 1 scores for 2 candidates"),
+        ({"scores": [[1.0, math.nan]]}, "the score of T's answer to question uid is NaN"),
+        ({"scores": [[1.0, 2.0]], "keys": {"b": math.nan}}, "the rank key of T's answer to question uid is NaN"),
+    ],
+)
+def test_what_cannot_be_ranked_names_selector_and_answer(given: dict[str, Any], said: str) -> None:
+    context = SelectionContext(FakeScorer({}), 1)
+    with pytest.raises(PluginError, match=said):
+        Given(**given).select([request([guidance("a"), guidance("b")])], context)
+
+
+def test_of_equals_the_first_stays_first_whatever_its_length_where_the_dataset_decides() -> None:
+    candidates = [guidance(text, length) for text, length in (("a", 3), ("b", 2), ("c", 2), ("d", 1))]
+    context = SelectionContext(FakeScorer({}), 1)
+    spec = Given(scores=[[0.5] * 4])
+    assert texts(spec.select([request(candidates, 4)], context)[0]) == ["d", "b", "c", "a"]
+    assert texts(spec.model_copy(update={"ties": "dataset"}).select([request(candidates, 4)], context)[0]) == list(
+        "abcd"
+    )
+
+
+def test_a_selector_without_its_method_says_which() -> None:
+    context = SelectionContext(FakeScorer({}), 1)
+    with pytest.raises(PluginError, match=r"selector Comprehension defines neither select\(\)"):
+        SelectorSpec.select(Comprehension(), [], context)
+    with pytest.raises(PluginError, match=r"selector Comprehension defines neither score\(\)"):
+        ScoringSelectorSpec.score(Comprehension(), [], context)
+
+
+def test_rounding_to_decimals_takes_nothing_else() -> None:
+    with pytest.raises(ValidationError, match="digits"):
+        Comprehension(score_rounding={"decimals": 2, "digits": 3})

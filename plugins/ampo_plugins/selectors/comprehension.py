@@ -42,7 +42,5 @@ class Comprehension(ScoringSelectorSpec):
         if not logprobs:
             return 0.0
         if self.mean == "geometric":
-            mean = math.exp(min(math.fsum(logprobs) / len(logprobs), 0.0))
-        else:
-            mean = math.fsum(math.exp(min(value, 0.0)) for value in logprobs) / len(logprobs)
-        return min(mean, 1.0)
+            return math.exp(min(math.fsum(logprobs) / len(logprobs), 0.0))
+        return math.fsum(math.exp(min(value, 0.0)) for value in logprobs) / len(logprobs)
