@@ -48,7 +48,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "credit": ((f"{LOOP}/credit.py",), ("tests/loop/test_credit.py",)),
     "sequences": ((f"{LOOP}/sequences.py",), ("tests/loop/test_sequences.py",)),
     "packing": ((f"{LEARNER}/packing.py",), ("tests/learner/test_packing.py",)),
-    "balance": (("ampo_core/distributed/ranks.py",), ("tests/distributed/test_sharing.py",)),
+    "balance": (("ampo_core/distributed/ranks.py::balance",), ("tests/distributed/test_sharing.py",)),
     "schedule": ((f"{LEARNER}/schedule.py",), ("tests/learner/test_schedule.py",)),
     "aggregators": (
         tuple(f"{PLUGINS}/aggregators/{name}.py" for name in ("constant", "seq", "token")),
@@ -78,7 +78,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "pass_at_k": (("ampo_core/evaluation/statistics.py",), ("tests/evaluation/test_statistics.py",)),
 }
-"""name -> (files that are changed, tests that must notice)."""
+"""name -> (files that are changed, or FILE::FUNCTION, tests that must notice)."""
 
 COMPARE: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -117,12 +117,14 @@ class Mutant:
     code: ast.Module
 
 
-def mutants(file: str) -> Iterator[Mutant]:
-    """All mutants of a file, from its top to its end."""
+def mutants(target: str) -> Iterator[Mutant]:
+    """All mutants of FILE or FILE::FUNCTION, from its top to its end."""
+    file, _, function = target.partition("::")
     source = ROOT.joinpath(file).read_text(encoding="utf-8")
     tree, lines = ast.parse(source), source.splitlines()
     order = {id(node): number for number, node in enumerate(ast.walk(tree))}
-    for node in _changeable(tree):
+    found = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function] if function else [tree]
+    for node in (node for part in found for node in _changeable(part)):
         for choice in range(len(_changes(node))):
             code = copy.deepcopy(tree)
             twin = list(ast.walk(code))[order[id(node)]]

@@ -39,3 +39,17 @@ def test_what_was_shared_out_comes_back_in_order(
 def test_a_missing_result_is_an_error(monkeypatch: pytest.MonkeyPatch, shards: list[list[Any]], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         gathered(monkeypatch, shards, 2)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "world_size", "shares"),
+    [
+        ([5, 9, 2, 7, 4, 3], 2, [[1, 2, 4], [0, 3, 5]]),
+        ([3, 3, 3, 3, 3], 2, [[0, 2, 4], [1, 3]]),
+        ([8, 1, 1, 1, 1, 1, 1, 1], 3, [[0], [1, 3, 5, 7], [2, 4, 6]]),
+        ([], 2, [[], []]),
+        ([4], 2, [[0], []]),
+    ],
+)
+def test_each_rank_gets_about_as_many_tokens(lengths: list[int], world_size: int, shares: list[list[int]]) -> None:
+    assert [Ranks(rank, world_size, CPU).balance(lengths) for rank in range(world_size)] == shares

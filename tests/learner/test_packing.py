@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ampo_core.learner.packing import microbatches
+from ampo_core.learner.packing import TokenPair, microbatches
 
 BUDGET = 100
 
@@ -45,6 +45,27 @@ def test_short_sequences_stay_with_their_neighbours_in_length_and_the_parts_are_
     assert max(sums) - min(sums) < 90
     spans = sorted((min(lengths[i] for i in batch), max(lengths[i] for i in batch)) for batch in batches)
     assert all(upper <= lower for (_, upper), (lower, _) in pairwise(spans))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "budget", "packed"),
+    [
+        ([10, 8, 5, 4, 2, 1], 13, [[10], [8], [5, 4, 2, 1]]),
+        ([11, 9, 7, 5, 4, 1], 13, [[11, 1], [9, 4], [7, 5]]),
+        ([6, 5, 1, 1], 6, [[6], [5, 1], [1]]),
+        ([11, 8, 7, 6, 5, 1], 14, [[11, 1], [8, 5], [7, 6]]),
+        ([12, 8, 5, 4], 13, [[12], [8], [5, 4]]),
+        ([7, 7, 4, 4, 1, 1], 13, [[7, 4, 1], [7, 4, 1]]),
+    ],
+)
+def test_the_smallest_cap_that_needs_no_more_of_them_makes_them_even(
+    lengths: list[int], budget: int, packed: list[list[int]]
+) -> None:
+    assert [[lengths[i] for i in batch] for batch in microbatches(lengths, budget)] == packed
+
+
+def test_a_pair_is_as_long_as_its_prompt_and_response() -> None:
+    assert len(TokenPair((1, 2, 3), (4, 5))) == 5
 
 
 def test_nothing_to_pack_and_a_sequence_above_the_budget() -> None:

@@ -73,6 +73,7 @@ def test_without_resampling_a_step_samples_once() -> None:
 )
 def test_resampling_asks_by_the_share_that_was_kept(sampled: int, kept: int, wanted: int) -> None:
     assert filter_of("all_wrong", resample=True, batch=8).wants(sampled, kept) == wanted
+    assert filter_of("all_wrong", resample=True, batch=2).wants(2, 1) == 2
 
 
 def test_resampling_ends_with_a_full_batch_or_ten_batches_of_questions() -> None:

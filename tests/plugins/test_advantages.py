@@ -111,9 +111,9 @@ def test_where_the_split_differs_the_baseline_stays_sane() -> None:
 
 
 def test_a_std_that_is_as_good_as_none_counts_as_one() -> None:
-    """1e-6 itself still divides; twice the distance of two rewards is their std."""
+    """1e-6 itself still divides: the std of two rewards is half their distance."""
     spec = OnPolicyBaseline(eps=0.0)
-    assert advantages(spec, [0.0, 4e-6]) == pytest.approx([-1.0, 1.0])
+    assert advantages(spec, [0.0, 2e-6]) == pytest.approx([-1.0, 1.0])
     assert advantages(spec, [0.0, 1e-6]) == pytest.approx([-5e-7, 5e-7])
 
 

@@ -22,7 +22,7 @@ from ampo_registry import (
     SelectionRequest,
     SelectorSpec,
 )
-from ampo_registry.selectors import round_to_bfloat16
+from ampo_registry.selectors import Decimals, round_to_bfloat16
 from pydantic import Field, ValidationError
 
 Golden = Callable[[str], dict[str, Any]]
@@ -268,3 +268,5 @@ def test_a_selector_without_its_method_says_which() -> None:
 def test_rounding_to_decimals_takes_nothing_else() -> None:
     with pytest.raises(ValidationError, match="digits"):
         Comprehension(score_rounding={"decimals": 2, "digits": 3})
+    with pytest.raises(ValidationError, match="frozen"):
+        Decimals(decimals=2).decimals = 3
