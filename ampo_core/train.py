@@ -24,7 +24,14 @@ from ampo_core.loop.assemble import assemble
 from ampo_core.loop.credit import with_advantages
 from ampo_core.loop.groups import AugmentedGroup, unguided
 from ampo_core.loop.guidance import Guide
-from ampo_core.loop.metrics import Stopwatch, group_report, guidance_metrics, rollout_metrics, update_metrics
+from ampo_core.loop.metrics import (
+    Stopwatch,
+    group_metrics,
+    group_report,
+    guidance_metrics,
+    rollout_metrics,
+    update_metrics,
+)
 from ampo_core.loop.objective import MiniBatchLoss
 from ampo_core.loop.old_policy import check_parity, fill_in, old_policy_metrics, plan_forwards, with_old_log_probs
 from ampo_core.loop.parts import TrainParts, UpdateParts
@@ -96,8 +103,7 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
         **(guidance_metrics(augmented) if parts.guide else {}),
         **policy_metrics,
         **parts.take_counts(),
-        "groups/sampled": float(len(sampled)),
-        "groups/trained": float(len(kept)),
+        **group_metrics(augmented, kept),
         **watch.metrics(),
     }
     return StepReport(step, metrics, tuple(group_report(group) for group in augmented)), taken

@@ -30,6 +30,7 @@ TRAIN = (
     "response/truncated",
     "groups/sampled",
     "groups/trained",
+    "groups/with_signal",
     "policy/empty_updates",
     "policy/loss_on",
     "policy/loss_off",
@@ -55,12 +56,14 @@ GUIDANCE = (
     "guidance/left_out_incorrect",
     "guidance/left_out_overlong",
     "guidance/left_out_ungraded",
+    "guidance/scored",
     "guidance/unscorable",
+    "guidance/format",
     "tokens/teacher",
     ANSWERS,
     TEACHER,
 )
-_OF_A_SET = ("length_mean", "truncated", "timeouts", "errors")
+_OF_A_SET = ("length_mean", "truncated", "format", "timeouts", "errors")
 
 
 def by_teacher(metrics: Mapping[str, T], name: str) -> dict[str, T]:

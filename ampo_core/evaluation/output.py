@@ -101,7 +101,7 @@ class EvaluationOutput:
             self.say(f"\n{self.job.comparison.note.strip()}")
         folder.finish()
         refresh_report(folder.path, self.say)
-        environment.plugins.notify("ampo_run_finished", context=self.output.context)
+        self.output.concluded()
 
     def say(self, *lines: str) -> None:
         """Print lines as they are, unwrapped where the output is a log."""

@@ -74,6 +74,7 @@ class SetResult:
             **{f"pass@{k}": average(self.passes(k)) for k in self.pass_at},
             "length_mean": average([answer.tokens for answer in answers]),
             "truncated": average([float(answer.finish_reason == "length") for answer in answers]),
+            "format": average([float(answer.grade.formatted) for answer in answers]),
             **entropy,
             "timeouts": float(statuses.count("timeout")),
             "errors": float(statuses.count("error")),

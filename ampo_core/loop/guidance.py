@@ -85,13 +85,14 @@ class Guide:
         return AugmentedGroup(group.question, tuple(slots), triggered=True)
 
     def take_counts(self) -> dict[str, float]:
-        """Metrics of the teacher answers that could not be used since the last call."""
-        left_out = self.library.take_counts()
+        """Metrics of the teacher answers since the last call: left out, scored, and not to be scored."""
+        left_out, (scored, unscorable) = self.library.take_counts(), self.scorer.take_counts()
         return {
             "guidance/left_out_incorrect": float(left_out["incorrect"]),
             "guidance/left_out_overlong": float(left_out["overlong"]),
             "guidance/left_out_ungraded": float(left_out["ungraded"]),
-            "guidance/unscorable": float(self.scorer.take_unscorable()),
+            "guidance/scored": float(scored),
+            "guidance/unscorable": float(unscorable),
         }
 
 

@@ -66,10 +66,20 @@ def guidance_metrics(groups: Sequence[AugmentedGroup]) -> dict[str, float]:
     return {
         "guidance/triggered": fmean(group.triggered for group in groups),
         "guidance/replaced": len(selections) / len(groups),
+        **({"guidance/format": fmean(s.guidance.grade.formatted for s in selections)} if selections else {}),
         **({"guidance/score_mean": fmean(scores)} if scores else {}),
         **{f"guidance/answers/{name}": float(count) for name, count in sorted(teachers.items())},
         **{f"guidance/teacher/{name}": count / len(selections) for name, count in sorted(teachers.items())},
         "tokens/teacher": float(sum(len(selection.guidance.token_ids) for selection in selections)),
+    }
+
+
+def group_metrics(sampled: Sequence[AugmentedGroup], kept: Sequence[int]) -> dict[str, float]:
+    """How many groups were sampled, how many of them are trained on, and how many of these have an advantage."""
+    return {
+        "groups/sampled": float(len(sampled)),
+        "groups/trained": float(len(kept)),
+        "groups/with_signal": float(sum(any(sampled[i].advantages) for i in kept)),
     }
 
 

@@ -61,13 +61,14 @@ class PolicyScorer:
     def __init__(self, learner: Learner, tokenizer: PromptTokenizer) -> None:
         self._learner = learner
         self._tokenizer = tokenizer
-        self._unscorable = 0
+        self._scored = self._unscorable = 0
 
     def answer_logprobs(self, items: Sequence[tuple[Question, Guidance]]) -> list[list[float]]:
         """Log-probs of the ground truth's tokens for each (question, guidance): temperature 1, current policy."""
         pairs = [self._pair(question, guidance) for question, guidance in items]
         # Longest first: the ranks' shares, every world_size-th of these, then have about as many tokens.
         known = sorted(((i, pair) for i, pair in enumerate(pairs) if pair is not None), key=lambda item: -len(item[1]))
+        self._scored += len(known)
         self._unscorable += len(pairs) - len(known)
         scores = self._learner.ranks.map(self._score, [pair for _, pair in known])
         results: list[list[float]] = [[] for _ in items]
@@ -78,10 +79,11 @@ class PolicyScorer:
     def _score(self, pairs: Sequence[TokenPair]) -> list[list[float]]:
         return [part.tolist() for part in self._learner.logprobs(pairs, temperature=1.0)]
 
-    def take_unscorable(self) -> int:
-        """Items that could not be scored since the last call of this method."""
-        count, self._unscorable = self._unscorable, 0
-        return count
+    def take_counts(self) -> tuple[int, int]:
+        """Items that were scored, and that could not be, since the last call of this method."""
+        counts = self._scored, self._unscorable
+        self._scored = self._unscorable = 0
+        return counts
 
     def _pair(self, question: Question, guidance: Guidance) -> TokenPair | None:
         trajectory = corrected_trajectory(guidance.text, question.answer)

@@ -1,6 +1,7 @@
 """What a run tells, while it runs and afterwards: lines of metrics, model cards, budgets, and its report.
 
     reporting.py   `Reporter`, through which train and sft tell it on every rank; output.py is rank 0's part
+    watch.py       says of a run that learns nothing that it does; signs.py has what shows it, and all thresholds
     model_card.py  the card of each checkpoint; card_facts.py reads the run for it, model_card.jinja has the words
     budget.py      what a run spent; lineage.py the runs that it started from
 

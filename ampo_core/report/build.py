@@ -19,7 +19,7 @@ from ampo_core.report.comparing import (
 from ampo_core.report.evaluation import evaluation_sections
 from ampo_core.report.facts import run_facts, subtitle_of
 from ampo_core.report.figures import Line
-from ampo_core.report.html import block, facts, folded, paragraph, slug, table, tiles
+from ampo_core.report.html import block, facts, folded, paragraph, slug, table, tiles, warned
 from ampo_core.report.page import Page, Section, render
 from ampo_core.report.samples import Row, Samples, read_predictions, read_samples
 from ampo_core.report.sources import WITH_CURVES, Entry, RunData, Subject, collect
@@ -32,6 +32,7 @@ from ampo_core.report.training import (
     run_tiles,
     time_section,
 )
+from ampo_core.report.watch import warnings_of
 from ampo_core.run.disk import refusal
 from ampo_core.run.files import write_atomically
 from ampo_core.run.folder import SAMPLES
@@ -118,7 +119,7 @@ def _training(run: RunData) -> Page:
     return Page(
         title=run.name,
         subtitle=subtitle_of(run),
-        head=tiles(run_tiles(run)) + run_facts(run),
+        head=_warned([run]) + tiles(run_tiles(run)) + run_facts(run),
         sections=[section for section in sections if section is not None],
         legend=[run.name],
         rows=rows,
@@ -139,7 +140,7 @@ def _evaluation(run: RunData) -> Page:
     return Page(
         run.name,
         subtitle_of(run),
-        run_facts(run),
+        _warned([run]) + run_facts(run),
         [*sections, *_ran_with(run)],
         rows=rows,
         extra={"threshold": None, "teachers": models},
@@ -168,7 +169,7 @@ def _comparison(subject: Subject) -> Page:
     return Page(
         title=subject.title,
         subtitle=_kinds(subject),
-        head=facts(_named(subject)),
+        head=_warned([run for entry in subject.entries for run in entry.runs]) + facts(_named(subject)),
         sections=[section for section in sections if section is not None],
         legend=[entry.name for entry in drawn],
         hidden=list(range(MOST_SHOWN, len(drawn))),
@@ -191,6 +192,10 @@ def _ran_with(run: RunData) -> list[Section]:
         Section("config", "Resolved config", parts, folded=True),
         Section("versions", "Versions", table(["package", "version"], rows, left=2), folded=True),
     ]
+
+
+def _warned(runs: Sequence[RunData]) -> str:
+    return warned([f"{run.name}: {warning}" if len(runs) > 1 else str(warning) for run, warning in warnings_of(runs)])
 
 
 def _kinds(subject: Subject) -> str:

@@ -55,6 +55,13 @@ def paragraph(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>' if text else ""
 
 
+def warned(lines: Sequence[str]) -> str:
+    """What a reader must know before all else; empty without any."""
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    said = "Signs that nothing was learnt:"
+    return f'<div class="warning" role="note"><strong>{said}</strong><ul>{items}</ul></div>' if lines else ""
+
+
 def picture(file: str, what: str) -> str:
     """A picture beside the page, and what it shows."""
     return f'<p><img src="{escape(file)}" alt="{escape(what)}"></p>'

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ampo_registry.protocols import RunContext, Stateful, Tracker
-from ampo_registry.types import StepReport
+from ampo_registry.types import RunWarning, StepReport
 
 from ampo_core.config.jobs import EvaluateJob, SftJob, TrainJob
 from ampo_core.report.budget import total_budget
+from ampo_core.report.watch import Watch
 from ampo_core.run.checkpoint_store import CheckpointStore, read_state
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import RunFolder, discard_unfinished
@@ -25,12 +26,14 @@ SAMPLES_PER_STEP = 8
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The run's folder, held; its trackers by their place in the config and type; the progress on the screen."""
+    """The run's folder, held; its trackers by their place in the config and type; the progress on the screen; and what
+    watches whether it learns."""
 
     folder: RunFolder
     environment: Environment
     context: RunContext
     progress: Progress
+    watch: Watch
     trackers: Mapping[str, Tracker]
     stack: ExitStack
 
@@ -69,10 +72,12 @@ class Output:
                 if step is None:
                     discard_unfinished(path)
                 raise
-            return cls(folder, environment, context, progress, trackers, stack.pop_all())
+            watch = Watch.over(job.job, environment.config, path)
+            return cls(folder, environment, context, progress, watch, trackers, stack.pop_all())
 
     def started(self) -> None:
-        """Tell the observers that the run begins."""
+        """Tell the observers that the run begins; one that goes on says what was to be said of it before."""
+        self._warn(self.watch.warnings(finished=False))
         self.environment.plugins.notify("ampo_run_started", context=self.context)
 
     def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -91,17 +96,24 @@ class Output:
         self.environment.plugins.notify("ampo_step_finished", report=report, context=self.context)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write a line of metrics, here and in the trackers."""
+        """Write a line of metrics, here and in the trackers, and warn of what begins with it."""
         self.folder.log_metrics(step, metrics)
         for tracker in self.trackers.values():
             tracker.log(metrics, step)
+        self._warn(self.watch.see(step, metrics))
 
     def finished(self, policy: Path | None) -> Path:
         """Mark the run done, with the folder `policy` as its output, say what it spent and tell the observers."""
         output = self.folder.finish(policy)
         self.progress.note(f"budget: {total_budget(self.folder.path).line()}")
-        self.environment.plugins.notify("ampo_run_finished", context=self.context)
+        self.concluded()
         return output
+
+    def concluded(self) -> None:
+        """Say what shows that the run learnt nothing, and tell the observers that it is done."""
+        warnings = self.watch.warnings(finished=True)
+        self._warn(warnings)
+        self.environment.plugins.notify("ampo_run_finished", context=self.context, warnings=warnings)
 
     def tracker_states(self) -> dict[str, Any]:
         """The memory of the trackers that have one."""
@@ -110,6 +122,10 @@ class Output:
     def close(self) -> None:
         """Close the trackers, each of them whatever the others do, and let go of screen and folder."""
         self.stack.close()
+
+    def _warn(self, warnings: Iterable[RunWarning]) -> None:
+        for warning in warnings:
+            self.progress.note(f"warning: {warning}")
 
     def _say_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         shown = [f"{name.removeprefix('eval/')} {value:.3f}" for name, value in metrics.items() if "/avg" in name]

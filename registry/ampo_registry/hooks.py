@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ampo_registry.markers import hookspec
 from ampo_registry.protocols import RunContext
 from ampo_registry.specs import ComponentSpec
-from ampo_registry.types import StepReport
+from ampo_registry.types import RunWarning, StepReport
 
 
 @hookspec
@@ -30,6 +30,6 @@ def ampo_step_finished(report: StepReport, context: RunContext) -> None:
 
 
 @hookspec
-def ampo_run_finished(context: RunContext) -> None:
+def ampo_run_finished(context: RunContext, warnings: tuple[RunWarning, ...]) -> None:
     """Called once, on rank 0, when the run is done: by train and sft after the last checkpoint, by evaluate when its
-    results are written. A run that fails does not call it."""
+    results are written. A run that fails does not call it. `warnings` say what shows that it learnt nothing."""

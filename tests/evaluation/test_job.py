@@ -1,6 +1,7 @@
 """The evaluate job for real: two random models, the `transformers` rollout, the real verifier, the command line."""
 
 import json
+import re
 
 import pytest
 
@@ -42,6 +43,10 @@ def test_evaluate_writes_compares_and_draws(config, capfd):
     assert said == sorted(said)
     assert "evaluate 1/4" in printed
     assert "evaluate 4/4" in printed
+    warned = re.findall(r"^warning: (\w+) on (\w+): .*; look at ", printed, re.M)
+    assert warned == [(model, name) for model in ("start", "other") for name in ("odd", "even")]  # 5 tokens: no tags
+    assert all(metrics[0][f"start/eval/{name}/format"] == 0 for name in ("odd", "even"))
+    assert "start on odd" in (run / "report.html").read_text()
     for expected in ("Held-out questions", "against start", results["readings"][0], "Random models: a test.", "curves"):
         assert expected in printed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,13 @@ def test_loss_falls_and_the_final_policy_loads(job: Callable[..., Path]) -> None
     assert json.loads((policy.parents[2] / "manifest.json").read_text())["questions"]["train"]["count"] == 40
     assert weights_of(policy).keys()
     assert AutoTokenizer.from_pretrained(policy).chat_template
+
+
+def test_a_learning_rate_that_destroys_the_model_is_said_first_in_the_report(job: Callable[..., Path]) -> None:
+    policy = job(**{"training.learning_rate": 10.0})
+    assert metrics_of(policy)[-1]["policy/loss"] > 1 + metrics_of(policy)[0]["policy/loss"]
+    page = (policy.parents[2] / "report.html").read_text()
+    assert re.search(r"steps \d to 12: the loss is [\d.]+ nats a token, above 4\.\d\d at the start; look at", page)
 
 
 def test_the_first_loss_is_the_mean_over_answer_tokens_only(job: Callable[..., Path], start_model: Path) -> None:

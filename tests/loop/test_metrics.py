@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from ampo_registry import Grade, Guidance, Question, Selection
 
 from ampo_core.loop.guidance import AugmentedGroup, Slot
-from ampo_core.loop.metrics import guidance_metrics
+from ampo_core.loop.metrics import group_metrics, guidance_metrics
 
 QUESTION, GRADE = Question("q", (), (1,), "2", "toy"), Grade(1.0, True, True)
 
@@ -24,4 +26,10 @@ def test_the_answers_of_each_teacher_are_counted() -> None:
     assert (found["guidance/teacher/a"], found["guidance/teacher/b"]) == (0.4, 0.6)
     assert found["guidance/replaced"] == pytest.approx(5 / 3)
     assert found["tokens/teacher"] == 10.0
-    assert not [name for name in guidance_metrics([group(None, None)]) if "answers" in name]
+    assert found["guidance/format"] == 1.0
+    assert not [name for name in guidance_metrics([group(None, None)]) if "answers" in name or "format" in name]
+
+
+def test_groups_with_an_advantage_are_counted_among_those_that_are_trained_on() -> None:
+    groups = [replace(group(None, None), advantages=found) for found in ((0.0, 0.0), (1.0, -1.0), (0.5, 0.0))]
+    assert group_metrics(groups, [0, 1]) == {"groups/sampled": 3.0, "groups/trained": 2.0, "groups/with_signal": 1.0}

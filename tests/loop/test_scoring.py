@@ -104,7 +104,9 @@ def test_what_cannot_be_scored_is_counted_and_an_empty_call_is_fine(model: Model
     long = guidance_of("step " * 60 + "<answer>7</answer>")
     scores = scorer.answer_logprobs([(question, guidance_of("no tag")), (question, long)])
     assert scores == [[], []]
-    assert scorer.take_unscorable() == 2
-    assert scorer.take_unscorable() == 0
+    assert scorer.take_counts() == (0, 2)
+    assert scorer.take_counts() == (0, 0)
+    assert len(scorer.answer_logprobs([(question, guidance_of("<answer>7</answer>"))])[0]) == 1
+    assert scorer.take_counts() == (1, 0)
     assert scorer.answer_logprobs([]) == []
     learner.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -341,6 +343,81 @@ def test_the_command_line_trains_and_tells_observers(world: Path, student: Path,
     again = forge.run(*command)
     assert again.returncode == 0
     assert "run is finished already; its output is" in again.stdout
+
+
+LISTENER = """
+import json
+from ampo_registry import hookimpl
+
+@hookimpl
+def ampo_run_finished(context, warnings):
+    (context.folder / "warnings").write_text(json.dumps([[w.kind, w.first, w.last, w.steps] for w in warnings]))
+"""
+SMALL = ("training.questions_per_batch=2", "training.questions_per_minibatch=2", "training.steps=5")
+
+
+@pytest.fixture(scope="module")
+def listening(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
+    """All plugins, and one that writes down what a finished run warns of."""
+    plugin = tmp_path_factory.mktemp("plugin") / "listening_plugin.py"
+    plugin.write_text(LISTENER, encoding="utf-8")
+    return discover([plugin])
+
+
+def warned(config: Mapping[str, Any], folder: Path, listening: Plugins, *overrides: str) -> tuple[list[list[Any]], str]:
+    """What observers were told of a small run, and the screen."""
+    policy, screen = run(config, folder, listening, *SMALL, *overrides)
+    found = json.loads((policy.parents[2] / "warnings").read_text("utf-8"))
+    page = (policy.parents[2] / "report.html").read_text("utf-8")
+    said = [line for line in screen.splitlines() if line.startswith("warning: ")]
+    assert all(html.escape(line.removeprefix("warning: ")) in page for line in said[len(said) - len(found) :])
+    assert ('role="note"' in page) == bool(found)
+    return found, screen
+
+
+def test_a_run_whose_responses_and_teachers_are_all_too_long_says_so(
+    world: Path, student: Path, listening: Plugins, tmp_path: Path
+) -> None:
+    masked = {"objective": {"on_policy": {"mask_truncated": True}}}
+    found, screen = warned(train(world, student, **masked), tmp_path, listening, "rollout.max_response_tokens=3")
+    assert found == [["cut_off", 1, 5, 5], ["no_guidance", 1, 5, 5], ["no_tokens", 1, 5, 5]]
+    cut = "warning: steps 1 to 5: every response was cut off at rollout.max_response_tokens = 3; look at"
+    assert screen.count(cut) == 2  # when it begins, and at the end
+    assert screen.rindex(cut) > screen.index("budget: ")
+    assert "their teacher answers were left out: " in screen
+    assert "0 tokens were trained: mask_truncated leaves out what was cut off" in screen
+
+
+def test_a_policy_that_a_learning_rate_of_1_has_destroyed_is_said_to_have_collapsed(
+    world: Path, student: Path, listening: Plugins, tmp_path: Path
+) -> None:
+    found, screen = warned(train(world, student), tmp_path, listening, "training.learning_rate=1.0", "training.steps=8")
+    assert "collapsed" in [kind for kind, *_ in found]
+    assert "no response is right, learning rate 1; look at training.learning_rate" in screen
+
+
+def test_a_run_without_answer_tags_says_so_of_students_and_teachers(
+    world: Path, student: Path, listening: Plugins, tmp_path: Path
+) -> None:
+    rows = pq.read_table(world / "train.parquet").to_pylist()
+    for row in rows:
+        content = f"we have {row['reward_model']['ground_truth']}"
+        row["target_lst"] = [{"role": "assistant", "content": content, "source": "plain"}]
+    (tmp_path / "plain.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    config = train(world, student, data={"train": [str(tmp_path / "plain.jsonl")]})
+    config["model"]["stop"] = ["<answer>"]  # the student stops where its answer would begin
+    found, screen = warned(config, tmp_path, listening)
+    assert [kind for kind, *_ in found] == ["no_format", "unscorable"]
+    assert "each has the score 0, and guidance.selector still chooses" in screen
+    assert {line["guidance/score_mean"] for line in metrics_of(tmp_path / "run/checkpoints/step-000005/policy")} == {
+        0.0
+    }
+
+
+def test_a_run_that_learns_is_told_nothing(world: Path, student: Path, listening: Plugins, tmp_path: Path) -> None:
+    found, screen = warned(train(world, student), tmp_path, listening)
+    assert found == []
+    assert "warning" not in screen
 
 
 TOGETHER: dict[str, dict[str, Any]] = {

@@ -23,6 +23,13 @@ def tied_model(tmp_path_factory: pytest.TempPathFactory, golden_tokenizer: Any) 
     return write_model(tmp_path_factory.mktemp("models") / "tied", golden_tokenizer, tied=True)
 
 
+def warnings(out: str) -> list[str]:
+    """What a run says at its end of itself, each once."""
+    said = [line for line in out.partition("budget:")[2].splitlines() if line.startswith("warning: ")]
+    assert len(set(said)) == len(said)
+    return said
+
+
 def test_a_train_run_that_dies_everywhere_ends_as_one_that_does_not(runs: Runs) -> None:
     whole = runs("train.yaml", "whole")
     assert whole.code == 0, whole.err
@@ -57,6 +64,7 @@ def test_a_train_run_that_dies_everywhere_ends_as_one_that_does_not(runs: Runs) 
     assert longer.code == 0, longer.err
     assert "changed, as allowed:\n  training.steps: 4 -> 5" in longer.out
     runs.assert_equal("whole", "ended")
+    assert warnings(longer.out) == warnings(whole.out) != []
     history = sorted(path.name for path in (runs.folder("ended") / "history").iterdir())
     assert history == ["config.step-000004.yaml", "manifest.step-000004.json"]
     assert json.loads((runs.folder("whole") / "checkpoints/step-000005/ranks/0.json").read_text())
@@ -94,6 +102,7 @@ def test_two_ranks_of_which_one_dies_go_on_as_if_it_had_not(runs: Runs) -> None:
     assert ended.code == 0, ended.err
     assert "goes on after step 1 of 3" in ended.out
     runs.assert_equal("two-whole", "two-ended")
+    assert warnings(ended.out) == warnings(whole.out) != []
     assert [line["step"] for line in runs.metrics("two-whole")] == [0, 1, 2, 3]
     fewer = runs("train.yaml", "two-ended", "deepspeed.zero_stage=2", "training.steps=6", "--allow-changes")
     assert fewer.code == 2

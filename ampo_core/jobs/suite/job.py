@@ -21,6 +21,8 @@ from ampo_core.jobs.suite.plan import Plan, Task, command_line, load_task, plan_
 from ampo_core.jobs.suite.processes import Ended, Processes, environments
 from ampo_core.jobs.suite.render import write_tables
 from ampo_core.report.build import refresh_report
+from ampo_core.report.sources import collect
+from ampo_core.report.watch import warnings_of
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import check_free
 from ampo_core.run.interrupt import INTERRUPTED
@@ -123,10 +125,20 @@ def _outcome(plan: Plan, ended: Ended, took: str, progress: Progress) -> list[st
         raise KeyboardInterrupt
     if ended.code == 0 and plan.note_finished(task):
         progress.note(f"{task.title}: done in {took}")
+        for line in _warnings(task.member.folder):
+            progress.note(f"{task.title}: {line}")
         return []
     progress.note(f"{task.title}: failed with exit code {ended.code} after {took}; the end of {ended.log}:")
     progress.note(ended.last_words())
     return [f"{task.title}: exit code {ended.code}, see {ended.log}"]
+
+
+def _warnings(folder: Path) -> list[str]:
+    """What shows that a member learnt nothing, for its own screen is a log."""
+    try:
+        return [f"warning: {found}" for _, found in warnings_of(r for e in collect([folder]).entries for r in e.runs)]
+    except ConfigError as error:
+        return [str(error)]
 
 
 def _options(environment: Environment) -> list[str]:
