@@ -49,9 +49,8 @@ def run(job: PipelineJob, environment: Environment) -> Path:
     finished stage's config has changed since; RunError if a stage cannot start after others have run.
     """
     check_folder(job, environment)
-    folder = open_folder(job, environment)
-    with held(folder.path):
-        return run_stages(job, folder, environment)
+    with held(job.run.folder):
+        return run_stages(job, open_folder(job, environment), environment)
 
 
 def run_stages(job: PipelineJob, folder: RunFolder, environment: Environment) -> Path:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,7 +60,12 @@ def run(job: PrepareJob, environment: Environment) -> Path:
     Raises ConfigError if that folder is not empty or the task refuses its options, DataError if the task makes
     nothing or a ground truth that no response could be verified against.
     """
-    start_over(job.run.folder, environment)
+    with held(job.run.folder):
+        start_over(job.run.folder, environment)
+        return _make(job, environment)
+
+
+def _make(job: PrepareJob, environment: Environment) -> Path:
     out = Path(job.out) if job.out else job.run.folder / "out"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"out: {out} is there already and not empty; name another folder or remove it")
@@ -68,11 +73,10 @@ def run(job: PrepareJob, environment: Environment) -> Path:
     task = job.task.build(environment.build_context())
     with _task_errors(name):
         data = task.make(job.run.seed)
-    with Grader(job.reward) as grader, ExitStack() as stack:
+    with Grader(job.reward) as grader:
         say(environment.console, *check_truths(data, grader))
         manifest = build_manifest(job="prepare", seed=job.run.seed, plugins=environment.plugins.distributions)
         folder = RunFolder.create(job.run, environment.yaml, manifest)
-        stack.enter_context(held(folder.path))
         unfinished = _unfinished(out)
         try:
             with writing(out, unfinished):

@@ -19,7 +19,7 @@ from ampo_core.run.environment import Environment
 from ampo_core.run.folder import RunFolder, discard_unfinished
 from ampo_core.run.lock import held
 from ampo_core.run.progress import Progress
-from ampo_core.run.resume import Beginning
+from ampo_core.run.resume import Beginning, check_still
 
 SAMPLES_PER_STEP = 8
 
@@ -53,12 +53,12 @@ class Output:
         """
         path, step = beginning.path, beginning.resume_step
         with ExitStack() as stack:
+            stack.enter_context(held(path))
             if step is None:
                 folder = RunFolder.create(job.run, environment.yaml, beginning.manifest)
-                stack.enter_context(held(path))
             else:
-                stack.enter_context(held(path))
                 if checkpoints is not None:
+                    check_still(beginning, checkpoints)
                     checkpoints.sweep()  # first of all: on a full disk nothing else has room
                 folder = RunFolder.reopen(path, environment.yaml, beginning.manifest, environment.config, step)
                 if checkpoints is not None:

@@ -30,9 +30,10 @@ from ampo_core.config.tree import RunConfig
 from ampo_core.run.changes import config_changes, read_manifest
 from ampo_core.run.disk import refusal, writing
 from ampo_core.run.files import append_lines, cut_back, flush, write_atomically, write_json
+from ampo_core.run.lock import LOCK, check_not_held
 
 POLICY_SOURCE = "policy"
-UNMADE = {".lock", "manifest.json", ".manifest.json.partial", ".config.yaml.partial"}
+UNMADE = {LOCK, "manifest.json", ".manifest.json.partial", ".config.yaml.partial"}
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
 
@@ -44,12 +45,12 @@ class RunFolder:
 
     @classmethod
     def create(cls, run: RunConfig, yaml: str, manifest: Mapping[str, Any]) -> RunFolder:
-        """Make the folder with config.yaml and manifest.json.
+        """Make the folder with config.yaml and manifest.json. Its lock is held by then (`lock.py`).
 
         Raises ConfigError if the folder exists and is not empty, or cannot be made.
         """
         path = run.folder
-        check_free(path)
+        _refuse_others(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -132,10 +133,16 @@ class RunFolder:
 
 
 def check_free(path: Path) -> None:
-    """Raise ConfigError if `path` holds a run, or anything else; an empty folder is free.
+    """Raise ConfigError if `path` holds a run, or anything else, or another process is at it; an empty folder is free.
 
     So is one of a run that died while it made its folder.
     """
+    if path.is_dir():
+        check_not_held(path)
+    _refuse_others(path)
+
+
+def _refuse_others(path: Path) -> None:
     if not path.exists() or (path.is_dir() and {item.name for item in path.iterdir()} <= UNMADE):
         return
     if not path.is_dir():
@@ -146,7 +153,7 @@ def check_free(path: Path) -> None:
 
 
 def discard_unfinished(path: Path) -> bool:
-    """Remove the folder of a run that has started and not finished; True if there was one.
+    """Remove all but the lock of a run that has started and not finished; True if there was one.
 
     A folder that is not a run's (no config.yaml) is left alone. Raises RunError if the run is finished.
     """
@@ -154,7 +161,11 @@ def discard_unfinished(path: Path) -> bool:
         raise RunError(f"{path} holds a finished run, which is not removed")
     if not (path / "config.yaml").exists():
         return False
-    shutil.rmtree(path)
+    # config.yaml last: as long as it stands this is a run's folder
+    for item in sorted(path.iterdir(), key=lambda item: item.name == "config.yaml"):
+        if item.name == LOCK:
+            continue
+        shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
     return True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,17 +13,28 @@ from pathlib import Path
 from ampo_registry.errors import ConfigError
 from filelock import FileLock, Timeout
 
+from ampo_core.run.disk import refusal
+
 LOCK = ".lock"
+PATIENCE_S = 0.5
+"""How long one that finds it held waits: another one may only have looked whether it is."""
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 """What a file system says that knows no locks."""
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`; while it is held, `.lock` names this process.
+    """Hold the lock of `folder`, made if it is not there; while it is held, `.lock` names this process.
 
-    Raises ConfigError if another process holds it. Where the file system knows no locks nothing is held.
+    It comes before the first file of a run, so that of several processes that start at once one makes the folder. If
+    it was made here and is left empty, it goes again. Raises ConfigError if another process holds the lock, or the
+    folder cannot be made. Where the file system knows no locks nothing is held.
     """
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the run folder {folder}: {refusal(folder, error)}") from error
     with _taken(folder):
         with suppress(OSError):  # a full disk has no room for the name; it is locked all the same
             (folder / LOCK).write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
@@ -30,6 +42,9 @@ def held(folder: Path) -> Iterator[None]:
             yield
         finally:
             (folder / LOCK).unlink(missing_ok=True)
+            if made:
+                with suppress(OSError):  # it is not empty
+                    folder.rmdir()
 
 
 def check_not_held(folder: Path) -> None:
@@ -42,7 +57,7 @@ def check_not_held(folder: Path) -> None:
 @contextmanager
 def _taken(folder: Path) -> Iterator[None]:
     # Not thread-local: what one thread has taken, another may give back. A forked worker closes its copy of the lock.
-    lock = FileLock(folder / LOCK, blocking=False, thread_local=False, fallback_to_soft=False)
+    lock = FileLock(folder / LOCK, timeout=PATIENCE_S, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:
@@ -58,7 +73,9 @@ def _taken(folder: Path) -> Iterator[None]:
 
 
 def _holder(folder: Path) -> str:
-    try:
-        return (folder / LOCK).read_text(encoding="utf-8").strip() or "another process"
-    except OSError:  # it has ended in this moment
-        return "another process"
+    for _ in range(10):  # it has just taken the lock, and its name is still to come
+        with suppress(OSError):  # it has ended in this moment
+            if name := (folder / LOCK).read_text(encoding="utf-8").strip():
+                return name
+        time.sleep(0.01)
+    return "another process"

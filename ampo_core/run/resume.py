@@ -8,6 +8,7 @@ allowed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from ampo_core.run.changes import Change, config_changes, listed, manifest_chang
 from ampo_core.run.checkpoint_store import CheckpointStore, read_state
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import RunFolder, check_free, discard_unfinished
-from ampo_core.run.lock import check_not_held
+from ampo_core.run.lock import check_not_held, held
 from ampo_core.run.progress import say
 
 State = Literal["new", "unfinished", "finished"]
@@ -83,14 +84,17 @@ def start_over(path: Path, environment: Environment) -> None:
 
 
 def open_again(
-    job: PoolJob, environment: Environment, manifest: Mapping[str, Any]
+    job: PoolJob, environment: Environment, manifest: Mapping[str, Any], stack: ExitStack
 ) -> tuple[RunFolder, tuple[str, ...]]:
-    """The folder of a job that goes on by itself from what it has written, new or again; and what to say of it.
+    """The folder of a job that goes on by itself from what it has written, new or again; and what to say of it. It is
+    locked until `stack` closes.
 
     Raises ConfigError if what is there is something else than this job's run, unless the changes are allowed.
     """
     path = job.run.folder
-    if look(job, environment) == "new":
+    state = look(job, environment)
+    stack.enter_context(held(path))
+    if state == "new":
         return RunFolder.create(job.run, environment.yaml, manifest), ()
     changes = [*config_changes(path, environment.config), *manifest_changes(path, manifest)]
     if changes and not environment.allow_changes:
@@ -126,6 +130,14 @@ def begin(
     _check_fits(path, checkpoint, changes, steps, world_size)
     step = step_of(checkpoint)
     return Beginning(path, now, step, checkpoint, (f"goes on after step {step} of {steps}", *allowed(changes)))
+
+
+def check_still(beginning: Beginning, store: CheckpointStore) -> None:
+    """Raise ConfigError if another process has gone on with the run since `beginning` was decided; the lock is held."""
+    if store.newest() != beginning.checkpoint:
+        raise ConfigError(
+            f"{beginning.path}: another process has gone on with this run meanwhile; run the same command again"
+        )
 
 
 def _check_fits(path: Path, checkpoint: Path, changes: Sequence[Change], steps: int, world_size: int) -> None:

@@ -35,7 +35,6 @@ from ampo_core.jobs.pool.sources import Source, about, open_source, recipe
 from ampo_core.report.build import refresh_report
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import RunFolder
-from ampo_core.run.lock import held
 from ampo_core.run.manifest import build_manifest, hash_questions
 from ampo_core.run.progress import Progress, Reading, say
 from ampo_core.run.resume import open_again
@@ -136,8 +135,7 @@ def _open(job: PoolJob, environment: Environment, questions: Sequence[Question],
         models=dict.fromkeys(teacher.model.path for teacher in job.teachers if teacher.model is not None),
         questions={"asked": hash_questions(question.uid for question in questions)},
     )
-    folder, notes = open_again(job, environment, manifest)
-    stack.enter_context(held(folder.path))
+    folder, notes = open_again(job, environment, manifest, stack)
     say(environment.console, *notes)
     return folder
 

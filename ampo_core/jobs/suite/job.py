@@ -42,8 +42,8 @@ def run(job: SuiteJob, environment: Environment) -> Path:
     plan = plan_suite(job, environment)
     todo = check_folder(plan, environment)
     places = environments(job.parallel, os.environ)
-    folder = open_folder(job, environment)
-    with held(folder.path):
+    with held(job.run.folder):
+        folder = open_folder(job, environment)
         failed = run_tasks(plan, todo, places, environment)
         write_tables(plan, environment.console)
         refresh_report(plan.root, partial(say, environment.console))
