@@ -99,7 +99,7 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
         parts.reporter.note(f"step {step}: none of {len(sampled)} groups has a signal, so nothing was trained")
 
     metrics = {
-        **rollout_metrics(sampled, policy_version=step - 1),
+        **rollout_metrics(sampled, policy_version=step - 1, known_ids=parts.sampler.known_ids),
         **(guidance_metrics(augmented) if parts.guide else {}),
         **policy_metrics,
         **parts.take_counts(),

@@ -84,11 +84,9 @@ class EvaluateJob(Job):
             yield NamedModel.of(("models", name), model, may_be_run=True)
 
     def longest(self) -> Iterator[Longest]:
-        own, path = self.evaluation.max_response_tokens, ("evaluation", "max_response_tokens")
-        if own is None:
-            own, path = self.rollout.max_response_tokens, ("rollout", "max_response_tokens")
         for model in self.used_models():
-            yield Longest.of(model.name, self.data.max_prompt_tokens, own, path)
+            response = self.evaluation.longest_response(self.rollout)
+            yield Longest.of(model.name, self.data, self.data.max_prompt_tokens, *response)
 
     def used_files(self) -> Iterator[tuple[KeyPath, str]]:
         if self.samples():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from ampo_registry.specs import RolloutSpec
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from ampo_core.config import rules
@@ -63,6 +64,12 @@ class HeldOutConfig(Block):
                 text = f"found {item.samples}; at temperature 0 all samples of a question are the same"
                 yield Finding(("evaluation", "sets", name, "samples"), text, "warning")
         yield from self._groups()
+
+    def longest_response(self, rollout: RolloutSpec) -> tuple[int, KeyPath]:
+        """The limit of a response, and the key that says it."""
+        if self.max_response_tokens is None:
+            return rollout.max_response_tokens, ("rollout", "max_response_tokens")
+        return self.max_response_tokens, ("evaluation", "max_response_tokens")
 
     def _groups(self) -> Iterator[Finding]:
         yield from rules.well_named(self.groups, ("evaluation", "groups"))

@@ -43,8 +43,13 @@ class Longest:
     severity: Literal["error", "warning"] = "error"
 
     @classmethod
-    def of(cls, model: str, prompt: int, response: int, path: KeyPath) -> Longest:
-        """A prompt of `prompt` tokens and a response of `response`, which the key at `path` says."""
+    def of(cls, model: str, data: Block, prompt: int, response: int, path: KeyPath) -> Longest:
+        """A prompt of `prompt` tokens, as `data` limits it, and a response of `response`, which the key at `path` says.
+
+        A limit of prompts that nobody wrote is no reason to refuse: that they fit is seen when they are read.
+        """
+        if "max_prompt_tokens" not in data.model_fields_set:
+            return cls(path, model, 1 + response, f"{dotted(path)} {response} and a prompt")
         return cls(path, model, prompt + response, f"data.max_prompt_tokens {prompt} + {dotted(path)} {response}")
 
 

@@ -28,6 +28,7 @@ TRAIN = (
     "reward/format",
     "response/length_mean",
     "response/truncated",
+    "response/unknown_tokens",
     "groups/sampled",
     "groups/trained",
     "groups/with_signal",

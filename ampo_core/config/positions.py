@@ -11,7 +11,7 @@ from ampo_registry.errors import ConfigError
 
 from ampo_core.config.job import Job
 from ampo_core.config.models import config_file
-from ampo_core.config.nodes import Finding, dotted
+from ampo_core.config.nodes import Finding
 
 STRETCHING = ("yarn", "linear", "dynamic")
 """Ways of scaling rotary positions that max_position_embeddings need not know of; with others it is the whole."""
@@ -48,11 +48,14 @@ def beyond_positions(job: Job) -> Iterator[Finding]:
             yield Finding(limit.path, text, limit.severity)
 
 
-def require_positions(job: Job) -> None:
-    """Raise ConfigError for what `beyond_positions` refuses, once all models are on this machine."""
-    refused = [f"{dotted(f.path)}: {f.text}" for f in beyond_positions(job) if f.severity == "error"]
-    if refused:
-        raise ConfigError("\n".join(refused))
+def require_room(positions: int | None, prompt: int, response: int, key: str) -> None:
+    """Raise ConfigError, which names `key`, if a model of `positions` has no room for the longest prompt that it is
+    really asked and a response of `response` tokens."""
+    if positions is not None and prompt + response > positions:
+        raise ConfigError(
+            f"{key}: found {response}; the longest prompt has {prompt} tokens and the model {positions} positions: "
+            f"at most {positions - prompt}"
+        )
 
 
 def _ropes(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -61,10 +61,10 @@ class TrainJob(LearningJob):
         return self.resources
 
     def longest(self) -> Iterator[Longest]:
-        path, prompt = self.model.path, self.data.max_prompt_tokens
-        yield Longest.of(path, prompt, self.rollout.max_response_tokens, ("rollout", "max_response_tokens"))
-        if self.evaluation is not None and self.evaluation.max_response_tokens is not None:
-            yield Longest.of(path, prompt, self.evaluation.max_response_tokens, ("evaluation", "max_response_tokens"))
+        model, data, prompt = self.model.path, self.data, self.data.max_prompt_tokens
+        yield Longest.of(model, data, prompt, self.rollout.max_response_tokens, ("rollout", "max_response_tokens"))
+        if self.evaluation is not None:
+            yield Longest.of(model, data, prompt, *self.evaluation.longest_response(self.rollout))
 
     def used_files(self) -> Iterator[tuple[KeyPath, str]]:
         yield from ((("data", "train", i), text) for i, text in enumerate(self.data.train))

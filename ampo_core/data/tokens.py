@@ -21,7 +21,8 @@ class PromptTokenizer:
     """A tokenizer together with what the model block says about chat template and stop tokens.
 
     `tokenizer` is the transformers tokenizer; `stop_token_ids` end a sampled response, and `end_token_id`, one of them,
-    ends a teacher's answer (find_ends). `notes` are what a person should know of template and tokens.
+    ends a teacher's answer (find_ends); tokens from `known_ids` on, which a larger LM head may have, decode to nothing.
+    `notes` are what a person should know of template and tokens.
     Raises ConfigError for a tokenizer without EOS or chat template and for a stop text that is not one token.
     """
 
@@ -35,6 +36,7 @@ class PromptTokenizer:
         ends = find_ends(tokenizer, model, self._rendered)
         self.end_token_id, self.stop_token_ids, self._stop_texts = ends.answer, ends.token_ids, ends.texts
         self.notes = (*ends.notes, *self._bos_notes())
+        self.known_ids = max(tokenizer.get_vocab().values(), default=-1) + 1
         self._numbers: list[int] = []
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:

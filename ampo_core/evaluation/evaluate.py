@@ -18,6 +18,8 @@ from ampo_registry.types import Grade, GradeRequest, Question, Rollout, RolloutR
 
 from ampo_core.config.evaluate_job import EvaluateDataConfig
 from ampo_core.config.held_out import EvaluationSet, HeldOutConfig
+from ampo_core.config.nodes import dotted
+from ampo_core.config.positions import require_room
 from ampo_core.config.tree import DataConfig
 from ampo_core.data.questions import Watch, load_questions
 from ampo_core.data.report import LoadReport
@@ -89,12 +91,21 @@ def load_sets(
     return loaded
 
 
+def require_room_for(
+    evaluation: HeldOutConfig, rollout: RolloutSpec, sets: Sequence[HeldOutSet], positions: int | None
+) -> None:
+    """Raise ConfigError if a model of `positions` has no room for the longest prompt of `sets` and a response."""
+    response, key = evaluation.longest_response(rollout)
+    longest = max(len(question.prompt_token_ids) for item in sets for question in item.questions)
+    require_room(positions, longest, response, dotted(key))
+
+
 def sampling_options(evaluation: HeldOutConfig, rollout: RolloutSpec, tokenizer: PromptTokenizer) -> SamplingOptions:
     """How held-out questions are sampled."""
     return SamplingOptions(
         temperature=evaluation.temperature,
         top_p=evaluation.top_p,
-        max_response_tokens=evaluation.max_response_tokens or rollout.max_response_tokens,
+        max_response_tokens=evaluation.longest_response(rollout)[0],
         stop_token_ids=tokenizer.stop_token_ids,
     )
 

@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING
 
 from ampo_core.config.jobs import EvaluateJob
 from ampo_core.config.models import with_model_folder
-from ampo_core.config.positions import require_positions
+from ampo_core.config.positions import positions_of
 from ampo_core.config.tree import SampledModel
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
-from ampo_core.evaluation.evaluate import HeldOutSet, evaluate_sets, load_sets, sampling_options, set_graders
+from ampo_core.evaluation.evaluate import (
+    HeldOutSet,
+    evaluate_sets,
+    load_sets,
+    require_room_for,
+    sampling_options,
+    set_graders,
+)
 from ampo_core.evaluation.output import EvaluationOutput
 from ampo_core.evaluation.predictions import Pair
 from ampo_core.evaluation.rescore import grade_anew
@@ -60,7 +67,8 @@ def run(job: EvaluateJob, environment: Environment) -> Path:
             tokenizer = load_tokenizer(model, environment.trust_remote_code)
             sets = load_sets(job.evaluation, job.data, tokenizer, graders, ranks, reading)
             candidates.append(Candidate(name, model, tokenizer, sets))
-        require_positions(job)
+        for candidate in candidates:
+            require_room_for(job.evaluation, job.rollout, candidate.sets, positions_of(candidate.model.path))
         output, done = _open(job, environment, candidates, ranks, stack)
         for candidate in candidates:
             pending = [item for item in candidate.sets if (candidate.name, item.name) not in done]
@@ -105,6 +113,7 @@ def _open(
                 plugins=environment.plugins.distributions,
                 data=dict.fromkeys(item.path for item in job.evaluation.sets.values()),
                 models=list(dict.fromkeys(paths.values())),
+                notes=[f"{item.name}: {note}" for item in candidates for note in item.tokenizer.notes],
             ),
         )
         output = EvaluationOutput.open(job, environment, start, stack, questions=questions, paths=paths)

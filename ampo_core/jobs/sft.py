@@ -50,7 +50,7 @@ def run(job: SftJob, environment: Environment) -> Path:
         lambda: begin(
             job,
             environment,
-            lambda: _manifest(job, environment, examples),
+            lambda: _manifest(job, environment, examples, tokenizer.notes),
             steps=len(plan),
             world_size=ranks.world_size,
         ),
@@ -83,7 +83,7 @@ def part_dropout(seed: int, rank: int) -> None:
         torch.manual_seed(derive_seed("dropout", seed, rank))
 
 
-def _manifest(job: SftJob, environment: Environment, examples: Examples) -> dict[str, Any]:
+def _manifest(job: SftJob, environment: Environment, examples: Examples, notes: Sequence[str]) -> dict[str, Any]:
     manifest = build_manifest(
         job="sft",
         seed=job.run.seed,
@@ -92,6 +92,7 @@ def _manifest(job: SftJob, environment: Environment, examples: Examples) -> dict
         teachers=list(examples.teachers),
         models=[job.model.path],
         questions={"train": hash_questions(examples.uids())},
+        notes=notes,
     )
     return {**manifest, "examples": {"count": len(examples.pairs), "teachers": dict(examples.teachers)}}
 

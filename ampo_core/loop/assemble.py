@@ -13,13 +13,14 @@ from ampo_registry.errors import ConfigError
 from ampo_registry.protocols import BuildContext, RolloutEngine
 
 from ampo_core.config.jobs import TrainJob
-from ampo_core.config.positions import require_positions
+from ampo_core.config.positions import positions_of, require_room
 from ampo_core.data.order import QuestionStream
+from ampo_core.data.overlap import question_notes
 from ampo_core.data.questions import LoadedQuestions, load_questions
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 from ampo_core.distributed.ranks import Ranks, join_ranks
 from ampo_core.distributed.together import by_first
-from ampo_core.evaluation.evaluate import HeldOutSet, load_sets, sampling_options, set_graders
+from ampo_core.evaluation.evaluate import HeldOutSet, load_sets, require_room_for, sampling_options, set_graders
 from ampo_core.grading.grader import Grader
 from ampo_core.learner.learner import Learner
 from ampo_core.loop.credit import GroupFilter
@@ -50,6 +51,7 @@ class _Inputs:
     teachers: tuple[str, ...]
     sets: tuple[HeldOutSet, ...]
     set_graders: dict[str, Grader]
+    notes: tuple[str, ...]
 
 
 @contextmanager
@@ -72,7 +74,7 @@ def assemble(job: TrainJob, environment: Environment) -> Iterator[TrainParts]:
             scorer = PolicyScorer(learner, inputs.tokenizer)
             guide = Guide.build(job.guidance, inputs.library, scorer, inputs.context)
         advantage = job.objective.advantage.build(inputs.context)
-        sampler = Sampler.build(job, engine, inputs.grader, ranks, inputs.tokenizer.stop_token_ids)
+        sampler = Sampler.build(job, engine, inputs.grader, ranks, inputs.tokenizer)
         stack.callback(sampler.ahead.close)
         yield TrainParts(
             steps=job.training.steps,
@@ -93,7 +95,6 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
     if job.model.lora is not None and job.model.lora.dropout > 0:
         raise ConfigError("model.lora.dropout: must be 0 in a train job, for π_old is computed without dropout")
     tokenizer = load_tokenizer(job.model, environment.trust_remote_code)
-    require_positions(job)
     context = environment.build_context(
         run_dir=job.run.folder,
         model_path=job.model.path,
@@ -113,6 +114,9 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
         check_truths=partial(ranks.map, grader.check_truths),
         watch=reading,
     )
+    positions = positions_of(job.model.path)
+    longest = max(len(question.prompt_token_ids) for question in loaded.questions)
+    require_room(positions, longest, job.rollout.max_response_tokens, "rollout.max_response_tokens")
     order = QuestionStream(
         [file.questions for file in loaded.report.files],
         seed=job.run.seed,
@@ -131,7 +135,11 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
     if job.evaluation is not None:
         graders = stack.enter_context(set_graders(job.evaluation, grader))
         sets = load_sets(job.evaluation, job.data, tokenizer, graders, ranks, reading)
-    return _Inputs(tokenizer, context, grader, loaded, order, library, teachers, tuple(sets), graders)
+        require_room_for(job.evaluation, job.rollout, sets, positions)
+    held_out = {item.name: item.questions for item in sets}
+    notes = [*tokenizer.notes, *(library.notes if library is not None else ())]
+    notes += question_notes(loaded.questions, job.training.questions_per_batch, held_out)
+    return _Inputs(tokenizer, context, grader, loaded, order, library, teachers, tuple(sets), graders, tuple(notes))
 
 
 def _start_learner(job: TrainJob, environment: Environment, ranks: Ranks) -> Learner:
@@ -160,6 +168,7 @@ def _begin(job: TrainJob, environment: Environment, ranks: Ranks, inputs: _Input
             models=[job.model.path],
             questions={"train": hash_questions(question.uid for question in inputs.loaded.questions)}
             | {f"evaluation.{item.name}": hash_questions(q.uid for q in item.questions) for item in inputs.sets},
+            notes=inputs.notes,
         )
 
     steps, world_size = job.training.steps, ranks.world_size
@@ -174,8 +183,6 @@ def _open_reporter(
     for report in (inputs.loaded.report, *(item.report for item in inputs.sets)):
         for line in report.lines():
             reporter.note(line)
-    for line in () if inputs.library is None else inputs.library.notes:
-        reporter.note(line)
     return reporter
 
 

@@ -41,9 +41,9 @@ class Stopwatch:
         return {**parts, "time/step_s": time.perf_counter() - self._started}
 
 
-def rollout_metrics(groups: Sequence[RolloutGroup], *, policy_version: int) -> dict[str, float]:
+def rollout_metrics(groups: Sequence[RolloutGroup], *, policy_version: int, known_ids: int) -> dict[str, float]:
     """Rewards, lengths and counts of the sampled rollouts, before any was replaced, and by how many versions the
-    current policy is newer than the one that sampled them."""
+    current policy is newer than the one that sampled them. The tokenizer knows the ids below `known_ids`."""
     grades = [grade for group in groups for grade in group.grades]
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     lengths = [len(rollout.token_ids) for rollout in rollouts]
@@ -53,9 +53,15 @@ def rollout_metrics(groups: Sequence[RolloutGroup], *, policy_version: int) -> d
         "reward/format": fmean(grade.formatted for grade in grades),
         "response/length_mean": fmean(lengths),
         "response/truncated": fmean(rollout.finish_reason == "length" for rollout in rollouts),
+        "response/unknown_tokens": float(sum(unknown_tokens(rollout.token_ids, known_ids) for rollout in rollouts)),
         "rollout/staleness": fmean(policy_version - rollout.policy_version for rollout in rollouts),
         "tokens/generated": float(sum(lengths)),
     }
+
+
+def unknown_tokens(token_ids: Sequence[int], known_ids: int) -> int:
+    """How many of `token_ids` the tokenizer does not know: the head of many models has more rows than it has tokens."""
+    return sum(token >= known_ids for token in token_ids) if max(token_ids, default=0) >= known_ids else 0
 
 
 def guidance_metrics(groups: Sequence[AugmentedGroup]) -> dict[str, float]:

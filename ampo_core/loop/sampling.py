@@ -13,6 +13,7 @@ from ampo_registry.types import GradeRequest, Question, Rollout, RolloutGroup, R
 from ampo_core.config.jobs import TrainJob
 from ampo_core.data.order import QuestionStream
 from ampo_core.data.seeds import sample_seed
+from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.grading.grader import Grader
 from ampo_core.grading.penalties import penalised
@@ -35,11 +36,12 @@ class Questions:
 class Sampler:
     """Samples `group_size` rollouts a question and grades them; every call is made by all ranks together.
 
-    A rollout with a reward below `threshold` is wrong. `seed` is the run's.
+    A rollout with a reward below `threshold` is wrong. `known_ids` are the tokenizer's, `seed` is the run's.
     """
 
     engine: RolloutEngine
     options: SamplingOptions
+    known_ids: int
     grader: Grader
     reward: RewardSpec
     ranks: Ranks
@@ -50,12 +52,15 @@ class Sampler:
 
     @classmethod
     def build(
-        cls, job: TrainJob, engine: RolloutEngine, grader: Grader, ranks: Ranks, stop_token_ids: tuple[int, ...]
+        cls, job: TrainJob, engine: RolloutEngine, grader: Grader, ranks: Ranks, tokenizer: PromptTokenizer
     ) -> Sampler:
         """The sampler of a train job. Without guidance τ has its default, 0.5 + λ, so that "wrong" means the same."""
         return cls(
             engine=engine,
-            options=SamplingOptions(job.rollout.temperature, 1.0, job.rollout.max_response_tokens, stop_token_ids),
+            options=SamplingOptions(
+                job.rollout.temperature, 1.0, job.rollout.max_response_tokens, tokenizer.stop_token_ids
+            ),
+            known_ids=tokenizer.known_ids,
             grader=grader,
             reward=job.reward,
             ranks=ranks,

@@ -36,6 +36,7 @@ def run_facts(run: RunData) -> str:
         ("devices", f"{devices} on {nodes} node{'s' if nodes != 1 else ''}" if isinstance(devices, int) else ""),
         ("spent", own),
         ("in all", total),
+        ("noted", " · ".join(map(str, run.manifest.get("notes") or ()))),
         ("folder", str(run.path)),
     ])  # fmt: skip
 

@@ -53,6 +53,7 @@ class Reporter:
         steps: int,
     ) -> None:
         self._ranks, self._tokenizer, self._steps = ranks, tokenizer, steps
+        self._said: set[str] = set()
         opened: list[Output] = []
         store = CheckpointStore(beginning.path / "checkpoints", job.checkpoint)
         opening = partial(Output.open, job, environment, beginning, steps=steps, checkpoints=store)
@@ -61,7 +62,7 @@ class Reporter:
         self._run, self._reported_at = beginning.path, time.monotonic()
         self.checkpoint = None if beginning.checkpoint is None else Checkpoint(beginning.checkpoint, ranks)
         self._checkpoints = Checkpoints(store, ranks, card=partial(write_card, self._run, self.note))
-        for text in (*beginning.notes, *tokenizer.notes):
+        for text in (*beginning.notes, *beginning.manifest.get("notes", ())):
             self.note(text)
 
     def __enter__(self) -> Self:
@@ -76,9 +77,10 @@ class Reporter:
         if isinstance(error, ConfigError):  # which would say that nothing was started
             raise RunError(str(error)) from error
 
-    def note(self, text: str) -> None:
-        """Say a sentence."""
-        if self._output is not None:
+    def note(self, text: str, once: str = "") -> None:
+        """Say a sentence; of those that have the same `once` only the first."""
+        if self._output is not None and once not in self._said:
+            self._said |= {once} if once else set()
             self._output.progress.note(text)
 
     def started(self) -> None:
@@ -107,6 +109,12 @@ class Reporter:
         metrics = {**report.metrics, **(evaluation or {})}
         if self._output is not None:
             self._output.stepped(replace(report, metrics=metrics), evaluation or {})
+        if count := metrics.get("response/unknown_tokens"):
+            self.note(
+                f"step {report.step}: {count:g} sampled tokens are none of the tokenizer's: the model's head has rows "
+                "beyond its vocabulary. They decode to nothing and are trained on; response/unknown_tokens counts them",
+                once="unknown tokens",
+            )
         last = report.step >= self._steps
         stopping = not last and self._ranks.any(interrupt.requested)
         saving = self._checkpoints.due(report.step, metrics, last=last) or stopping

@@ -42,12 +42,14 @@ def build_manifest(
     teachers: Sequence[str] = (),
     models: Iterable[str | Path] = (),
     questions: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The manifest as JSON types.
 
     `plugins` maps distributions to versions, and plugin files to "file"; `data` are files; `models` are model folders
     (see `hash_model`) or Hub names, whose entry is null; `teachers` are the names that the teacher pool may answer
-    under; `questions` says by `hash_questions` which questions were left to ask.
+    under; `questions` says by `hash_questions` which questions were left to ask; `notes` are what was said of tokens
+    and questions when the run started.
     """
     return {
         "job": job,
@@ -58,6 +60,7 @@ def build_manifest(
         "models": {str(path): hash_model(Path(path)) for path in models},
         "teachers": sorted(set(teachers)),
         "questions": dict(questions or {}),
+        "notes": list(notes),
         "platform": {
             "system": platform.platform(),
             "machine": platform.machine(),

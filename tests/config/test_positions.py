@@ -5,7 +5,7 @@ import json
 import pytest
 from ampo_registry import ConfigError
 
-from ampo_core.config.positions import positions_in, require_positions
+from ampo_core.config.positions import positions_in, require_room
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 CONFIGS = {
@@ -51,7 +51,6 @@ def positions(folder):
 def test_train_is_refused_by_its_limits(load, positions):
     positions(48)
     assert load().warnings == ()
-    require_positions(load().job)
     positions(47)
     with pytest.raises(ConfigError) as refused:
         load("rollout: {max_response_tokens: 32}\n")
@@ -66,11 +65,19 @@ def test_train_is_refused_by_its_limits(load, positions):
         load("evaluation: {max_response_tokens: 50, sets: {a: {path: train.parquet}}}\n")
 
 
-def test_a_model_that_is_here_only_when_the_run_starts_is_refused_then(load, positions):
-    job = load("", "model.path=later").job
-    positions(47, "later")
-    with pytest.raises(ConfigError, match=r"^rollout\.max_response_tokens: the model later has 47 positions"):
-        require_positions(job)
+def test_a_limit_of_prompts_that_nobody_wrote_refuses_nothing(folder, load, positions):
+    (folder / "base.yaml").write_text((folder / "base.yaml").read_text().replace(", max_prompt_tokens: 16", ""))
+    positions(48)
+    load("training: {tokens_per_microbatch: 2048}\n")
+    with pytest.raises(ConfigError, match=r"found 49 tokens: rollout\.max_response_tokens 48 and a prompt"):
+        load("training: {tokens_per_microbatch: 2048}\n", "rollout.max_response_tokens=48")
+
+
+def test_prompts_as_they_are_decide_when_the_run_starts():
+    require_room(48, 16, 32, "rollout.max_response_tokens")
+    require_room(None, 16, 32, "rollout.max_response_tokens")
+    with pytest.raises(ConfigError, match=r"^rollout\.max_response_tokens: found 32; .* 48 positions: at most 31$"):
+        require_room(48, 17, 32, "rollout.max_response_tokens")
 
 
 def test_each_model_of_an_evaluation_is_looked_at(load, positions):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ampo_registry.errors import ConfigError, unloadable
+from ampo_registry.errors import unloadable
 from ampo_registry.types import Message, Question
 
 from ampo_core.config.pool_job import PoolJob, PoolTeacher
-from ampo_core.config.positions import positions_in
+from ampo_core.config.positions import positions_in, require_room
 from ampo_core.data.seeds import derive_seed
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 
@@ -63,10 +63,6 @@ class Reader:
             config = AutoConfig.from_pretrained(teacher.model.path, trust_remote_code=trust_remote_code)
         except (OSError, ValueError) as error:
             raise unloadable("model", teacher.model.path, error) from error
-        positions = positions_in(config.to_dict())
-        if positions is not None and longest + teacher.max_response_tokens > positions:
-            raise ConfigError(
-                f"teachers.{teacher.name}.max_response_tokens: found {teacher.max_response_tokens}; the longest prompt "
-                f"has {longest} tokens and the model {positions} positions: at most {positions - longest}"
-            )
+        key = f"teachers.{teacher.name}.max_response_tokens"
+        require_room(positions_in(config.to_dict()), longest, teacher.max_response_tokens, key)
         return cls(tokenizer, longest)
