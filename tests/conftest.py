@@ -10,6 +10,7 @@ import multiprocessing.process
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,19 @@ def golden_tokenizer() -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(GOLDEN / "tokenizer")
+
+
+@pytest.fixture
+def busy() -> Iterator[None]:
+    """Four other processes for every core of this machine, which end with this one."""
+    script = "import os\nwhile os.getppid() == int(os.environ['PARENT']): sum(range(10_000))"
+    environment = {**os.environ, "PARENT": str(os.getpid())}
+    count = 4 * len(os.sched_getaffinity(0))
+    others = [subprocess.Popen([sys.executable, "-c", script], env=environment) for _ in range(count)]
+    yield
+    for other in others:
+        other.kill()
+        other.wait()
 
 
 def write_tiny_model(folder: Path, tokenizer: Any, *, tied: bool, seed: int = 0) -> Path:

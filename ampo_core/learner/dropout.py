@@ -1,16 +1,26 @@
 """No dropout in the checkpoint's own layers, nor a router's jitter, which are there in training only.
 
-With them the ratio π_θ/π_old would not be 1 before the first update.
+With them the ratio π_θ/π_old would not be 1 before the first update. What can be turned off is; a model that still
+computes something else in training is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from ampo_registry.errors import ConfigError
 from torch import nn
+
+PASSES = 3
+"""Forward passes in training mode that are compared: what drops whole layers may miss one."""
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
+COARSE_TOLERANCE = 1e-2
+"""Nats a token, of half precision: kernels that add in any order differ by their last bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +64,43 @@ def _numbers(owner: object) -> list[str]:
         for name, value in vars(owner).items()
         if ("drop" in name or "jitter" in name) and type(value) is float and value > 0.0
     ]
+
+
+def refuse_other_mode(model: nn.Module, forward: Callable[[], torch.Tensor], path: str) -> None:
+    """Compare `forward()`, log-probs [tokens] without gradient, in evaluation and in training mode of `model`.
+
+    Leaves the mode and all random numbers as they were. Raises ConfigError, which names what may be to blame, if they
+    differ by more than rounding.
+    """
+    training = model.training
+    devices = [value.device.index or 0 for value in list(model.parameters())[:1] if value.is_cuda]
+    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        model.eval()
+        still = forward()
+        model.train()
+        moved = [forward() for _ in range(PASSES)]
+    model.train(training)
+    gap = max(float((other - still).nan_to_num(0.0).abs().max()) for other in moved)  # a broken model is not this one
+    limit = TOLERANCE.get(next(model.parameters()).dtype, COARSE_TOLERANCE)
+    if gap > limit:
+        raise ConfigError(
+            f"model.path: {path} gives other log-probs in training than in evaluation, by up to {gap:.2g} nats a token "
+            "before any update, and what makes the difference could not be turned off. Look at "
+            + (", ".join(_of_training_only(model)) or "its code")
+            + " for dropout or noise, and turn it off in its config.json"
+        )
+
+
+def _of_training_only(model: nn.Module) -> list[str]:
+    """Names of the classes in `model` whose forward asks for the mode, but for PyTorch's own and dropouts."""
+    found = set()
+    for kind in {type(module) for module in model.modules()}:
+        if kind.__module__.startswith("torch."):
+            continue
+        try:
+            source = inspect.getsource(kind.forward)
+        except (OSError, TypeError):
+            continue
+        if "self.training" in source:
+            found.add(kind.__name__)
+    return sorted(found)

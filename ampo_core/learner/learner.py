@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -23,6 +24,7 @@ from ampo_core.config.tree import DeepSpeedConfig, ModelConfig, OptimizerConfig
 from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.learner.deepspeed_engine import start_deepspeed
+from ampo_core.learner.dropout import refuse_other_mode
 from ampo_core.learner.packing import TokenPair, microbatches
 from ampo_core.learner.policy import Policy, end_with, load_policy
 
@@ -69,6 +71,7 @@ class Learner:
         self._plain = deepspeed.zero_stage == 0 and model.dtype == "float32"
         self.skipped_in_a_row = 0
         policy = load_policy(model, trust_remote_code=trust_remote_code).to(ranks.device)
+        refuse_other_mode(policy, partial(_few_logprobs, policy), model.path)  # while each rank has it whole
         self._has_reference = reference
         # With LoRA no copy is needed: without its adapters the policy is the start model. Else the copy is whole on
         # each rank: DeepSpeed shards what an engine trains, and this model is not trained.
@@ -162,6 +165,19 @@ class Learner:
         """Clip and apply the gradient of all ranks; returns its norm before clipping, not finite if it was skipped."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
+        with _representable(learning_rate):
+            norm = self._apply()
+        self.skipped_in_a_row = 0 if math.isfinite(norm) else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row >= self.optimizer.max_skipped_steps:
+            raise RunError(
+                f"the gradient was not finite in {self.skipped_in_a_row} updates in a row: the weights have diverged, "
+                f"or the loss is no number. Look at the learning rate, {learning_rate:g}, and at policy/grad_norm and "
+                "policy/loss in metrics.jsonl"
+            )
+        return norm
+
+    def _apply(self) -> float:
+        """Let DeepSpeed clip and apply the gradient; its norm before."""
         if self._plain:
             # DeepSpeed's plain fp32 path neither reports a norm nor looks at it.
             gradients = [p.grad for p in self.policy.parameters() if p.grad is not None]
@@ -173,9 +189,6 @@ class Learner:
         else:
             self._engine.step()
             norm = math.inf if self._engine.optimizer.overflow else float(self._engine.get_global_grad_norm())
-        self.skipped_in_a_row = 0 if math.isfinite(norm) else self.skipped_in_a_row + 1
-        if self.skipped_in_a_row >= self.optimizer.max_skipped_steps:
-            raise RunError(f"the gradient was not finite in {self.skipped_in_a_row} updates in a row")
         return norm
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -194,12 +207,17 @@ class Learner:
     def save_policy(self, folder: Path, tokenizer: PromptTokenizer) -> None:
         """Write model and tokenizer in Hugging Face format, LoRA merged: rank 0 writes, all ranks take part.
 
-        What ends a response in the run does so in generation_config.json, and the chat template is the run's.
+        What ends a response in the run does so in generation_config.json, and the chat template is the run's. Raises
+        RunError for weights that are not finite.
         """
         first = self.ranks.rank == 0
         plain = self.policy.plain
         distinct = {name.replace(".base_layer.", ".") for name, _ in plain.named_parameters()}  # tied ones once
-        kept = {name: tensor.cpu() if first else None for name, tensor in self.weights() if name in distinct}
+        kept = {}
+        for name, tensor in self.weights():
+            if name in distinct:
+                _check_finite(name, tensor)
+                kept[name] = tensor.cpu() if first else None
         if first:
             end_with(plain.generation_config, tokenizer.stop_token_ids)
             with self.policy.dropout.restored():
@@ -226,6 +244,37 @@ class Learner:
     def close(self) -> None:
         """Release DeepSpeed's engine, so that another one can start in this process."""
         self._engine.destroy()
+
+
+def _few_logprobs(policy: Policy) -> torch.Tensor:
+    """Log-probs of a few tokens, without adapters: their dropout is a person's wish."""
+    with policy.without_adapters():
+        logprobs: torch.Tensor = policy([TokenPair((0, 1, 2, 3), (4, 5, 6, 7)), TokenPair((3, 2), (1, 0))], 1.0, False)[
+            0
+        ]
+    return logprobs
+
+
+@contextmanager
+def _representable(learning_rate: float) -> Iterator[None]:
+    """Let PyTorch's error for a step that no float32 can hold be a RunError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "without overflow" not in str(error):
+            raise
+        raise RunError(
+            f"a step at the learning rate {learning_rate:g} is larger than any number of float32: lower "
+            "training.learning_rate (usual are 1e-6 to 1e-3)"
+        ) from error
+
+
+def _check_finite(name: str, weight: torch.Tensor) -> None:
+    if not bool(torch.isfinite(weight).all()):
+        raise RunError(
+            f"the weights {name} are not finite: the policy has diverged, so no checkpoint of it is written; lower "
+            "training.learning_rate"
+        )
 
 
 def _split(values: torch.Tensor, pairs: Sequence[TokenPair]) -> list[torch.Tensor]:

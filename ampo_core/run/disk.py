@@ -37,16 +37,16 @@ _OF_PYTORCH = re.compile(r"inline_container|Parent directory .* does not exist|c
 def writing(path: Path, *halves: Path, hint: Callable[[], str] = str) -> Iterator[None]:
     """Let what the system refuses inside be a RunError about `path`, whose text ends with `hint`.
 
-    `halves` are files and folders that hold a part of it then: they are removed, so that they take no room.
+    `halves` are files and folders that hold a part of it after any error: they are removed, so that they take no room.
     """
     try:
         yield
     except Exception as error:
-        if not _is_of_disk(error):
-            raise
-        text = refusal(path, error)
+        text = refusal(path, error) if _is_of_disk(error) else None
         for half in halves:
             remove(half)
+        if text is None:
+            raise
         raise RunError(f"cannot write {path}: {text}{hint()}") from error
 
 

@@ -150,19 +150,6 @@ def test_a_worker_that_ran_out_of_memory_grades_nothing_more():
     assert before.reward != after.reward
 
 
-@pytest.fixture
-def busy():
-    """Eight other processes for every two cores of this machine."""
-    script = "import os\nwhile os.getppid() == int(os.environ['PARENT']): sum(range(10_000))"
-    environment = {**os.environ, "PARENT": str(os.getpid())}
-    count = 4 * len(os.sched_getaffinity(0))
-    others = [subprocess.Popen([sys.executable, "-c", script], env=environment) for _ in range(count)]
-    yield
-    for other in others:
-        other.kill()
-        other.wait()
-
-
 def test_no_honest_verdict_is_lost_on_a_busy_machine(busy):
     requests = [GradeRequest("work", f"{i}") for i in range(3)] + yes_no(*["yes", "no"] * 50)
     with Grader(Hostile(timeout_s=0.8, workers=2, max_error_rate=0.0)) as grader:

@@ -97,6 +97,23 @@ def test_a_non_finite_gradient_is_skipped_and_several_in_a_row_stop_the_run(tiny
     learner.close()
 
 
+def test_a_learning_rate_beyond_float32_says_so(tiny_model: Path) -> None:
+    learner = learner_of(tiny_model, learning_rate=1e38)
+    with pytest.raises(RunError, match=r"a step at the learning rate 1e\+38 is larger than any number of float32"):
+        update(learner, PAIRS, token_mean(PAIRS))
+    learner.close()
+
+
+def test_weights_that_are_not_finite_are_not_written(tiny_model: Path, golden_tokenizer: Any, tmp_path: Path) -> None:
+    learner = learner_of(tiny_model)
+    with torch.no_grad():
+        next(learner.policy.plain.model.layers[0].parameters())[0, 0] = float("inf")
+    with pytest.raises(RunError, match=r"the weights model\.layers\.0\..* are not finite: the policy has diverged"):
+        learner.save_policy(tmp_path / "policy", PromptTokenizer(golden_tokenizer, ModelConfig(path=str(tmp_path))))
+    assert not (tmp_path / "policy").exists()
+    learner.close()
+
+
 def test_an_empty_update_changes_no_weight(tiny_model: Path) -> None:
     learner = learner_of(tiny_model)
     before = {name: value.clone() for name, value in learner.weights()}
@@ -181,6 +198,23 @@ def test_the_checkpoint_s_dropout_is_off_in_training(tiny_model: Path, tmp_path:
         norms.add(update(learner, PAIRS, token_mean(PAIRS)).grad_norm)
         learner.close()
     assert len(norms) == 1
+
+
+def test_a_model_that_drops_in_its_own_way_is_refused(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP
+
+    forward = Qwen2MLP.forward
+
+    def dropping(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.dropout(forward(self, x), 0.1, self.training)
+
+    monkeypatch.setattr(Qwen2MLP, "forward", dropping)
+    state = torch.get_rng_state()
+    with pytest.raises(
+        ConfigError, match=r"other log-probs in training than in evaluation, by up to .*Look at .*Qwen2MLP "
+    ):
+        learner_of(tiny_model)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_state_of_release_0_1_loads(tiny_model: Path, tmp_path: Path) -> None:

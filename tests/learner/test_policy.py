@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from ampo_core.config.tree import LoraConfig, ModelConfig
 from ampo_core.learner.attention import Sequences, packed_attention
+from ampo_core.learner.dropout import refuse_other_mode
 from ampo_core.learner.packing import TokenPair
 from ampo_core.learner.policy import Policy, load_policy
 
@@ -237,6 +238,15 @@ DROPPING: dict[str, tuple[str, dict[str, Any]]] = {
     "a config read in each forward": ("Persimmon", {"hidden_dropout": 0.4, "attention_dropout": 0.3}),
     "a router's noise": ("Mixtral", {"router_jitter_noise": 0.5, "num_local_experts": 2, "attention_dropout": 0.3}),
     "modules": ("Phi", {"resid_pdrop": 0.4, "embd_pdrop": 0.3, "attention_dropout": 0.2}),
+    "StarCoder2": ("Starcoder2", {"residual_dropout": 0.1, "embedding_dropout": 0.1, "attention_dropout": 0.1}),
+    "GPT-2": ("GPT2", {"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1}),
+    "GPT-NeoX": ("GPTNeoX", {"hidden_dropout": 0.1, "attention_dropout": 0.1}),
+    "Qwen2": ("Qwen2", {"attention_dropout": 0.1}),
+    "Llama": ("Llama", {"attention_dropout": 0.1}),
+    "OLMo 2": ("Olmo2", {"attention_dropout": 0.1}),
+    "Granite": ("Granite", {"attention_dropout": 0.1}),
+    "Qwen2 MoE": ("Qwen2Moe", {"attention_dropout": 0.1, "num_experts": 4, "moe_intermediate_size": 16}),
+    "OLMo": ("Olmo", {"attention_dropout": 0.1}),
 }
 
 
@@ -248,8 +258,9 @@ def test_no_dropout_of_the_checkpoint_is_left_in_training(where: str, tmp_path: 
     shape = {**SHAPE, "num_key_value_heads": 4, "max_position_embeddings": 64, "pad_token_id": 1, **options}
     config = getattr(transformers, f"{architecture}Config")(**shape)
     torch.manual_seed(0)
-    getattr(transformers, f"{architecture}ForCausalLM")(config).save_pretrained(tmp_path / "start")
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "start")
     policy = policy_of(tmp_path / "start")
+    refuse_other_mode(policy, lambda: policy(PAIRS, 1.0, False)[0], "start")
     still = policy.eval()(PAIRS, 1.0, True)
     for _ in range(3):
         torch.testing.assert_close(policy.train()(PAIRS, 1.0, True), still, rtol=0, atol=0)

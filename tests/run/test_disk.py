@@ -71,9 +71,10 @@ def test_what_libraries_raise_on_a_full_disk(tmp_path: Path, monkeypatch: pytest
 
 def test_other_errors_are_not_the_disks(tmp_path: Path) -> None:
     for error in (RuntimeError("CUDA out of memory"), ValueError("no"), RunError("said already")):
-        with pytest.raises(type(error), match=str(error)), writing(tmp_path, tmp_path):
+        (tmp_path / "half").write_text("x")
+        with pytest.raises(type(error), match=str(error)), writing(tmp_path, tmp_path / "half"):
             raise error
-    assert tmp_path.is_dir()
+        assert not (tmp_path / "half").exists()
 
 
 @needs_dev_full
