@@ -66,6 +66,15 @@ def column(row: Row, name: str) -> Any:
     return value
 
 
+def is_unicode(text: str) -> bool:
+    """False for what only looks like text: JSON can write half of a surrogate pair, which no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class _Checker:
     file: Path
@@ -82,6 +91,8 @@ class _Checker:
             return default
         if not isinstance(value, str):
             self.fail(prefix + key, "text", value)
+        if not is_unicode(value):
+            self.fail(prefix + key, "text in Unicode, without halves of surrogate pairs", value)
         return value
 
     def mapping(self, row: Row, key: str) -> Row:

@@ -52,7 +52,7 @@ def json_lines(
                 continue
             try:
                 value = parse(_object(line))
-            except (ValueError, TypeError, KeyError) as cause:
+            except (ValueError, TypeError, KeyError, RecursionError) as cause:
                 unread = error(f"{path}, line {number}: not {what}: {_reason(cause)}{hint}")
                 if leave_out == "nothing" or (leave_out == "torn" and line.endswith(b"\n")):
                     raise unread from cause

@@ -178,7 +178,7 @@ class _Loader:
         try:
             found = [column(row, name) for name in self.where]
         except KeyError as error:
-            columns = ", ".join(map(str, row))
+            columns = ", ".join(row).encode(errors="backslashreplace").decode()
             raise DataError(f"{path}, row {number}: where: no column {error.args[0]}; found {columns}") from error
         # True == 1 in Python, but not for the person who wrote the condition.
         return all(

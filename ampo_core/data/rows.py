@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ampo_registry.errors import DataError
 from ampo_registry.text import nearest
 
 from ampo_core.data.json_lines import json_lines
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Row = Mapping[str, Any]
 BATCH_ROWS = 1024
@@ -26,8 +29,11 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
     elif path.suffix == ".jsonl":
-        for line in json_lines(path, dict, what="a JSON object"):
-            yield line.number, line.value
+        try:
+            for line in json_lines(path, dict, what="a JSON object"):
+                yield line.number, line.value
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error}") from error
     else:
         raise DataError(f"{path}: a data file ends in .parquet or .jsonl, not in {path.suffix!r}")
 
@@ -56,11 +62,25 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=BATCH_ROWS):
-                for row in batch.to_pylist():
+                for row in _rows_of(batch, path, number):
                     number += 1
                     yield number, row
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: not readable as Parquet after row {number}: {error}") from error
+
+
+def _rows_of(batch: pa.RecordBatch, path: Path, before: int) -> list[Row]:
+    """The rows of `batch`, whose first one has the number `before` + 1."""
+    try:
+        return list(batch.to_pylist())
+    except Exception:  # values that Python has no form for: the row that brings one is named
+        rows: list[Row] = []
+        for index in range(len(batch)):
+            try:
+                rows += batch.slice(index, 1).to_pylist()
+            except Exception as error:
+                raise DataError(f"{path}, row {before + index + 1}: not readable: {error}") from error
+        return rows
 
 
 def _nearest(path: Path) -> str:

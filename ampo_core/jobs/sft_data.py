@@ -13,6 +13,7 @@ from ampo_registry.errors import ConfigError, DataError
 from ampo_registry.types import Message
 
 from ampo_core.config.sft_job import SftDataConfig
+from ampo_core.data.contract import is_unicode
 from ampo_core.data.questions import Watch, load_questions
 from ampo_core.data.rows import count_rows, read_rows
 from ampo_core.data.tokens import PromptTokenizer
@@ -149,11 +150,11 @@ def _tell(watch: Watch | None, what: str, done: int, total: int) -> None:
 def _conversation(value: object, place: str) -> list[Message]:
     wanted = "messages must be a list of {role, content} that ends with the assistant's turn"
     if not isinstance(value, list) or len(value) < 2:
-        raise DataError(f"{place}: {wanted}; found {str(value)[:120]}")
+        raise DataError(f"{place}: {wanted}; found {value!r:.120}")
     for turn in value:
-        texts = isinstance(turn, dict) and all(isinstance(turn.get(key), str) for key in ("role", "content"))
-        if not texts:
-            raise DataError(f"{place}: {wanted}; found the turn {str(turn)[:120]}")
+        texts = [turn.get(key) for key in ("role", "content")] if isinstance(turn, dict) else [None]
+        if not all(isinstance(text, str) and is_unicode(text) for text in texts):
+            raise DataError(f"{place}: {wanted}; found the turn {turn!r:.120}")
     if value[-1]["role"] != "assistant":
         raise DataError(f"{place}: {wanted}; the last turn is of {value[-1]['role']!r}")
     return [Message(turn["role"], turn["content"]) for turn in value]

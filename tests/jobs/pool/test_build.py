@@ -104,8 +104,8 @@ def test_a_teacher_that_cannot_read_its_questions_is_found_before_another_answer
     build: Callable[..., Any], tmp_path: Path
 ) -> None:
     short = build()
-    with pytest.raises(ConfigError, match=r"teachers\.untied\.max_response_tokens: found 600; .* 512 positions"):
-        short("teachers.2.max_response_tokens=600")
+    with pytest.raises(ConfigError, match=r"teachers\.untied\.max_response_tokens: found 511; .* 512 positions"):
+        short("teachers.2.max_response_tokens=511")
     template = tmp_path / "template.jinja"
     template.write_text("{{ raise_exception('no system') }}")
     with pytest.raises(ConfigError, match="teacher untied: the chat template refuses"):
