@@ -285,3 +285,76 @@ def test_the_first_forward_is_its_own_old_policy() -> None:
     assert all(torch.equal(loss.forwarded[i][0], part.detach()) for i, part in enumerate(log_probs))
     with pytest.raises(ValueError, match="without old_log_probs"):
         run(objective, unknown, log_probs)
+
+
+def one(advantage: float, ratios: list[float], *, off_policy: bool = False) -> tuple[TrainSequence, torch.Tensor]:
+    """A sequence with tokens whose π_θ / π_old (off-policy: whose π_θ) are `ratios`."""
+    log_probs = torch.tensor(ratios, dtype=torch.float64).log().requires_grad_(True)
+    old = None if off_policy else torch.zeros(len(ratios), dtype=torch.float64)
+    pair = TokenPair((0,), (1,) * len(ratios))
+    return TrainSequence(pair, 0, advantage, off_policy, old_log_probs=old), log_probs
+
+
+@pytest.mark.parametrize(
+    ("options", "advantage", "off_policy", "per_token"),
+    [
+        ({}, 1.0, False, [-0.5, -1.0, -1.2]),
+        ({}, -1.0, False, [0.8, 1.0, 1.5]),
+        ({"on_policy": {"clip": None}}, -1.0, False, [0.5, 1.0, 1.5]),
+        ({"on_policy": {"dual_clip": 1.1}}, -1.0, False, [0.8, 1.0, 1.1]),
+        ({"on_policy": {"dual_clip": 1.1}}, 1.0, False, [-0.5, -1.0, -1.2]),
+        ({"off_policy": {"shaping": "identity", "clip": [0.2, 0.3]}}, 1.0, True, [-0.5, -1.0, -1.3]),
+        ({"off_policy": {"shaping": "identity", "clip": [0.2, 0.3]}}, -1.0, True, [0.8, 1.0, 1.5]),
+    ],
+)
+def test_clips_bound_what_an_update_can_gain(
+    options: dict[str, Any], advantage: float, off_policy: bool, per_token: list[float]
+) -> None:
+    """For each of the ratios 0.5, 1 and 1.5 by itself; ε = 0.2."""
+    for ratio, expected in zip([0.5, 1.0, 1.5], per_token, strict=True):
+        sequence, log_probs = one(advantage, [ratio], off_policy=off_policy)
+        assert run(make_objective(options), [sequence], [log_probs])[0] == pytest.approx(expected)
+
+
+def test_terms_have_weights_of_their_own() -> None:
+    mine, own = one(1.0, [1.0, 1.0])
+    teacher, theirs = one(1.0, [0.5], off_policy=True)
+    options = {"on_policy": {"weight": 2.0}, "off_policy": {"weight": 0.25, "shaping": "identity"}}
+    objective = make_objective({"scope": "batch", **options})
+    assert run(objective, [mine, teacher], [own, theirs])[0] == pytest.approx(-2.0 - 0.25 * 0.5)
+
+
+def test_what_the_metrics_add_up_comes_from_each_term() -> None:
+    mine, own = one(1.0, [1.0, 1.3, 0.5])
+    teacher, theirs = one(0.5, [0.5, 0.5], off_policy=True)
+    left_out = replace(one(1.0, [1.0] * 4)[0], masked=True)
+    objective = make_objective({"scope": "batch", "off_policy": {"shaping": "identity"}})
+    loss = MiniBatchLoss(objective, [mine, teacher, left_out], [0, 1])
+    total = loss([0, 1], [own, theirs], [])
+    on, off = -(1.0 + 1.2 + 0.5) / 3, -0.5 * 0.5
+    assert loss.sums() == pytest.approx({"clipped": 1.0, "loss_on": on, "loss_off": off, "loss": on + off})
+    assert total.item() == pytest.approx(on + off)
+    assert (loss.on_policy_tokens, loss.weighed_tokens) == (3, 0)
+    assert [entropy.numel() for _, entropy in loss.forwarded.values()] == [0, 0]
+
+
+@pytest.mark.parametrize("missing", ["old_log_probs", "reference_log_probs"])
+def test_one_sequence_without_log_probs_among_others_is_an_error(missing: str) -> None:
+    sequences, log_probs, _ = random_batch(seed=4)
+    assert not sequences[0].off_policy
+    some = [replace(sequences[0], **{missing: None}), *sequences[1:]]
+    with pytest.raises(ValueError, match=missing):
+        run(make_objective({"kl": {"coefficient": 0.1}}), some, log_probs)
+
+
+@pytest.mark.parametrize("tokens", [0, 1])
+def test_entropy_is_a_mean_over_tokens_however_few(tokens: int) -> None:
+    sequence, log_probs = one(1.0, [1.0] * tokens)
+    entropies = [torch.full((tokens,), 2.0, dtype=torch.float64)]
+    objective = make_objective({"scope": "batch", "entropy_coefficient": 0.1})
+    loss = MiniBatchLoss(objective, [sequence], [0])
+    assert loss([0], [log_probs], entropies).item() == pytest.approx(tokens * (-1.0 - 0.1 * 2.0))
+
+
+def test_a_sequence_is_fresh_unless_said() -> None:
+    assert not TrainSequence(TokenPair((0,), (1,)), 0, 1.0, False).stale
