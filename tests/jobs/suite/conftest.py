@@ -27,6 +27,7 @@ resources: {threads: 1}
     "evaluate.yaml": """\
 job: evaluate
 models: {any: {path: "${runs.this.out}", dtype: float32}}
+data: {max_prompt_tokens: 64}
 rollout: {type: transformers, max_response_tokens: 8}
 reward: {type: math_verify, workers: 1}
 evaluation: {sets: {level2: {path: "${stages.world.out}/heldout/level2.parquet", samples: 2}}}

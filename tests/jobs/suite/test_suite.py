@@ -40,7 +40,7 @@ def test_a_suite_fails_in_part_is_interrupted_goes_on_and_is_left_alone(run: Any
     assert "seed 0, two: not started, it needs what failed" in failed.stderr
     assert "one more: 0 of 1 seeds are there." in failed.stdout
     # what a member says of itself stands in its log, and is quoted
-    assert "seed 0, sampled/start: warning: any on level2: " in failed.stdout
+    assert "seed 0, evaluations/sampled/start: warning: start on level2: " in failed.stdout
     before = stamps()
     assert set(before) == {f"runs/s/seed-0/{name}/done" for name in ("world", "evaluations/sampled/start")}
 

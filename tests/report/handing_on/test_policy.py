@@ -122,6 +122,7 @@ def test_policies_can_be_evaluated(handing: World, guided: Handed, lora: Handed,
         {
             "job": "evaluate",
             "models": models,
+            "data": {"max_prompt_tokens": 64},
             "rollout": {"type": "transformers", "max_response_tokens": 6},
             "reward": {"type": "math_verify", "workers": 1},
             "evaluation": {"sets": {"toy": {"path": questions, "limit": 2, "samples": 1}}},
