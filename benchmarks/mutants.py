@@ -43,7 +43,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "old_policy": ((f"{LOOP}/old_policy.py",), ("tests/loop/test_old_policy.py", "tests/loop/test_sequences.py")),
     "guidance": (
         (f"{LOOP}/guidance.py", f"{LOOP}/groups.py", f"{LOOP}/scoring.py"),
-        ("tests/loop/test_guidance.py", "tests/loop/test_scoring.py"),
+        ("tests/loop/test_guidance.py", "tests/loop/test_scoring.py", "tests/loop/test_sequences.py"),
     ),
     "credit": ((f"{LOOP}/credit.py",), ("tests/loop/test_credit.py",)),
     "sequences": ((f"{LOOP}/sequences.py",), ("tests/loop/test_sequences.py",)),

@@ -342,6 +342,23 @@ def test_a_selector_that_breaks_its_contract_is_named(fault: str, tokenizer: Pro
         guide_of(Broken()).select([group], [(mine, other)], [0], 1)
 
 
+def test_a_group_without_candidates_is_not_asked_for_and_takes_nobody_s_answer(tokenizer: PromptTokenizer) -> None:
+    mine = Guidance("A", "x", (1,), Grade(1, True, True))
+    asked: list[int] = []
+
+    class First:
+        """Takes the first candidate."""
+
+        def select(self, requests: Any, context: Any) -> list[list[Selection]]:
+            asked.extend(request.k for request in requests)
+            return [[Selection(candidate) for candidate in request.candidates[:1]] for request in requests]
+
+    group = group_of(question_of(tokenizer, "7", []), ["a"] * 4, [0.0] * 4)
+    chosen = guide_of(First()).select([group] * 3, [(), (mine,), ()], [0, 1, 2], 1)
+    assert asked == [1]
+    assert [[selection.guidance.teacher for selection in one] for one in chosen] == [[], ["A"], []]
+
+
 def test_replacement_is_seeded_hits_only_wrong_slots_and_leaves_the_rest_alone(tokenizer: PromptTokenizer) -> None:
     group = group_of(question_of(tokenizer, "7", []), list("abcdefgh"), [0.0, 1.0, 0.1, 0.9, 0.0, 0.1, 0.0, 1.0])
     chosen = [Selection(Guidance(name, name, (1,), Grade(0.9, True, False)), 0.5) for name in "AB"]

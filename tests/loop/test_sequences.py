@@ -141,6 +141,12 @@ def parts_of(training: TrainingConfig) -> UpdateParts:
     return UpdateParts(training, *unused, rate, 1.0, None)  # type: ignore[arg-type]
 
 
+def test_a_group_as_it_was_sampled_was_not_triggered() -> None:
+    found = unguided(RolloutGroup(QUESTION, (), (), 0.6))
+    assert (found.triggered, found.slots, found.advantages) == (False, (), ())
+    assert Slot((1,), "x", 1.0, True).verified
+
+
 def test_the_learning_rate_follows_the_batches_however_many_updates_they_make() -> None:
     training = TrainingConfig(
         steps=10, questions_per_batch=8, questions_per_minibatch=2, learning_rate=1.0, schedule="linear", warmup_steps=4
