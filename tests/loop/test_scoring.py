@@ -15,7 +15,7 @@ from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 from ampo_core.distributed.ranks import join_ranks
 from ampo_core.learner.learner import Learner
 from ampo_core.learner.logprobs import token_logprobs
-from ampo_core.loop.scoring import PolicyScorer, answer_tokens, corrected_trajectory
+from ampo_core.loop.scoring import CorrectedTrajectory, PolicyScorer, answer_tokens, corrected_trajectory
 
 pytestmark = pytest.mark.process
 
@@ -38,6 +38,17 @@ def test_the_corrected_trajectory_and_the_tokens_scored(golden: Golden, golden_t
         assert golden_tokenizer.convert_ids_to_tokens(truth) == case["gt_tokens"]
         assert len(truth) == case["gt_mask_sum"]
     assert len(unscored) == 2  # no tag; two of them
+
+
+def test_a_token_without_a_character_of_its_own_is_no_part_of_the_truth() -> None:
+    class Offsets:
+        """Two characters before, two of the truth, and a token between them that covers none."""
+
+        def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+            return [10, 11, 12, 13], [(0, 2), (3, 3), (2, 4), (4, 5)]
+
+    found = answer_tokens(Offsets(), CorrectedTrajectory("abcd", 2, 4))  # type: ignore[arg-type]
+    assert found == ([10, 11], [12])
 
 
 def test_temperature_log_probs_and_entropy(golden: Golden) -> None:
@@ -109,4 +120,10 @@ def test_what_cannot_be_scored_is_counted_and_an_empty_call_is_fine(model: Model
     assert len(scorer.answer_logprobs([(question, guidance_of("<answer>7</answer>"))])[0]) == 1
     assert scorer.take_counts() == (1, 0)
     assert scorer.answer_logprobs([]) == []
+    # a micro-batch holds what just fills it
+    before, truth = answer_tokens(tokenizer, CorrectedTrajectory("<answer> 7 </answer>", 9, 10))
+    learner.optimizer = learner.optimizer.model_copy(
+        update={"tokens_per_microbatch": len(question.prompt_token_ids) + len(before) + len(truth)}
+    )
+    assert len(scorer.answer_logprobs([(question, guidance_of("<answer>7</answer>"))])[0]) == 1
     learner.close()

@@ -99,3 +99,7 @@ def test_a_power_is_cut_off_only_where_it_would_overflow(dtype: torch.dtype) -> 
     log_ratio = torch.tensor([0.0, -0.3, -7.0, -1e4, 1.0, 7.9], dtype=dtype)
     assert torch.equal(Power(exponent=10.0).shape(log_ratio), (10.0 * log_ratio).exp())
     assert Power(exponent=10.0).shape(log_ratio.new_tensor([20.0])).item() == pytest.approx(math.exp(80.0))
+
+
+def test_the_defaults_are_those_of_the_released_program() -> None:
+    assert (LogProb(), PPlusLogProb(), Power()) == (LogProb(weight=0.1), PPlusLogProb(weight=0.1), Power(exponent=0.5))
