@@ -82,6 +82,11 @@ def test_no_unfinished_business():
     assert [str(path) for path in SOURCES if marks.search(path.read_text("utf-8"))] == []
 
 
+def test_no_package_of_another_project_lies_here():
+    assert [path.name for path in ROOT.glob("*.whl")] == []
+    assert "*.whl" in (ROOT / ".gitignore").read_text().split()
+
+
 def test_every_room_says_what_it_is_for():
     rooms = sorted({path.parent for path in (ROOT / "ampo_core").rglob("*.py")})
     starts = {room.relative_to(ROOT).as_posix(): room / "__init__.py" for room in rooms}
