@@ -13,13 +13,16 @@ from ampo_core.config.job import Job, Longest, NamedModel
 from ampo_core.config.nodes import Finding, KeyPath, nearest
 from ampo_core.config.references import THIS, names_in
 from ampo_core.config.tree import Block, ResourcesConfig, Reward, RolloutField, SampledModel, TrackerField
+from ampo_core.config.values import PathText
 
 
 class ComparisonConfig(Block):
     """What an evaluate job draws and says beside its table."""
 
     baseline: str | None = Field(default=None, description="model that the others are compared with; null = the first")
-    curves: dict[str, str] = Field(default={}, description="name -> run folder whose metrics are drawn into curves.png")
+    curves: dict[str, PathText] = Field(
+        default={}, description="name -> run folder whose metrics are drawn into curves.png"
+    )
     note: str | None = Field(default=None, description="caveats printed under the table")
 
 
@@ -36,7 +39,7 @@ class EvaluateDataConfig(Block):
 class EvaluatedModel(SampledModel):
     """A model in Hugging Face format, or the run that trained it."""
 
-    path: str = Field(
+    path: PathText = Field(
         description="Hugging Face folder or Hub name; a run folder: its final policy, with @best, @latest or @50 "
         "behind it that of another checkpoint; or a folder of a checkpoint"
     )
@@ -49,7 +52,7 @@ class EvaluateJob(Job):
     models: dict[str, EvaluatedModel] = Field(
         default={}, description="name -> model; may be left out with `predictions`, and then selects some of theirs"
     )
-    predictions: list[str] = Field(
+    predictions: list[PathText] = Field(
         default=[],
         description="folders of earlier evaluate jobs, or their predictions.jsonl: these responses are graded anew, "
         "and no model is loaded",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ampo_registry.catalog import BrokenPlugin, ComponentError
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from ampo_core.config.nodes import KeyPath, Node, Problem, dotted, nearest, value_at
+from ampo_core.config.nodes import KeyPath, Node, Place, Problem, dotted, nearest, value_at
 from ampo_core.config.schema import Schema, SchemaView
 
 _OWN_WORDS = ("value_error", "assertion_error")
@@ -61,12 +61,60 @@ def _text(item: ErrorDetails, path: KeyPath, plain: Any, view: SchemaView, broke
     return f"found {_show(found)}, expected {view.describe(schema)}{hint}"
 
 
+def misread(root: Node, read: Any, view: SchemaView) -> list[Problem]:
+    """What was taken for something else than what was written: true for a 1, 1.0 for a 1, a key 02 for a 2."""
+    plain = root.plain()
+    return [root.problem(path, _misread_text(path, is_key, plain, view)) for path, is_key in _misread(plain, read, ())]
+
+
+def _misread_text(path: KeyPath, is_key: bool, plain: Any, view: SchemaView) -> str:
+    if is_key:
+        return f"found the key {path[-1]}, expected a whole number as it is usually written"
+    schema = view.at(plain, path)
+    return f"found {_show(value_at(plain, path))}, expected {view.describe(schema) if schema else 'a whole number'}"
+
+
+def _misread(written: Any, read: Any, path: KeyPath) -> Iterator[tuple[KeyPath, bool]]:
+    """(path, whether its key was misread, not its value)."""
+    if isinstance(written, dict) and isinstance(read, dict):
+        for key, value in written.items():
+            if key in read:
+                yield from _misread(value, read[key], (*path, key))
+            elif any(_number(key) == _number(name) is not None for name in read):
+                yield (*path, key), True
+    elif isinstance(written, list) and isinstance(read, list):
+        for i, (value, kept) in enumerate(zip(written, read, strict=False)):
+            yield from _misread(value, kept, (*path, i))
+    elif isinstance(written, bool | float) and type(read) is int:
+        yield path, False
+
+
+def _number(key: object) -> float | None:
+    try:
+        return float(str(key))
+    except ValueError:
+        return None
+
+
+def as_written(problem: Problem, keys: Iterable[str], source: str) -> Problem:
+    """`problem`, if an override of `source` brought it, with the key as it stands there."""
+    if problem.place != Place(source):
+        return problem
+    for key in keys:
+        path = tuple(key.split("."))
+        if len(path) > len(problem.path) and path[: len(problem.path)] == tuple(map(str, problem.path)):
+            return Problem(problem.place, path, f"{dotted(problem.path)}: {problem.text}")
+    return problem
+
+
 def _unknown_key(path: KeyPath, plain: Any, view: SchemaView) -> str:
     key = str(path[-1])
+    if path == ("extends",):
+        return "only a file can extend another one"
     around = value_at(plain, path[:-1])
     schema = view.at(plain, path[:-1])
     block = view.block(schema, around) if schema is not None else None
-    allowed = list((block or {}).get("properties", {}))
+    allowed = [*(block or {}).get("properties", {}), *(["extends"] if len(path) == 1 else [])]
     elsewhere = [dotted((name, key)) for name in _blocks_with(key, view)] if len(path) == 1 else []
     if elsewhere:
         return f"no such key here; did you mean {' or '.join(elsewhere)}?"

@@ -11,12 +11,13 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from ampo_core.config import rules
 from ampo_core.config.nodes import Finding, KeyPath, nearest
 from ampo_core.config.tree import Block, Reward
+from ampo_core.config.values import PathText
 
 
 class EvaluationSet(Block):
     """One evaluation set: distinct questions of a file."""
 
-    path: str = Field(description="file of questions in the data contract")
+    path: PathText = Field(description="file of questions in the data contract")
     where: dict[str, str | int | float | bool] = Field(default={}, description="column (dots reach inside) = value")
     samples: PositiveInt = Field(default=1, description="K: responses to each question, for avg@K")
     pass_at: Literal["curve"] | list[PositiveInt] = Field(

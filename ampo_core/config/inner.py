@@ -62,8 +62,8 @@ def with_absolute_paths(root: Node, path: Path) -> Node:
 
 def _absolute(node: Node, key: str, path: Path) -> Node:
     config = node.child(key)
-    if not isinstance(node.value, dict) or config is None or not isinstance(config.value, str):
+    if not isinstance(node.value, dict) or config is None or not isinstance(config.value, str) or not config.value:
         return node
     folder = Path(config.place.source).parent if config.place.line else path.parent
-    target = Path(os.path.abspath(folder / config.value)).as_posix()
+    target = Path(os.path.abspath(folder / os.path.expanduser(config.value))).as_posix()
     return Node({**node.value, key: Node(target, config.place)}, node.place)

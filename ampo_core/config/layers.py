@@ -7,15 +7,27 @@ name counts as its type. Anything else replaces. A null entry of a mapping of na
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ampo_registry.errors import ConfigError
 
-from ampo_core.config.nodes import Node, Place, Problem, raise_problems
+from ampo_core.config.nodes import (
+    MAX_DEPTH,
+    KeyPath,
+    Node,
+    Place,
+    Problem,
+    as_node,
+    dotted,
+    raise_problems,
+    shortened,
+    whole_number,
+)
 from ampo_core.config.schema import Schema, SchemaView
-from ampo_core.config.yaml_source import dump_yaml, parse_yaml
+from ampo_core.config.values import written_path
+from ampo_core.config.yaml_source import parse_yaml
 
 COMMAND_LINE = "command line"
 
@@ -28,12 +40,13 @@ def read_layers(path: Path) -> list[Node]:
     layers: list[Node] = []
     problems: list[Problem] = []
     said_by: Place | None = None
-    seen: list[Path] = []
+    seen: list[str] = []
     while True:
-        if path.resolve() in seen:
-            raise ConfigError(f"{said_by}: extends: {path} extends itself, by way of {len(seen)} file(s)")
-        seen.append(path.resolve())
         node, found = _read(path, said_by)
+        real = os.path.realpath(path)
+        if real in seen:
+            raise ConfigError(f"{said_by}: extends: {path} extends itself, by way of {len(seen)} file(s)")
+        seen.append(real)
         problems += found
         entries = dict(node.value) if isinstance(node.value, dict) else {}
         parent = entries.pop("extends", None)
@@ -42,9 +55,16 @@ def read_layers(path: Path) -> list[Node]:
             break
         if not isinstance(parent.value, str):
             raise_problems([*problems, Problem(parent.place, ("extends",), "expected the path of one file")])
-        said_by, path = parent.place, Path(os.path.normpath(path.parent / str(parent.value)))
+        said_by, path = parent.place, Path(os.path.normpath(path.parent / _extended(parent)))
     raise_problems(problems)
     return layers
+
+
+def _extended(parent: Node) -> str:
+    try:
+        return written_path(str(parent.value))
+    except ValueError as error:
+        raise ConfigError(str(Problem(parent.place, ("extends",), str(error)))) from None
 
 
 def _read(path: Path, said_by: Place | None) -> tuple[Node, list[Problem]]:
@@ -55,6 +75,8 @@ def _read(path: Path, said_by: Place | None) -> tuple[Node, list[Problem]]:
         raise ConfigError(f"{said}{path}: not UTF-8 text") from None
     except OSError as error:
         raise ConfigError(f"{said}cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError(f"{said}no file can be named {shortened(str(path))}") from None
     node, problems = parse_yaml(text, str(path))
     if node is None:
         raise ConfigError(f"{said}{path}: the file is empty")
@@ -63,46 +85,57 @@ def _read(path: Path, said_by: Place | None) -> tuple[Node, list[Problem]]:
     return Node(node.value, Place(str(path), 1)), problems
 
 
-def read_override(text: str) -> tuple[str, Node]:
-    """`KEY=VALUE` -> (KEY, value); VALUE is YAML. Raises ConfigError."""
-    key, equals, value = text.partition("=")
-    if not equals or not all(key.split(".")):
-        raise ConfigError(f"{COMMAND_LINE}: {text!r} is not KEY=VALUE (keys are joined with dots)")
-    return key, _value(value, f"{COMMAND_LINE}: {key}")
-
-
 def override_nodes(overrides: Sequence[str] | Mapping[str, Any], source: str) -> list[tuple[str, Node]]:
-    """Overrides from the command line (texts) or from a pipeline's stage (a mapping of dotted keys)."""
+    """Overrides from the command line (`KEY=VALUE`, the value YAML) or from a pipeline's stage (a mapping of dotted
+    keys) as (key, value). Raises ConfigError."""
     if isinstance(overrides, Mapping):
-        return [(str(key), _relocate(_value(dump_yaml(value), source), source)) for key, value in overrides.items()]
-    return [(key, _relocate(node, source)) for key, node in map(read_override, overrides)]
+        place = Place(source)
+        return [(str(key), as_node(item, place, _segments(str(key), source))) for key, item in overrides.items()]
+    return [_read_override(text, source) for text in overrides]
 
 
-def _value(text: str, source: str) -> Node:
-    node, problems = parse_yaml(text, source, lines=False)
+def _read_override(text: str, source: str) -> tuple[str, Node]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"{source}: {shortened(text)} is not KEY=VALUE (keys are joined with dots)")
+    node, problems = parse_yaml(value, source, lines=False, path=_segments(key, source))
     raise_problems(problems)
-    return node or Node(None, Place(source))
+    return key, node or Node(None, Place(source))
 
 
-def _relocate(node: Node, source: str) -> Node:
-    if isinstance(node.value, dict):
-        return Node({key: _relocate(child, source) for key, child in node.value.items()}, Place(source))
-    if isinstance(node.value, list):
-        return Node([_relocate(child, source) for child in node.value], Place(source))
-    return Node(node.value, Place(source))
+def _segments(key: str, source: str) -> KeyPath:
+    """The parts of a dotted key. Raises ConfigError for an empty one, or for more than anyone means."""
+    parts = tuple(key.split("."))
+    if not all(parts):
+        raise ConfigError(f"{source}: {shortened(key)} is not KEY=VALUE: a key has a name before and after each dot")
+    if len(parts) > MAX_DEPTH:
+        raise ConfigError(f"{source}: {shortened(key)} is nested too deeply: {len(parts)} keys in each other")
+    return parts
 
 
-def nest(base: Node | None, key: str, value: Node) -> Node:
-    """The layer that sets the dotted `key` of `base` to `value`; a number reaches into a list."""
-    head, _, rest = key.partition(".")
-    if base is not None and isinstance(base.value, list) and head.isdecimal():
-        if int(head) >= len(base.value):
-            raise ConfigError(f"{value.place}: {key}: the list has {len(base.value)} item(s), counted from 0")
+def repeated(settings: Sequence[tuple[str, Node]]) -> Iterator[str]:
+    """A warning for each override that a later one of the same key replaces."""
+    for i, (key, node) in enumerate(settings):
+        later = [other for name, other in settings[i + 1 :] if name == key]
+        if later and later[-1].plain() != node.plain():
+            yield f"{node.place}: {key}: stands twice; the last one counts"
+
+
+def nest(base: Node | None, path: Sequence[str], value: Node, done: KeyPath = ()) -> Node:
+    """The layer that sets `path` of `base` to `value`; a number reaches into a list. `done` is the path of `base`."""
+    head, rest = path[0], path[1:]
+    here = (*done, head)
+    if base is not None and isinstance(base.value, list):
+        index = whole_number(head)
+        if index is None or index >= len(base.value):
+            written = dotted((*here, *rest))
+            text = f"{dotted(done)} is a list of {len(base.value)} item(s), counted from 0"
+            raise ConfigError(f"{value.place}: {written}: found item {head}, but {text}")
         items = list(base.value)
-        item = items[int(head)]
-        items[int(head)] = _laid_over(item, nest(_named(item, None), rest, value)) if rest else value
+        item = items[index]
+        items[index] = _laid_over(item, nest(_named(item, None), rest, value, here)) if rest else value
         return Node(items, value.place)
-    inner = nest(base.child(head) if base is not None else None, rest, value) if rest else value
+    inner = nest(base.child(head) if base is not None else None, rest, value, here) if rest else value
     return Node({head: inner}, value.place)
 
 
@@ -145,18 +178,21 @@ def _named(node: Node, default: str | None) -> Node:
 
 def complete(node: Node, schema: Schema, view: SchemaView) -> Node:
     """The merged tree with removed entries gone and the default `type` in components that name none."""
+    if not schema:
+        return node
     component = view.component(schema)
     if component is not None and isinstance(node.value, dict):
         node = _named(node, component[1])
-    plain = node.plain()
+    kind = node.child("type")
+    around: Any = [] if isinstance(node.value, list) else {"type": kind.plain()} if kind is not None else {}
 
     def inside(child: Node, key: str | int) -> Node:
-        return complete(child, view.child(schema, plain, key) or {}, view)
+        return complete(child, view.child(schema, around, key) or {}, view)
 
     if isinstance(node.value, list):
         return Node([inside(item, i) for i, item in enumerate(node.value)], node.place)
     if not isinstance(node.value, dict):
         return node
-    dropped = (None,) if view.drops_null(schema, plain) else ()
+    dropped = (None,) if view.drops_null(schema, around) else ()
     kept = {key: inside(child, key) for key, child in node.value.items() if child.value not in dropped}
     return Node(kept, node.place)

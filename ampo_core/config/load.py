@@ -11,13 +11,14 @@ from typing import Any
 
 from ampo_registry.discovery import Plugins, discover
 from ampo_registry.errors import ConfigError
+from ampo_registry.text import nearest as nearest_match
 from pydantic import ValidationError
 
-from ampo_core.config.explain import explain
+from ampo_core.config.explain import as_written, explain, misread
 from ampo_core.config.inner import Inner, bad_references, with_absolute_paths
 from ampo_core.config.jobs import JOBS, Job
-from ampo_core.config.layers import COMMAND_LINE, complete, merge, nest, override_nodes, read_layers
-from ampo_core.config.machines import unmet_resources
+from ampo_core.config.layers import COMMAND_LINE, complete, merge, nest, override_nodes, read_layers, repeated
+from ampo_core.config.machines import launcher_faults, unmet_resources
 from ampo_core.config.nodes import KeyPath, Node, Problem, dotted, nearest, raise_problems
 from ampo_core.config.positions import beyond_positions
 from ampo_core.config.ready import hub_models, missing_files, unavailable
@@ -28,17 +29,21 @@ from ampo_core.config.yaml_source import dump_yaml
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A valid config. `data` is the resolved config in JSON types, `yaml` the same as text that can be run again.
+    """A valid config. `data` is the resolved config in JSON types.
 
     `warnings` are advice; `blockers` keep it from running on this machine or in this release.
     """
 
     job: Job
     data: Mapping[str, Any]
-    yaml: str
     path: Path
     warnings: tuple[str, ...] = ()
     blockers: tuple[str, ...] = ()
+
+    @property
+    def yaml(self) -> str:
+        """`data` as text that can be run again."""
+        return dump_yaml(self.data)
 
     def require_ready(self) -> None:
         """Raise ConfigError with all blockers, if there are any."""
@@ -72,22 +77,30 @@ def _load_one(
     """The config at `path` without those that it names."""
     layers = read_layers(path)
     settings = override_nodes(overrides, overrides_from)
-    view = view_of(JOBS[_job_name(layers, settings)], plugins.catalog)
+    model = JOBS[_job_name(layers, settings)]
+    view = view_of(model, plugins.catalog)
     root = layers[0]
     for layer in layers[1:]:
         root = merge(root, layer, view.root, view)
     # a `type` first, for it replaces a component with all its options
     for key, value in sorted(settings, key=lambda setting: not setting[0].endswith(".type")):
-        root = merge(root, nest(root, key, value), view.root, view)
+        root = merge(root, nest(root, key.split("."), value), view.root, view)
     root = with_absolute_paths(Node(complete(root, view.root, view).value, layers[-1].place), path)
-    job = _validate(root, view, plugins)
+    job, problems = _validate(model, root, view, plugins)
+    raise_problems([as_written(problem, [key for key, _ in settings], overrides_from) for problem in problems])
+    assert job is not None
     data = job.model_dump(mode="json")
-    return LoadedConfig(job, data, dump_yaml(data), path, *_findings(job, root)), root
+    raise_problems(misread(root, data, view))
+    warnings, blockers = _findings(job, root)
+    return LoadedConfig(job, data, path, (*repeated(settings), *warnings), blockers), root
 
 
 def _job_name(layers: Sequence[Node], settings: Sequence[tuple[str, Node]]) -> str:
     said = [node for layer in layers if (node := layer.child("job"))] + [node for key, node in settings if key == "job"]
     if not said:
+        written = [(key, node.place) for layer in layers for key, node in layer.entries()]
+        meant = [(key, place, nearest_match(key, ("job", "extends"))) for key, place in written]
+        raise_problems([Problem(p, (key,), f"no such key; did you mean {near}?") for key, p, near in meant if near])
         raise ConfigError(f"{layers[-1].place}: job: missing; expected one of {', '.join(JOBS)}")
     name = said[-1].plain()
     if not isinstance(name, str) or name not in JOBS:
@@ -95,19 +108,13 @@ def _job_name(layers: Sequence[Node], settings: Sequence[tuple[str, Node]]) -> s
     return name
 
 
-def _validate(root: Node, view: SchemaView, plugins: Plugins) -> Job:
-    model = JOBS[str(root.plain()["job"])]
+def _validate(model: type[Job], root: Node, view: SchemaView, plugins: Plugins) -> tuple[Job | None, list[Problem]]:
     try:
         job = model.model_validate_json(json.dumps(root.plain()), strict=True, context={"catalog": plugins.catalog})
     except ValidationError as error:
-        problems = explain(error, root, view, plugins.broken)
-    else:
-        findings = [*job.findings(), *beyond_positions(job)]
-        problems = [root.problem(f.path, f.text) for f in findings if f.severity == "error"]
-        if not problems:
-            return job
-    raise_problems(problems)
-    raise AssertionError("a refused config without a problem")
+        return None, explain(error, root, view, plugins.broken)
+    findings = [*job.findings(), *beyond_positions(job)]
+    return job, [root.problem(f.path, f.text) for f in findings if f.severity == "error"]
 
 
 def _findings(job: Job, root: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -122,7 +129,7 @@ def _findings(job: Job, root: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
     machines = job.machines()
     if machines is not None:
         blockers += unmet_resources(machines, os.environ)
-    return tuple(warnings), tuple(say(path, text) for path, text in blockers)
+    return tuple(warnings), (*launcher_faults(os.environ), *(say(path, text) for path, text in blockers))
 
 
 def _unfilled(root: Node) -> Iterator[Problem]:

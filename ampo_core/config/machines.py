@@ -8,12 +8,13 @@ from pathlib import Path
 
 from ampo_registry.errors import ConfigError
 
-from ampo_core.config.nodes import KeyPath
+from ampo_core.config.nodes import KeyPath, shortened, whole_number
 from ampo_core.config.tree import ResourcesConfig
 
 ALONE = "AMPO_ALONE"
 """Set in the environment of a process that has given itself the rank 0 of a world of one."""
-_HOST = re.compile(r"(\S+)\s+slots=(\d+)\s*(#.*)?")
+_NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "LOCAL_SIZE")
+_HOST = re.compile(r"(\S+)\s+slots=([0-9]{1,9})\s*(#.*)?")
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
@@ -42,7 +43,8 @@ def _unmet_nodes(resources: ResourcesConfig, environ: Mapping[str, str]) -> Iter
             return
     if "NODE_RANK" in environ:
         number = environ["NODE_RANK"]
-        if not number.isdecimal() or int(number) >= resources.nodes:
+        found = whole_number(number)
+        if found is None or found >= resources.nodes:
             text = f"found {resources.nodes}, but NODE_RANK in the environment is {number!r}; expected 0 to "
             yield ("resources", "nodes"), text + str(resources.nodes - 1)
         if "MASTER_ADDR" not in environ and not hosts:
@@ -64,7 +66,11 @@ def read_hostfile(path: Path, nodes: int, devices: int) -> list[str]:
     `devices` slots; with the file if it names fewer than `nodes` hosts.
     """
     hosts: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    for number, line in enumerate(lines, start=1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
@@ -86,9 +92,26 @@ def under_launcher(environ: Mapping[str, str]) -> bool:
     return "RANK" in environ and "WORLD_SIZE" in environ and ALONE not in environ
 
 
+def launcher_faults(environ: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with the variables by which a launcher tells this process which rank it is."""
+    if ALONE in environ:
+        return
+    end = "; a launcher sets them: start ampo-run without it, or unset RANK and WORLD_SIZE and let ampo-run start ranks"
+    for name, other in (("RANK", "WORLD_SIZE"), ("WORLD_SIZE", "RANK")):
+        if name in environ and other not in environ:
+            yield f"environment: {name}: found {environ[name]!r} without {other}{end}"
+    numbers = {name: whole_number(environ[name]) for name in _NUMBERS if name in environ}
+    for name, number in numbers.items():
+        if number is None:
+            yield f"environment: {name}: found {shortened(environ[name])}, expected a whole number{end}"
+    rank, size = numbers.get("RANK"), numbers.get("WORLD_SIZE")
+    if rank is not None and size is not None and rank >= size:
+        yield f"environment: RANK: found {rank} with WORLD_SIZE {size}; ranks count from 0{end}"
+
+
 def rank_in(environ: Mapping[str, str]) -> int:
-    """This process's number among the ranks of its launcher, 0 without one."""
-    return int(environ["RANK"]) if under_launcher(environ) else 0
+    """This process's number among the ranks of its launcher; 0 without one, or if its number is no number."""
+    return (whole_number(environ["RANK"]) or 0) if under_launcher(environ) else 0
 
 
 def ranks_here(environ: Mapping[str, str]) -> int:

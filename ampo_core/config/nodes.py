@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,9 @@ from ampo_registry.text import nearest as nearest_match
 Key = str | int
 KeyPath = tuple[Key, ...]
 Scalar = None | bool | int | float | str
+MAX_DEPTH = 100
+"""So many blocks may stand in each other."""
+_SHOWN, _DIGITS = 60, 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,10 @@ class Node:
         if isinstance(self.value, list) and isinstance(key, int) and 0 <= key < len(self.value):
             return self.value[key]
         return None
+
+    def entries(self) -> Iterable[tuple[str, Node]]:
+        """Key and value of each entry of a mapping."""
+        return self.value.items() if isinstance(self.value, dict) else ()
 
     def place_of(self, path: KeyPath) -> Place:
         """The place of `path`, or of the innermost block around it that was written."""
@@ -103,6 +111,32 @@ def value_at(value: Any, path: KeyPath) -> Any:
         else:
             return None
     return value
+
+
+def as_node(value: Any, place: Place, path: KeyPath = ()) -> Node:
+    """`value` in JSON types, all of it said at `place`. Raises ConfigError for what YAML could not say either."""
+    if len(path) > 2 * MAX_DEPTH:
+        raise ConfigError(f"{place}: {path[0]}: nested too deeply: more than {MAX_DEPTH} blocks in each other")
+    if isinstance(value, Mapping):
+        return Node({str(key): as_node(item, place, (*path, str(key))) for key, item in value.items()}, place)
+    if isinstance(value, (list, tuple)):
+        return Node([as_node(item, place, (*path, i)) for i, item in enumerate(value)], place)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(str(Problem(place, path, f"{value} is not a finite number")))
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return Node(value, place)
+    raise ConfigError(str(Problem(place, path, f"found {shortened(value)}, expected what YAML can say")))
+
+
+def whole_number(text: str) -> int | None:
+    """The number that `text` writes in plain digits, or None."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS else None
+
+
+def shortened(value: object) -> str:
+    """`value` as errors show it, in a few words if it is long."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def raise_problems(problems: Sequence[Problem]) -> None:

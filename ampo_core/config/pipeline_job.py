@@ -11,14 +11,18 @@ from ampo_core.config import rules
 from ampo_core.config.inner import Inner
 from ampo_core.config.job import Job
 from ampo_core.config.nodes import Finding
+from ampo_core.config.references import NAME
 from ampo_core.config.tree import Block
+from ampo_core.config.values import MAX_NAME, PathText
 
 
 class Stage(Block):
     """One stage of a pipeline."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="name of the stage, for ${stages.NAME.out}")
-    config: str = Field(description="path, relative to the pipeline's file")
+    name: str = Field(
+        pattern=rf"^{NAME}$", max_length=MAX_NAME, description="name of the stage, for ${stages.NAME.out}"
+    )
+    config: PathText = Field(description="path, relative to the pipeline's file")
     overrides: dict[str, Any] = Field(
         default={},
         description="KEY: VALUE, keys with dots; ${stages.NAME.out} names an earlier stage's output",

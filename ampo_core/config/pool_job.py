@@ -13,6 +13,7 @@ from ampo_core.config import rules
 from ampo_core.config.job import Job, Longest, NamedModel
 from ampo_core.config.nodes import Finding, KeyPath, nearest
 from ampo_core.config.tree import Block, ResourcesConfig, Reward, RolloutField, SampledModel
+from ampo_core.config.values import PathText
 
 SFT = "sft"
 SOURCES = ("model", "endpoint", "recorded")
@@ -90,7 +91,7 @@ class PoolJob(Job):
     """Builds a Multi-Guidance Pool: several teachers' verified answers to the same questions."""
 
     job: Literal["pool"] = "pool"
-    questions: list[str] = Field(min_length=1, description="files of questions in the data contract")
+    questions: list[PathText] = Field(min_length=1, description="files of questions in the data contract")
     data: PoolDataConfig = PoolDataConfig()
     student: SampledModel = Field(
         description="whom the pool is for: its tokenizer and chat template measure prompts and answers"

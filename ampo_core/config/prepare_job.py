@@ -13,6 +13,7 @@ from ampo_core.config.component import ComponentField
 from ampo_core.config.job import Job
 from ampo_core.config.nodes import Finding
 from ampo_core.config.tree import Reward
+from ampo_core.config.values import PathText
 
 TaskField = Annotated[TaskSpec, ComponentField("task")]
 
@@ -23,7 +24,7 @@ class PrepareJob(Job):
     job: Literal["prepare"] = "prepare"
     task: TaskField = Field(description="what makes the questions")
     reward: Reward = Field(default="math_verify", description="what verifies the teachers' answers")  # type: ignore[assignment]
-    out: str | None = Field(default=None, description="folder; null = the run's folder + /out")
+    out: PathText | None = Field(default=None, description="folder; null = the run's folder + /out")
 
     def findings(self) -> Iterator[Finding]:
         text = "prepare keeps what verifies as correct, whatever its reward; nothing reads this"

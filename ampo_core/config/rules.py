@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 
 from ampo_registry.specs import ComponentSpec, RewardSpec, RolloutSpec
 
-from ampo_core.config.nodes import Finding, KeyPath, nearest
+from ampo_core.config.nodes import Finding, KeyPath, nearest, shortened
 from ampo_core.config.tree import CheckpointConfig, DeepSpeedConfig, ResourcesConfig
+from ampo_core.config.values import MAX_NAME
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}")
 REWARD_ONLY = ("format_weight", "repetition_penalty", "overlong_penalty")
 """Options of every reward that say nothing about whether a response is correct."""
 
@@ -24,7 +25,8 @@ def well_named(names: Iterable[str], path: KeyPath) -> Iterator[Finding]:
 def well_formed(name: str, path: KeyPath) -> Iterator[Finding]:
     """The name that stands at `path`."""
     if not _NAME.fullmatch(name):
-        text = f"found the name {name!r}; expected letters, digits, '.', '_' and '-', a letter or digit first"
+        text = f"found the name {shortened(name)}; expected at most {MAX_NAME} letters, digits, '.', '_' and '-', a "
+        text += "letter or digit first"
         yield Finding(path, text)
 
 

@@ -133,7 +133,8 @@ class SchemaView:
             least = " of at least one" if leaf.get("minItems") else ""
             return f"a list{least}, each {self.describe(leaf['items'])}" if leaf.get("items") else f"a list{least}"
         if kind == "string" and "pattern" in leaf:
-            return f"text that matches {leaf['pattern']}"
+            longest = f", at most {leaf['maxLength']} characters" if "maxLength" in leaf else ""
+            return f"text that matches {leaf['pattern']}{longest}"
         if kind == "object" and 0 < len(leaf.get("properties", ())) <= _FEW:
             return f"a mapping with {', '.join(leaf['properties'])}"
         names = {"string": "text", "boolean": "true or false", "null": "null", "object": "a mapping"}
@@ -146,8 +147,14 @@ def _words(leaf: Schema) -> list[Any]:
 
 def _bounds(leaf: Schema) -> str:
     signs = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
-    parts = [f"{sign} {leaf[word]:g}" for word, sign in signs.items() if word in leaf]
+    parts = [f"{sign} {_number(leaf[word])}" for word, sign in signs.items() if word in leaf]
+    if "multipleOf" in leaf:
+        parts.append(f"a multiple of {leaf['multipleOf']}")
     return f" {' and '.join(parts)}" if parts else ""
+
+
+def _number(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def _name(reference: Schema) -> str:

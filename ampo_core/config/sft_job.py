@@ -19,12 +19,13 @@ from ampo_core.config.tree import (
     ResourcesConfig,
     TrackerField,
 )
+from ampo_core.config.values import PathText
 
 
 class SftDataConfig(Block):
     """Conversations to imitate."""
 
-    train: list[str] = Field(min_length=1, description="files of examples")
+    train: list[PathText] = Field(min_length=1, description="files of examples")
     format: Literal["pool", "messages"] = Field(
         default="pool",
         description="pool: every (question, teacher answer) pair of the data contract; messages: rows of conversations",

@@ -11,20 +11,21 @@ from pydantic import Field, PositiveInt
 from ampo_core.config import rules
 from ampo_core.config.inner import Inner, bad_references
 from ampo_core.config.job import NamedModel
-from ampo_core.config.nodes import Finding, KeyPath, nearest
+from ampo_core.config.nodes import Finding, KeyPath, nearest, shortened
 from ampo_core.config.pipeline_job import ComposedJob, Stage, inner_stages
 from ampo_core.config.references import NAME, THIS, is_filled_in, names_in
 from ampo_core.config.tree import Block
+from ampo_core.config.values import MAX_NAME, PathText, Seed
 
 
 class SuiteRun(Block):
     """A row of a suite's tables: a config that trains a model, or a model that is there already."""
 
     title: str | None = Field(default=None, description="how tables call it; null = its name")
-    config: str | None = Field(
+    config: PathText | None = Field(
         default=None, description="a train, sft or pipeline config, relative to the suite's file"
     )
-    model: str | None = Field(default=None, description="instead of config: a model that is only evaluated")
+    model: PathText | None = Field(default=None, description="instead of config: a model that is only evaluated")
     overrides: dict[str, Any] = Field(
         default={},
         description="KEY: VALUE, keys with dots; ${runs.NAME.out} and ${stages.NAME.out} name the model of another run "
@@ -45,14 +46,16 @@ class SuiteJob(ComposedJob):
     """Runs configs × seeds, evaluates what they trained, and compares them in tables."""
 
     job: Literal["suite"] = "suite"
-    seeds: list[int] = Field(default=[0], min_length=1, description="each run runs once with each")
+    seeds: list[Seed] = Field(default=[0], min_length=1, description="each run runs once with each")
     parallel: PositiveInt = Field(default=1, description="runs side by side, each a process of its own")
     only: list[str] | None = Field(
         default=None, min_length=1, description="make only these tables and the runs that they need; null = all"
     )
     stages: list[Stage] = Field(default=[], description="what all runs share: run once a seed, in this order")
-    runs: dict[str, str | SuiteRun] = Field(min_length=1, description="name -> run, or just the path of its config")
-    evaluations: dict[str, str] = Field(
+    runs: dict[str, PathText | SuiteRun] = Field(
+        min_length=1, description="name -> run, or just the path of its config"
+    )
+    evaluations: dict[str, PathText] = Field(
         default={},
         description="name -> evaluate config, relative to the suite's file, with one model: ${runs.this.out}; "
         "each run is evaluated with each",
@@ -155,5 +158,6 @@ class SuiteJob(ComposedJob):
 
 
 def _well_named(name: str, path: KeyPath) -> Iterator[Finding]:
-    if not re.fullmatch(NAME, name):
-        yield Finding(path, f"a name is letters, digits, _ and -, found {name!r}")
+    if not re.fullmatch(NAME, name) or len(name) > MAX_NAME:
+        text = f"a name is at most {MAX_NAME} letters, digits, _ and -, found {shortened(name)}"
+        yield Finding(path, text)

@@ -31,6 +31,7 @@ from pydantic import (
 )
 
 from ampo_core.config.component import ComponentField
+from ampo_core.config.values import Name, PathText, Seed
 
 Selector = Annotated[SelectorSpec, ComponentField("selector")]
 Trigger = Annotated[TriggerSpec, ComponentField("trigger")]
@@ -56,11 +57,9 @@ class Block(BaseModel):
 class RunConfig(Block):
     """Where the run's files go and what seeds it."""
 
-    name: str = Field(
-        default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder of the run inside `dir`"
-    )
-    dir: str = Field(default="runs", description="folder of all runs, relative to the working directory")
-    seed: NonNegativeInt = Field(
+    name: Name = Field(default="run", description="folder of the run inside `dir`")
+    dir: PathText = Field(default="runs", description="folder of all runs, relative to the working directory")
+    seed: Seed = Field(
         default=0,
         description="seed of everything random; a pipeline's is that of its stages, unless their overrides say another",
     )
@@ -77,7 +76,7 @@ class LoraConfig(Block):
     rank: PositiveInt = Field(default=16, description="rank of the adapters")
     alpha: PositiveInt = Field(default=32, description="the adapters are scaled by alpha / rank")
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="dropout in front of the adapters")
-    target_modules: Literal["all-linear"] | list[str] = Field(
+    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = Field(
         default="all-linear", description="all-linear, or names of modules"
     )
 
@@ -85,11 +84,11 @@ class LoraConfig(Block):
 class SampledModel(Block):
     """A model in Hugging Face format that only samples."""
 
-    path: str = Field(description="Hugging Face folder or Hub name")
+    path: PathText = Field(description="Hugging Face folder or Hub name")
     dtype: Literal["float32", "bfloat16"] | None = Field(
         default=None, description="type of the weights; null = as the rollout chooses"
     )
-    chat_template: str | None = Field(default=None, description="path of a Jinja file; null = the tokenizer's own")
+    chat_template: PathText | None = Field(default=None, description="path of a Jinja file; null = the tokenizer's own")
     chat_template_options: dict[str, Any] = Field(
         default={}, description="passed to the template, e.g. {enable_thinking: false}"
     )
@@ -115,7 +114,7 @@ class ModelConfig(SampledModel):
 class DataConfig(Block):
     """Training questions in the data contract (Parquet or JSONL)."""
 
-    train: list[str] = Field(min_length=1, description="files of questions")
+    train: list[PathText] = Field(min_length=1, description="files of questions")
     max_prompt_tokens: PositiveInt = Field(default=1024, description="longest prompt")
     overlong_prompts: Literal["drop", "cut"] = Field(
         default="drop", description="cut keeps the last max_prompt_tokens tokens"
@@ -282,7 +281,7 @@ class ResourcesConfig(Block):
 
     devices: PositiveInt = Field(default=1, description="ranks of a node: GPUs, or CPU processes")
     nodes: PositiveInt = Field(default=1, description="machines")
-    hostfile: str | None = Field(default=None, description="DeepSpeed host file for several nodes")
+    hostfile: PathText | None = Field(default=None, description="DeepSpeed host file for several nodes")
     threads: PositiveInt | None = Field(
         default=None,
         description="CPU threads of a rank; null = PyTorch's choice for a single rank (all cores, or OMP_NUM_THREADS), "

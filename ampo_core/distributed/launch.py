@@ -19,7 +19,7 @@ from pathlib import Path
 from ampo_registry.errors import ConfigError, RunError
 
 from ampo_core.config.jobs import Job
-from ampo_core.config.machines import read_hostfile, under_launcher, unmet_resources
+from ampo_core.config.machines import launcher_faults, read_hostfile, under_launcher, unmet_resources
 from ampo_core.config.nodes import dotted
 from ampo_core.config.run_names import finished_output
 from ampo_core.config.tree import ResourcesConfig
@@ -54,6 +54,8 @@ def plan_launch(job: Job, environ: Mapping[str, str]) -> Launch | None:
     start here.
     """
     resources = job.machines()
+    if faults := list(launcher_faults(environ)):
+        raise ConfigError("\n".join(faults))
     if under_launcher(environ):
         _check_world(job, resources, int(environ["WORLD_SIZE"]))
         return None

@@ -7,5 +7,6 @@ from difflib import get_close_matches
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """The one of `choices` that `name` is probably a misspelling of, or "" if none is like it."""
-    return next(iter(get_close_matches(name, list(choices), n=1)), "")
+    """The one of `choices` that `name` is probably a misspelling of, whatever its case, or "" if none is like it."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    return next((by_lower[found] for found in get_close_matches(name.lower(), list(by_lower), n=1)), "")

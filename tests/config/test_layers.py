@@ -92,7 +92,7 @@ def test_an_override_reaches_into_a_list(load):
     loaded = load("tracking: [tensorboard, {type: wandb, project: p}]\n", "tracking.1.mode=online")
     assert [entry["type"] for entry in loaded.data["tracking"]] == ["tensorboard", "wandb"]
     assert (loaded.data["tracking"][1]["project"], loaded.data["tracking"][1]["mode"]) == ("p", "online")
-    with pytest.raises(ConfigError, match="the list has 1 item"):
+    with pytest.raises(ConfigError, match=r"data\.train\.3: found item 3, but data\.train is a list of 1 item"):
         load("", "data.train.3=other.parquet")
 
 
