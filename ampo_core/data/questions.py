@@ -140,8 +140,8 @@ class _Loader:
             self._add_all(
                 [self._placed(row, path, number) for _, (number, row) in part if self._matches(row, path, number)]
             )
-            if watch is not None:
-                watch(str(path), rows, max(rows + 1, total))
+            if watch is not None and rows < total:
+                watch(str(path), rows, total)
         if rows == 0:
             raise DataError(f"{path}: the file holds no row")
         if watch is not None:

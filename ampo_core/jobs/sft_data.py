@@ -136,7 +136,8 @@ def _message_conversations(
             except ConfigError as error:
                 raise DataError(f"{place}: {error}") from error
             yield Conversation(tokenizer.compact(prompt), messages[-1].content, None, place)
-            _tell(watch, str(path), number, max(number + 1, total))
+            if number < total:
+                _tell(watch, str(path), number, total)
         if not number:
             raise DataError(f"{path}: the file holds no row")
         _tell(watch, str(path), number, number)

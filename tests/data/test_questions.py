@@ -388,7 +388,7 @@ def test_files_are_read_in_parts_and_every_part_is_told(load, monkeypatch, tmp_p
     found = load(*rows, check_truths=check, watch=lambda *seen: told.append(seen))
     assert asked == [["1", "2"], [""], ["3"]]
     path = str(tmp_path / "rows.jsonl")
-    assert told == [(path, 2, 5), (path, 4, 5), (path, 5, 6), (path, 5, 5)]
+    assert told == [(path, 2, 5), (path, 4, 5), (path, 5, 5)]
     assert found.rows == (1, 2, 3, 5)
     assert [found.place(i) for i in (0, 3)] == [f"{path}, row 1", f"{path}, row 5"]
     whole = load(*rows, *rows, distinct=True, limit=3)
