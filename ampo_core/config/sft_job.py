@@ -86,8 +86,9 @@ class SftJob(LearningJob):
         return self.resources
 
     def longest(self) -> Iterator[Longest]:
-        text = "an example of more tokens than positions would be refused; a lower data.max_tokens leaves it out"
-        yield Longest(("data", "max_tokens"), self.model.path, self.data.max_tokens, text, "warning")
+        if "max_tokens" in self.data.model_fields_set:
+            text = "an example of more tokens than positions would be refused; a lower data.max_tokens leaves it out"
+            yield Longest(("data", "max_tokens"), self.model.path, self.data.max_tokens, text, "warning")
 
     def used_files(self) -> Iterator[tuple[KeyPath, str]]:
         yield from ((("data", "train", i), text) for i, text in enumerate(self.data.train))

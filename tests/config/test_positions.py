@@ -97,7 +97,7 @@ def test_each_model_of_an_evaluation_is_looked_at(load, positions):
 def test_sft_is_told_and_a_teacher_without_room_is_refused(load, positions):
     positions(40)
     sft = "job: sft\nmodel: {path: model}\ndata: {train: [train.parquet], max_tokens: %d}\n"
-    assert load(sft % 40).warnings == ()
+    assert load(sft % 40).warnings == load(sft.replace(", max_tokens: %d", "")).warnings == ()
     (warning,) = load(sft % 41).warnings
     assert "data.max_tokens: the model model has 40 positions; found 41 tokens" in warning
     pool = (
