@@ -102,4 +102,5 @@ def test_a_power_is_cut_off_only_where_it_would_overflow(dtype: torch.dtype) -> 
 
 
 def test_the_defaults_are_those_of_the_released_program() -> None:
-    assert (LogProb(), PPlusLogProb(), Power()) == (LogProb(weight=0.1), PPlusLogProb(weight=0.1), Power(exponent=0.5))
+    assert (LogProb(), PPlusLogProb()) == (LogProb(weight=0.1), PPlusLogProb(weight=0.1))
+    assert (Power(), Ratio()) == (Power(exponent=0.5), Ratio(gamma=0.1))
