@@ -150,7 +150,8 @@ def test_a_worker_that_ran_out_of_memory_grades_nothing_more():
     assert before.reward != after.reward
 
 
-def test_no_honest_verdict_is_lost_on_a_busy_machine(busy):
+def test_no_honest_verdict_is_lost_on_a_busy_machine(busy, monkeypatch):
+    monkeypatch.setattr(pool, "WALL", 100)  # how busy else the machine is that runs the tests is not known
     requests = [GradeRequest("work", f"{i}") for i in range(3)] + yes_no(*["yes", "no"] * 50)
     with Grader(Hostile(timeout_s=0.8, workers=2, max_error_rate=0.0)) as grader:
         started = time.monotonic()
