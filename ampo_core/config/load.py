@@ -19,8 +19,8 @@ from ampo_core.config.inner import Inner, bad_references, with_absolute_paths
 from ampo_core.config.jobs import JOBS, Job
 from ampo_core.config.layers import COMMAND_LINE, complete, merge, nest, override_nodes, read_layers, repeated
 from ampo_core.config.machines import launcher_faults, unmet_resources
-from ampo_core.config.nodes import KeyPath, Node, Problem, dotted, nearest, raise_problems
-from ampo_core.config.positions import beyond_positions
+from ampo_core.config.nodes import Finding, KeyPath, Node, Problem, dotted, nearest, raise_problems
+from ampo_core.config.positions import beyond_positions, beyond_room
 from ampo_core.config.ready import hub_models, missing_files, unavailable
 from ampo_core.config.references import is_filled_in, leaves
 from ampo_core.config.schema import SchemaView, view_of
@@ -113,8 +113,12 @@ def _validate(model: type[Job], root: Node, view: SchemaView, plugins: Plugins) 
         job = model.model_validate_json(json.dumps(root.plain()), strict=True, context={"catalog": plugins.catalog})
     except ValidationError as error:
         return None, explain(error, root, view, plugins.broken)
-    findings = [*job.findings(), *beyond_positions(job)]
+    findings = _all_findings(job)
     return job, [root.problem(f.path, f.text) for f in findings if f.severity == "error"]
+
+
+def _all_findings(job: Job) -> list[Finding]:
+    return [*job.findings(), *beyond_positions(job), *beyond_room(job)]
 
 
 def _findings(job: Job, root: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -123,7 +127,7 @@ def _findings(job: Job, root: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
     def say(path: KeyPath, text: str) -> str:
         return str(root.problem(path, text))
 
-    warnings = [say(finding.path, finding.text) for finding in (*job.findings(), *beyond_positions(job))]
+    warnings = [say(finding.path, finding.text) for finding in _all_findings(job)]
     warnings += [say(path, text) for path, text in hub_models(job)]
     blockers = [*unavailable(job), *missing_files(job)]
     machines = job.machines()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -10,10 +10,12 @@ from pydantic import Field
 from ampo_core.config import rules
 from ampo_core.config.inner import Inner
 from ampo_core.config.job import Job
-from ampo_core.config.nodes import Finding
+from ampo_core.config.nodes import Finding, KeyPath
 from ampo_core.config.references import NAME
 from ampo_core.config.tree import Block
 from ampo_core.config.values import MAX_NAME, PathText
+
+_OWN = ("done", "history")
 
 
 class Stage(Block):
@@ -48,13 +50,29 @@ class PipelineJob(ComposedJob):
     stages: list[Stage] = Field(min_length=1, description="in the order in which they run")
 
     def findings(self) -> Iterator[Finding]:
-        yield from rules.unique([stage.name for stage in self.stages], ("stages",))
+        yield from stage_findings(self.stages, "pipeline")
+        for i, stage in enumerate(self.stages):
+            if stage.name in _OWN:
+                yield Finding(("stages", i, "name"), f"{stage.name!r} is the name of a file of the pipeline's own")
 
     def inner_configs(self) -> list[Inner]:
         return inner_stages(self.stages)
 
     def places(self) -> frozenset[str]:
         return frozenset({"runs"})
+
+
+def stage_findings(stages: Sequence[Stage], owner: str) -> Iterator[Finding]:
+    """Names that stand twice, and overrides of what the `owner` of the stages sets."""
+    yield from rules.unique([stage.name for stage in stages], ("stages",))
+    for i, stage in enumerate(stages):
+        run = stage.overrides.get("run")
+        inside = {f"run.{key}": ("run", key) for key in run} if isinstance(run, Mapping) else {}
+        written: dict[str, KeyPath] = {**{key: (key,) for key in stage.overrides}, **inside}
+        for key in ("run.name", "run.dir"):
+            if key in written:
+                text = f"{key} is set by the {owner}: a stage runs in the {owner}'s folder, under the stage's name"
+                yield Finding(("stages", i, "overrides", *written[key]), text)
 
 
 def inner_stages(stages: Sequence[Stage]) -> list[Inner]:

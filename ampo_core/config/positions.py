@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ampo_registry.errors import ConfigError
+from ampo_registry.specs import RolloutSpec
 
 from ampo_core.config.job import Job
 from ampo_core.config.models import config_file
@@ -46,6 +47,16 @@ def beyond_positions(job: Job) -> Iterator[Finding]:
         if positions is not None and limit.tokens > positions:
             text = f"the model {limit.model} has {positions} positions; found {limit.tokens} tokens: {limit.text}"
             yield Finding(limit.path, text, limit.severity)
+
+
+def beyond_room(job: Job) -> Iterator[Finding]:
+    """The limits of `job` that its rollout has no room for."""
+    for path, spec in job.used_components():
+        option, room = (isinstance(spec, RolloutSpec) and spec.room()) or ("", math.inf)
+        for limit in job.longest():
+            if limit.tokens > room:
+                text = f"found {room}; {limit.tokens} tokens may be needed: {limit.text}"
+                yield Finding((*path, option), text, limit.severity)
 
 
 def require_room(positions: int | None, prompt: int, response: int, key: str) -> None:

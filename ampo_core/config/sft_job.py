@@ -20,6 +20,7 @@ from ampo_core.config.tree import (
     TrackerField,
 )
 from ampo_core.config.values import PathText
+from ampo_core.config.weights import unadapted
 
 
 class SftDataConfig(Block):
@@ -81,6 +82,7 @@ class SftJob(LearningJob):
         yield from rules.known_best(self.checkpoint, SFT)
         yield from rules.sharded(self.deepspeed, self.model.dtype)
         yield from rules.lone_hostfile(self.resources)
+        yield from unadapted(self.model)
 
     def machines(self) -> ResourcesConfig:
         return self.resources

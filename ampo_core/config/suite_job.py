@@ -8,14 +8,16 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from ampo_core.config import rules
 from ampo_core.config.inner import Inner, bad_references
 from ampo_core.config.job import NamedModel
 from ampo_core.config.nodes import Finding, KeyPath, nearest, shortened
-from ampo_core.config.pipeline_job import ComposedJob, Stage, inner_stages
+from ampo_core.config.pipeline_job import ComposedJob, Stage, inner_stages, stage_findings
 from ampo_core.config.references import NAME, THIS, is_filled_in, names_in
 from ampo_core.config.tree import Block
-from ampo_core.config.values import MAX_NAME, PathText, Seed
+from ampo_core.config.values import PathText, Seed
+
+# a log is named after an evaluation and a run
+_MAX_NAME = 100
 
 
 class SuiteRun(Block):
@@ -63,7 +65,7 @@ class SuiteJob(ComposedJob):
     tables: dict[str, SuiteTable] = Field(default={}, description="name -> table; {} = one of all runs")
 
     def findings(self) -> Iterator[Finding]:
-        yield from rules.unique([stage.name for stage in self.stages], ("stages",))
+        yield from stage_findings(self.stages, "suite")
         if len(set(self.seeds)) < len(self.seeds):
             yield Finding(("seeds",), f"a seed stands twice in {self.seeds}")
         yield from self._runs()
@@ -149,15 +151,20 @@ class SuiteJob(ComposedJob):
             for i, row in enumerate(table.rows):
                 if row not in self.runs:
                     yield Finding(("tables", name, "rows", i), f"there is no run {row!r}{nearest(row, self.runs)}")
+                elif row in table.rows[:i]:
+                    yield Finding(("tables", name, "rows", i), f"{row!r} stands twice")
             if table.baseline is not None and table.baseline not in table.rows:
                 text = f"{table.baseline!r} is no row of this table{nearest(table.baseline, table.rows)}"
                 yield Finding(("tables", name, "baseline"), text)
-        for i, name in enumerate(self.only or ()):
+        only = self.only or []
+        for i, name in enumerate(only):
+            if name in only[:i]:
+                yield Finding(("only", i), f"{name!r} stands twice")
             if name not in self.all_tables():
                 yield Finding(("only", i), f"there is no table {name!r}{nearest(name, self.all_tables())}")
 
 
 def _well_named(name: str, path: KeyPath) -> Iterator[Finding]:
-    if not re.fullmatch(NAME, name) or len(name) > MAX_NAME:
-        text = f"a name is at most {MAX_NAME} letters, digits, _ and -, found {shortened(name)}"
+    if not re.fullmatch(NAME, name) or len(name) > _MAX_NAME:
+        text = f"a name is at most {_MAX_NAME} letters, digits, _ and -, found {shortened(name)}"
         yield Finding(path, text)

@@ -24,6 +24,7 @@ from ampo_core.config.tree import (
     TrackerField,
     TrainingConfig,
 )
+from ampo_core.config.weights import unadapted
 
 _ROUNDING = 1e-9
 
@@ -50,6 +51,7 @@ class TrainJob(LearningJob):
         yield from self._sizes()
         yield from self._data()
         yield from self._best()
+        yield from self._adapters()
         yield from rules.sharded(self.deepspeed, self.model.dtype)
         yield from self._ahead()
         yield from rules.unfit(self.rollout, self.resources)
@@ -160,6 +162,12 @@ class TrainJob(LearningJob):
             return
         own = (*TRAIN, *GUIDANCE) if self.guidance is not None else TRAIN
         yield from rules.known_best(self.checkpoint, [*evaluation_metrics(self.evaluation), *own])
+
+    def _adapters(self) -> Iterator[Finding]:
+        if self.model.lora is not None and self.model.lora.dropout > 0:
+            text = f"found {self.model.lora.dropout:g}, must be 0 in a train job, for π_old is computed without dropout"
+            yield Finding(("model", "lora", "dropout"), text)
+        yield from unadapted(self.model)
 
     def _ahead(self) -> Iterator[Finding]:
         if self.rollout.ahead and self.objective.on_policy.importance_cap is not None:

@@ -184,16 +184,17 @@ def _with_lora(model: Any, config: ModelConfig) -> Any:
     assert config.lora is not None
     if config.gradient_checkpointing:
         model.enable_input_require_grads()
-    model = get_peft_model(
-        model,
-        LoraConfig(
-            task_type="CAUSAL_LM",
-            r=config.lora.rank,
-            lora_alpha=config.lora.alpha,
-            lora_dropout=config.lora.dropout,
-            target_modules=config.lora.target_modules,
-        ),
+    adapters = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=config.lora.target_modules,
     )
+    try:
+        model = get_peft_model(model, adapters)
+    except ValueError as error:
+        raise ConfigError(f"model.lora.target_modules: {config.path} cannot be adapted so: {error}") from error
     _refuse_adapted_head(model.get_base_model())
     return model
 

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from ampo_registry.errors import ConfigError
 from ampo_registry.protocols import BuildContext, RolloutEngine
 
 from ampo_core.config.jobs import TrainJob
@@ -92,8 +91,6 @@ def assemble(job: TrainJob, environment: Environment) -> Iterator[TrainParts]:
 
 
 def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: ExitStack) -> _Inputs:
-    if job.model.lora is not None and job.model.lora.dropout > 0:
-        raise ConfigError("model.lora.dropout: must be 0 in a train job, for π_old is computed without dropout")
     tokenizer = load_tokenizer(job.model, environment.trust_remote_code)
     context = environment.build_context(
         run_dir=job.run.folder,

@@ -233,6 +233,11 @@ class RolloutSpec(ComponentSpec):
         """Why it cannot run on so many ranks, or None. Must be cheap."""
         return None
 
+    def room(self) -> tuple[str, int] | None:
+        """The most tokens that a prompt and its response may have together, behind the option that says so; None: as
+        many as the model takes."""
+        return None
+
     def build(self, context: BuildContext) -> RolloutEngine:
         self._missing("build")
 
@@ -280,21 +285,3 @@ def build_options(spec: ComponentSpec) -> Mapping[str, object]:
     """The options of a spec in JSON types, `type` first: what stands in YAML for it."""
     dumped = spec.model_dump(mode="json")
     return {"type": dumped.pop("type"), **dumped}
-
-
-__all__ = [
-    "AdvantageSpec",
-    "AggregatorSpec",
-    "ComponentSpec",
-    "NgramPenalty",
-    "OverlongPenalty",
-    "RewardSpec",
-    "RolloutSpec",
-    "ShapingSpec",
-    "TaskSpec",
-    "TeacherPoolSpec",
-    "TrackerSpec",
-    "TriggerSpec",
-    "build_options",
-    "component_name",
-]

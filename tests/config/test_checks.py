@@ -43,6 +43,12 @@ ERRORS = {
         "deepspeed.offload_parameters: found cpu with zero_stage 2",
     ),
     "bfloat16 without ZeRO": ("model.dtype=bfloat16", "deepspeed.zero_stage: found 0 with model.dtype bfloat16"),
+    "dropout of adapters": ("model.lora={dropout: 0.1}", "model.lora.dropout: found 0.1, must be 0 in a train job"),
+    "no adapters": ("model.lora={target_modules: []}", "model.lora.target_modules: found [], expected all-linear or a"),
+    "room for less than a response": (
+        "rollout={type: vllm, group_size: 4, max_response_tokens: 32, max_model_len: 40}",
+        "rollout.max_model_len: found 40; 48 tokens may be needed: data.max_prompt_tokens 16 + rollout.max_response_",
+    ),
     "set named macro": ("evaluation={sets: {macro: {path: x}}}", "macro is the name of the mean over all sets"),
 }
 
@@ -154,6 +160,7 @@ rollout: transformers
 evaluation: {sets: {a: {path: train.parquet, samples: 2}}}
 """
 PREPARE = "job: prepare\ntask: labelled_arithmetic\n"
+SUITE = "job: suite\nruns: {a: base.yaml}\ntables: {t: {rows: [a]}}\n"
 PIPELINE = "job: pipeline\nstages:\n- {name: a, config: base.yaml}\n- {name: %s, config: base.yaml, overrides: %s}\n"
 
 
@@ -170,6 +177,31 @@ PIPELINE = "job: pipeline\nstages:\n- {name: a, config: base.yaml}\n- {name: %s,
         (EVALUATE, "comparison.baseline=stat", "no model is named 'stat'; did you mean start?"),
         (EVALUATE, "evaluation.sets.a.pass_at=[4]", "pass@4 needs at least 4 samples"),
         (PIPELINE % ("a", "{}"), "run.seed=0", "stages.1.name: 'a' is taken by an earlier one"),
+        (
+            PIPELINE % ("b", "{run.name: x}"),
+            "run.seed=0",
+            "stages.1.overrides.run.name: run.name is set by the pipeline",
+        ),
+        (
+            PIPELINE % ("b", "{run: {dir: x}}"),
+            "run.seed=0",
+            "stages.1.overrides.run.dir: run.dir is set by the pipeline",
+        ),
+        (
+            PIPELINE % ("b", "{}"),
+            "stages.0.overrides.run.name=x",
+            "stages.0.overrides.run.name: run.name is set by the",
+        ),
+        (PIPELINE % ("done", "{}"), "run.seed=0", "stages.1.name: 'done' is the name of a file of the pipeline's own"),
+        (SUITE, "tables.t.rows=[a, a]", "tables.t.rows.1: 'a' stands twice"),
+        (SUITE, "only=[t, t]", "only.1: 't' stands twice"),
+        (SUITE, "stages=[{name: s, config: base.yaml, overrides: {run.dir: x}}]", "run.dir is set by the suite"),
+        (PREPARE, "task={type: labelled_arithmetic, head_size: 7}", "found 7, expected a whole number > 0 and a multi"),
+        (
+            EVALUATE,
+            "rollout={type: vllm, max_model_len: 8192}",
+            "rollout.max_model_len: found 8192; 8193 tokens may be",
+        ),
     ],
 )
 def test_errors_of_other_jobs(load, text, override, said):
@@ -303,3 +335,41 @@ def test_a_type_on_the_command_line_counts_before_its_options(load):
 def test_importance_weights_are_said_to_rest_when_sampling_ahead(load):
     loaded = load("", "rollout.ahead=1", "objective.on_policy.importance_cap=2")
     assert any("objective.on_policy.importance_cap: does nothing with rollout.ahead 1" in w for w in loaded.warnings)
+
+
+def write_weights(folder, shapes):
+    """A safetensors file of which only the header is there."""
+    header = {name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()}
+    text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+
+
+@pytest.mark.parametrize("text", ["", SFT])
+def test_adapters_need_modules_that_the_model_has(load, folder, text):
+    layer = "model.layers.0"
+    shapes = {
+        f"{layer}.self_attn.q_proj.weight": [8, 8],
+        f"{layer}.input_layernorm.weight": [8],
+        "lm_head.qweight": [1],
+    }
+    write_weights(folder / "model", shapes)
+    for fine in ("all-linear", "[q_proj]", "[self_attn.q_proj, lm_head]"):
+        assert load(text, f"model.lora={{target_modules: {fine}}}").blockers == ()
+    for wrong, said in (
+        (
+            "[q_proj, nope]",
+            "model.lora.target_modules.1: the model model has no matrix named 'nope' (allowed: lm_head, q",
+        ),
+        ("[q_porj]", "model.lora.target_modules.0: the model model has no matrix named 'q_porj'; did you mean q_proj?"),
+        ("[input_layernorm]", "has no matrix named 'input_layernorm'"),
+        ("[proj]", "has no matrix named 'proj'"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            load(text, f"model.lora={{target_modules: {wrong}}}")
+        assert said in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"\xff" * 40, (4).to_bytes(8, "little") + b"[1]x"])
+def test_weights_that_cannot_be_read_refuse_no_adapters(load, folder, content):
+    (folder / "model" / "model.safetensors").write_bytes(content)
+    assert load("", "model.lora={target_modules: [nope]}").blockers == ()

@@ -188,6 +188,12 @@ def test_lora_on_the_head_is_refused(name: str, modules: list[str], saved: Calla
         policy_of(saved(name), lora=LoraConfig(rank=4, target_modules=modules))
 
 
+@pytest.mark.parametrize("modules", [["nope"], ["input_layernorm"]])
+def test_adapters_on_what_the_model_does_not_have_are_refused(modules: list[str], saved: Callable[[str], Path]) -> None:
+    with pytest.raises(ConfigError, match=r"model\.lora\.target_modules: .* cannot be adapted so: "):
+        policy_of(saved("llama"), lora=LoraConfig(rank=4, target_modules=modules))
+
+
 def test_a_model_with_missing_weights_is_refused(saved: Callable[[str], Path], tmp_path: Path) -> None:
     """transformers would give them random numbers."""
     shutil.copytree(saved("llama"), tmp_path, dirs_exist_ok=True)

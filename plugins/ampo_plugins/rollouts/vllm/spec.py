@@ -69,6 +69,10 @@ class VllmRollout(RolloutSpec):
             return f"tensor_parallel {self.tensor_parallel} does not divide {ranks} ranks (resources.devices × nodes)"
         return None
 
+    def room(self) -> tuple[str, int] | None:
+        """What `max_model_len` says."""
+        return None if self.max_model_len is None else ("max_model_len", self.max_model_len)
+
     def unavailable(self) -> str | None:
         """That vLLM is not installed, if so; its version is looked at when the engine is built."""
         return NOT_INSTALLED if find_spec("vllm") is None else None

@@ -43,7 +43,9 @@ class LabelledArithmetic(TaskSpec):
     )
     step_by_step_up_to: NonNegativeInt = 3
     head_size: PositiveInt = Field(
-        default=24, description="of each of the start model's 4 attention heads; vLLM on a CPU needs 32"
+        default=24,
+        multiple_of=2,
+        description="of each of the start model's 4 attention heads; vLLM on a CPU needs 32",
     )
     hard_step_by_step: float = Field(
         default=0.0015,
