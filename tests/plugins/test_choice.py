@@ -27,6 +27,29 @@ from ampo_registry import GradeRequest
         ("first the answer is A, but then the answer is B", "B"),
         ("so \\boxed{G}", "G"),
         ("H", "H"),
+        ("<answer>Option B</answer>", "B"),
+        ("<answer>\\(B\\)</answer>", "B"),
+        ('<answer>"B"</answer>', "B"),
+        ("<answer>“B”</answer>", "B"),
+        ("<answer>B,</answer>", "B"),
+        ("<answer>B - Paris</answer>", "B"),
+        ("<answer>\\boxed{B. Paris}</answer>", "B"),
+        ("<answer>\\mathbf{B}</answer>", "B"),
+        ("<answer>（B）</answer>", "B"),
+        ("<ANSWER>B</ANSWER>", "B"),
+        ("<answer>B. Vitamin C</answer>", "B"),
+        ("<answer>B. A dog</answer>", "B"),
+        ("<answer>The answer is: B, because A is wrong</answer>", "B"),
+        ("so option B is correct", "B"),
+        ("Option (B) is the right one", "B"),
+        ("\\boxed{B. Paris}", "B"),
+        ("<answer>A. B. C. D.</answer>", None),
+        ("<answer>B) or C)</answer>", None),
+        ("<answer>The answer is B or A</answer>", None),
+        ("The answer is (A) or (B)", None),
+        ("<answer>A) one B) two</answer>", None),
+        ("<answer>A. one\nB. two</answer>", None),
+        ("<answer>\\boxed{A} or \\boxed{B}</answer>", None),
         ("<answer>A good one</answer>", None),
         ("<answer>Both A and B</answer>", None),
         ("<answer>K</answer>", None),
@@ -40,6 +63,18 @@ from ampo_registry import GradeRequest
 )
 def test_chosen_letter(text, letter):
     assert chosen_letter(text) == letter
+
+
+@pytest.mark.parametrize("text", ["<answer>B. A. C.</answer>", "<answer>B) or C)</answer>", "The answer is B or A"])
+def test_a_second_letter_counts_unless_one_answer_is_off(text):
+    assert Choice(one_answer=False).grade([GradeRequest(text, "B")])[0].correct
+    assert not Choice().grade([GradeRequest(text, "B")])[0].correct
+
+
+def test_tags_inside_a_thought_do_not_count():
+    text = "<think><answer>B</answer> no</think> So the answer is C"
+    assert Choice().grade([GradeRequest(text, "C")])[0].correct
+    assert Choice(skip_thoughts=False).grade([GradeRequest(text, "B")])[0].correct
 
 
 def test_grade():

@@ -79,13 +79,19 @@ def test_check_truth(truth, reason):
     assert MathVerify().check_truth(truth) == reason
 
 
-@pytest.mark.parametrize("truth", ["-1./3", "E_{1},E_{2}"])
+@pytest.mark.parametrize("truth", ["np.arcsin(10/13)", "E_{1},E_{2}"])
 def test_truths_that_are_only_strings_are_listed_or_refused(truth):
     assert MathVerify().check_truth(truth) is None
     assert "only as a string" in MathVerify().note_truth(truth)
     assert "only as a string" in MathVerify(string_truths="refuse").check_truth(truth)
     assert verdict(f"<answer> {truth} </answer>", truth).correct
     assert MathVerify(string_truths="refuse").check_truth("42") is MathVerify().note_truth("42") is None
+
+
+def test_a_fraction_with_a_point_is_a_number_unless_numbers_are_left_to_math_verify():
+    assert verdict("<answer> -1/3 </answer>", "-1./3").correct
+    assert MathVerify().note_truth("-1./3") is None
+    assert "only as a string" in MathVerify(exact_numbers=False).note_truth("-1./3")
 
 
 def test_canaries_hold():

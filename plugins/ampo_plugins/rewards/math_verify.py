@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Literal
 
 from ampo_registry import Grade, GradeRequest, RewardSpec
 from pydantic import Field
 
-from ampo_plugins.rewards.answer_tags import tagged_answer
+from ampo_plugins.rewards import library
+from ampo_plugins.rewards.answer_tags import boxed_answer, tagged_answer, without_thoughts
+from ampo_plugins.rewards.claims import names_several
+from ampo_plugins.rewards.normalise import characters, normalised, with_powers
+from ampo_plugins.rewards.numbers import read_number, same_number
 
 STRING_ONLY = "Math-Verify parses it only as a string, so another way to write it counts as wrong"
 
@@ -18,32 +20,45 @@ STRING_ONLY = "Math-Verify parses it only as a string, so another way to write i
 class MathVerify(RewardSpec):
     """Correct iff the answer equals the ground truth as mathematics (Eq. 8).
 
-    The answer is the content of the last `<answer>…</answer>`, else the whole text. `string_truths` says what
+    The answer is the content of the last `<answer>…</answer>`, else what `untagged` says. `string_truths` says what
     happens to a ground truth that Math-Verify can only compare letter by letter: its question is kept and listed,
-    or left out.
+    or left out. The released program does without all that is on by default.
     """
 
     type: Literal["math_verify"] = "math_verify"
     string_truths: Literal["accept", "refuse"] = Field(
         default="accept", description="a ground truth that parses only as a string: keep and list it, or leave it out"
     )
+    normalise: bool = Field(
+        default=True, description="read punctuation, markdown, Unicode signs and a sentence around an answer"
+    )
+    exact_numbers: bool = Field(
+        default=True, description="compare numbers by value and significant digits, not rounded to six decimals"
+    )
+    one_answer: bool = Field(default=True, description="an answer that names several values counts as wrong")
+    skip_thoughts: bool = Field(default=True, description="tags inside `<think>…</think>` do not count")
+    untagged: Literal["whole", "boxed", "wrong"] = Field(
+        default="whole", description="without tags: read the whole text, the last box, or nothing"
+    )
 
     def grade(self, requests: Sequence[GradeRequest]) -> list[Grade]:
         return [
-            self.combine(answers_equal(request.text, request.answer), self.formatted(request.text))
+            self.combine(self._correct(request.text, request.answer), self.formatted(request.text))
             for request in requests
         ]
 
     def check_truth(self, answer: str) -> str | None:
         if not answer.strip():
             return "it is empty"
-        parsed = _parse_boxed(answer)
-        if not parsed:
+        if not library.parsed(self._written(answer)):
             return "Math-Verify cannot parse it"
-        return STRING_ONLY if self.string_truths == "refuse" and _string_only(parsed) else None
+        return STRING_ONLY if self.string_truths == "refuse" and self._string_only(answer) else None
 
     def note_truth(self, answer: str) -> str | None:
-        return STRING_ONLY if _string_only(_parse_boxed(answer)) else None
+        if self._string_only(answer):
+            return STRING_ONLY
+        written = self._written(answer)
+        return None if self.exact_numbers and read_number(written) else library.lost(written)
 
     def canaries(self) -> Sequence[tuple[GradeRequest, bool]]:
         return (
@@ -51,35 +66,33 @@ class MathVerify(RewardSpec):
             (GradeRequest("so <answer> 41 </answer>", "42"), False),
         )
 
+    def _correct(self, text: str, truth: str) -> bool:
+        """Whether the response `text` is right. May run for very long: needs a deadline."""
+        outside = without_thoughts(text) if self.skip_thoughts else text
+        answer = tagged_answer(outside, any_case=self.normalise)
+        if answer is None and self.untagged != "whole":
+            answer = boxed_answer(outside) or "" if self.untagged == "boxed" else ""
+        if answer is None:
+            whole = with_powers(characters(outside)) if self.normalise else outside
+            return library.equal(self._readings(truth), library.parsed_text(whole), self.exact_numbers)
+        return bool(answer) and self._same(self._written(truth), self._written(answer))
 
-def answers_equal(text: str, truth: str) -> bool:
-    """Whether the answer of the response `text` equals the ground truth. May run for very long: needs a deadline."""
-    from math_verify import verify
+    def _same(self, truth: str, answer: str) -> bool:
+        if self.exact_numbers and (right := read_number(truth)) and (number := read_number(answer, named=True)):
+            return same_number(right, number)
+        powers = with_powers(answer) if self.normalise else answer
+        equal = library.equal(self._readings(truth), library.parsed(powers), self.exact_numbers)
+        return equal and not (self.one_answer and names_several(answer, truth))
 
-    tagged = tagged_answer(text)
-    answer = _parse(text) if tagged is None else _parse_boxed(tagged)
-    # Math-Verify's own timeouts rest on signal.alarm; the core's workers have the deadline.
-    return bool(verify(_parse_boxed(truth), answer, timeout_seconds=None))
+    def _written(self, content: str) -> str:
+        return normalised(content) if self.normalise else content
 
+    def _string_only(self, truth: str) -> bool:
+        written = self._written(truth)
+        return not (self.exact_numbers and read_number(written)) and library.string_only(written)
 
-def _string_only(parsed: Sequence[object]) -> bool:
-    return all(isinstance(value, str) for value in parsed)
-
-
-def _parse_boxed(content: str) -> list[Any]:
-    return list(_remembered(content))
-
-
-# Parsing is most of the work, and a group asks for one ground truth and few different answers.
-@lru_cache(maxsize=1024)
-def _remembered(content: str) -> tuple[Any, ...]:
-    return tuple(_parse("\\boxed{" + content + "}"))
-
-
-def _parse(text: str) -> list[Any]:
-    from math_verify import parse
-
-    # It warns about every disabled timeout.
-    logging.getLogger("math_verify").setLevel(logging.ERROR)
-    parsed: list[Any] = parse(text, parsing_timeout=None)
-    return parsed
+    def _readings(self, truth: str) -> list[Any]:
+        """What Math-Verify reads as the ground truth; `2e-5` both as a power of ten and as 2·e − 5."""
+        written = self._written(truth)
+        powers = with_powers(written) if self.normalise else written
+        return library.parsed(powers) + (library.parsed(written) if powers != written else [])
