@@ -20,9 +20,11 @@ from ampo_registry.errors import AmpoError, ConfigError
 from rich.console import Console
 
 from ampo_core.cli.listing import show_plugin, show_plugins
+from ampo_core.cli.output import accept_any_text, shows_unicode
 from ampo_core.config.load import LoadedConfig, load_config
 from ampo_core.config.machines import rank_in
 from ampo_core.config.schema import config_schema
+from ampo_core.config.yaml_source import dump_yaml
 from ampo_core.jobs.table import run_job
 from ampo_core.run.environment import Environment
 from ampo_core.run.interrupt import INTERRUPTED, terminating
@@ -34,6 +36,7 @@ _PIPED_WIDTH = 160
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `ampo-run` with `argv` and return its exit code."""
+    accept_any_text()
     arguments = _parser().parse_intermixed_args(argv)
     try:
         with terminating():
@@ -115,7 +118,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         return _report(arguments)
     plugins = discover(arguments.plugin)
     if arguments.schema:
-        print(json.dumps(config_schema(plugins.catalog), indent=2, ensure_ascii=False))
+        print(json.dumps(config_schema(plugins.catalog), indent=2, ensure_ascii=not shows_unicode()))
         return 0
     if arguments.plugins is not None:
         return _list(arguments.plugins, plugins)
@@ -125,7 +128,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"the config comes first, found {arguments.config!r}")
     loaded = load_config(arguments.config, arguments.overrides, plugins)
     if arguments.check:
-        return _check(loaded)
+        return _check(loaded, plugins)
     return _run(loaded, plugins, arguments)
 
 
@@ -147,13 +150,15 @@ def _list(name: str, plugins: Plugins) -> int:
         show_plugin(name, plugins, console)
     else:
         show_plugins(plugins, console)
+    for text in plugins.slow:
+        print(f"warning: {text}", file=sys.stderr)
     return 0
 
 
-def _check(loaded: LoadedConfig) -> int:
-    for text in (*loaded.blockers, *loaded.warnings):
+def _check(loaded: LoadedConfig, plugins: Plugins) -> int:
+    for text in (*loaded.blockers, *loaded.warnings, *plugins.slow):
         print(f"warning: {text}", file=sys.stderr)
-    print(loaded.yaml, end="")
+    print(loaded.yaml if shows_unicode() else dump_yaml(loaded.data, unicode=False), end="")
     return 0
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from ampo_registry.discovery import discover
 from ampo_registry.errors import AmpoError
 
+from ampo_core.cli.output import accept_any_text
 from ampo_core.config.load import load_config
 from ampo_core.config.machines import ALONE
 from ampo_core.distributed.outcome import Outcome, announce, leave, outcomes, read_order
@@ -32,6 +33,7 @@ _SET_PARENT_DEATH_SIGNAL = 1
 
 def main(folder: Path) -> int:
     """Run this rank's part of the job in `folder`; returns the exit code."""
+    accept_any_text()
     # The first thing a watcher of this process may ask, and the components of a job too: see interrupt.py.
     os.environ["AMPO_LAUNCHED"] = str(folder)
     os.environ.pop(ALONE, None)

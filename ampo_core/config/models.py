@@ -9,7 +9,6 @@ runs/NAME/checkpoints/step-000050     the policy of a checkpoint
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import TypeVar
 
 from ampo_registry.errors import ConfigError
 
-from ampo_core.config.run_names import STATE, finished_output, step_name, step_of
+from ampo_core.config.nodes import whole_number
+from ampo_core.config.run_names import STATE, finished_output, read_entry, step_name, step_of
 from ampo_core.config.tree import SampledModel
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -36,13 +36,13 @@ def model_folder(path: str) -> str:
     Raises ConfigError for a run that is not finished, has no such checkpoint, or makes no model.
     """
     folder, which = _split(path)
-    if not folder.is_dir() or _is_model(folder):
+    if not os.path.isdir(folder) or _is_model(folder):
         if which is not None:
             raise ConfigError(f"{path}: {folder} is a model, not a run; @{which} chooses a checkpoint of a run")
         return path
     if _is_run(folder):
         return str(_final(folder) if which is None else _checkpoint(folder, which) / "policy")
-    if which is None and (folder / STATE).is_file():
+    if which is None and os.path.isfile(folder / STATE):
         return str(_policy_of(folder))
     return path
 
@@ -68,17 +68,17 @@ def cached_config(path: str) -> Path | None:
 def _split(path: str) -> tuple[Path, str | None]:
     """(folder, what stands behind the last @), which is None where there is no such folder before it."""
     before, at, which = path.rpartition("@")
-    if at and not Path(path).exists() and Path(before).is_dir():
+    if at and not os.path.exists(path) and os.path.isdir(before):
         return Path(before), which
     return Path(path), None
 
 
 def _is_model(folder: Path) -> bool:
-    return (folder / "config.json").is_file()
+    return os.path.isfile(folder / "config.json")  # which is False for what cannot be looked at, where Path raises
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / "config.yaml").is_file() and (folder / "manifest.json").is_file()
+    return os.path.isfile(folder / "config.yaml") and os.path.isfile(folder / "manifest.json")
 
 
 def _final(run: Path) -> Path:
@@ -108,13 +108,14 @@ def _checkpoint(run: Path, which: str) -> Path:
     if which == BEST:
         if not (folder / "best.json").is_file():
             raise ConfigError(f"{run}@best: no checkpoint is the best one: the run has not measured checkpoint.best")
-        return folder / str(json.loads((folder / "best.json").read_text(encoding="utf-8"))["checkpoint"])
+        return folder / str(read_entry(folder / "best.json", "checkpoint"))
     found = f"found those of steps {', '.join(map(str, steps))}"
-    if not which.isdecimal():
+    step = whole_number(which)
+    if step is None:
         raise ConfigError(f"{run}@{which}: expected best, latest or a step behind the @; {found}")
-    if int(which) not in steps:
-        raise ConfigError(f"{run}@{which}: there is no checkpoint of step {int(which)}; {found}")
-    return folder / step_name(int(which))
+    if step not in steps:
+        raise ConfigError(f"{run}@{which}: there is no checkpoint of step {step}; {found}")
+    return folder / step_name(step)
 
 
 def _steps(run: Path) -> list[int]:

@@ -33,13 +33,13 @@ def missing_files(job: Job) -> Iterator[tuple[KeyPath, str]]:
     """Models, data and other files of `job` that are not there."""
     for model in job.used_models():
         template = model.chat_template
-        if template is not None and not is_filled_in(template) and not Path(template).is_file():
+        if template is not None and not is_filled_in(template) and not os.path.isfile(template):
             yield (*model.path[:-1], "chat_template"), f"there is no file {template}"
         reason = None if is_filled_in(model.name) or cached_config(model.name) else _missing(model)
         if reason is not None:
             yield model.path, reason
     for path, text in job.used_files():
-        if not is_filled_in(text) and not Path(text).exists():
+        if not is_filled_in(text) and not os.path.exists(text):
             yield path, f"there is no {text} (from {Path.cwd()})"
 
 
@@ -58,8 +58,8 @@ def _missing(model: NamedModel) -> str | None:
         return str(error)
     if found != name and not model.may_be_run:
         return f"{name} is a run or a checkpoint; name the folder of its model: {found}"
-    if Path(found).is_dir():
-        whole = (Path(found) / "config.json").is_file()
+    if os.path.isdir(found):
+        whole = os.path.isfile(Path(found) / "config.json")
         return None if whole else f"{name} is no Hugging Face model: it has no config.json"
     if not _on_hub(name):
         return f"there is no model folder {name} (from {Path.cwd()})"
@@ -70,7 +70,7 @@ def _missing(model: NamedModel) -> str | None:
 
 def _on_hub(path: str) -> bool:
     """True iff `path` can only be a Hub name: name or owner/name, where no such folder or owner folder is here."""
-    return HUB_NAME.fullmatch(path) is not None and not Path(path.partition("/")[0]).exists()
+    return HUB_NAME.fullmatch(path) is not None and not os.path.exists(path.partition("/")[0])
 
 
 def _offline() -> bool:

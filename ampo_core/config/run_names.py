@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ampo_registry.errors import ConfigError
 
+from ampo_core.config.nodes import whole_number
+
 STATE = "state.json"
 """In the folder of a checkpoint: what a run needs to go on, as far as it is plain JSON."""
 
@@ -19,10 +21,10 @@ def step_name(step: int) -> str:
 
 def step_of(checkpoint: Path) -> int:
     """The step of a checkpoint's folder."""
-    number = checkpoint.name.removeprefix("step-")
-    if not number.isdecimal():
+    number = whole_number(checkpoint.name.removeprefix("step-"))
+    if number is None:
         raise ConfigError(f"{checkpoint} is not a checkpoint; move it out of that folder")
-    return int(number)
+    return number
 
 
 def finished_output(run: Path) -> Path | None:
@@ -30,4 +32,14 @@ def finished_output(run: Path) -> Path | None:
     marker = run / "done"
     if not marker.exists():
         return None
-    return Path(os.path.normpath(run / json.loads(marker.read_text(encoding="utf-8"))["output"]))
+    return Path(os.path.normpath(run / str(read_entry(marker, "output"))))
+
+
+def read_entry(file: Path, key: str) -> object:
+    """The entry `key` of a JSON file that a run has written. Raises ConfigError if there is none any more."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))[key]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"{file}: its {key} cannot be read ({type(error).__name__}: {error}); was it edited?"
+        ) from None

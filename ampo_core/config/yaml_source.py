@@ -57,9 +57,9 @@ for _kind, _pattern, _first in (
 _FastLoader.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
-def dump_yaml(data: Any) -> str:
-    """`data` (JSON types) as YAML that reads back as the same."""
-    return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))
+def dump_yaml(data: Any, *, unicode: bool = True) -> str:
+    """`data` (JSON types) as YAML that reads back as the same, without `unicode` in ASCII."""
+    return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=unicode, width=120))
 
 
 def parse_yaml(text: str, source: str, lines: bool = True, path: KeyPath = ()) -> tuple[Node | None, list[Problem]]:

@@ -26,6 +26,8 @@ from ampo_registry.specs import ComponentSpec
 from ampo_registry.text import nearest
 
 GROUP = "ampo"
+HEAVY = ("torch", "transformers", "vllm", "deepspeed", "tensorflow", "jax")
+"""What takes seconds to import, and no plugin needs before its component is built."""
 HOOKS = ("ampo_specs", "ampo_run_started", "ampo_step_finished", "ampo_run_finished")
 
 
@@ -62,11 +64,17 @@ class Plugins:
         self._manager.add_hookspecs(hooks)
         self._loaded: dict[str, PluginSource] = {}
         self._reported: set[tuple[str, str]] = set()
+        self._slow: list[str] = []
 
     @property
     def broken(self) -> tuple[BrokenPlugin, ...]:
         """Plugins, or specs of them, that could not be used."""
         return self.catalog.broken
+
+    @property
+    def slow(self) -> tuple[str, ...]:
+        """A sentence for each plugin that imports a heavy library when it is loaded, and so slows every command."""
+        return tuple(self._slow)
 
     @property
     def loaded(self) -> tuple[PluginSource, ...]:
@@ -80,6 +88,16 @@ class Plugins:
 
     def add(self, source: PluginSource) -> None:
         """Import, register and ask a plugin for its specs. Whatever it raises is recorded, never passed on."""
+        light = [name for name in HEAVY if name not in sys.modules]
+        self._add(source)
+        brought = [name for name in light if name in sys.modules]
+        if brought:
+            self._slow.append(
+                f"plugin {source.name} of {source.distribution} {source.version} imports {' and '.join(brought)} when "
+                "it is loaded, which slows every command; import such libraries inside the functions that use them"
+            )
+
+    def _add(self, source: PluginSource) -> None:
         try:
             plugin = source.load()
         except KeyboardInterrupt:

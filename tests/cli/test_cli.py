@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ampo_registry import discovery
 
 from ampo_core.cli import main as cli
 from tests.forge import Forge
@@ -231,3 +233,51 @@ def test_output_may_be_cut_short(folder):
     result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
     assert result.stdout == "{\n"
     assert result.stderr == ""
+
+
+def ascii_screen(monkeypatch):
+    """From here on an ASCII stdout and stderr; gives what they show."""
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="ascii") for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+
+    def shown():
+        for stream in streams:
+            stream.flush()
+        return tuple(stream.buffer.getvalue().decode("ascii") for stream in streams)
+
+    return shown
+
+
+def test_an_ascii_screen_escapes_what_it_cannot_show(folder, monkeypatch):
+    screen = ascii_screen(monkeypatch)
+    arguments = ["c.yaml", "data.system_prompt=Löse π \N{FOX FACE}", "resources.hostfile=train.parquet"]
+    assert cli.main([*arguments, "--check"]) == 0
+    assert yaml.safe_load(screen()[0])["data"]["system_prompt"] == "Löse π \N{FOX FACE}"
+    assert cli.main([*arguments, "run.näme=ü"]) == 2
+    assert r"run.n\xe4me: no such key" in screen()[1]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--schema"], ["--plugins"], ["--plugins", "shaping"], ["c.yaml", "guidance.threshold=1"]]
+)
+def test_an_ascii_screen_ends_nothing(folder, monkeypatch, arguments):
+    screen = ascii_screen(monkeypatch)
+    assert cli.main(arguments) in (0, 2)
+    assert "Traceback" not in "".join(screen())
+
+
+def test_a_plugin_that_brings_a_heavy_library_is_named_and_help_loads_none(folder, monkeypatch, capsys):
+    monkeypatch.setattr(discovery, "HEAVY", ("heavy_for_cli_test",))
+    Path("heavy_for_cli_test.py").touch()
+    Path("slow_for_cli_test.py").write_text("import heavy_for_cli_test\n" + PLUGIN)
+    for arguments in (["c.yaml", "--check"], ["--plugins"]):
+        for name in ("heavy_for_cli_test", "slow_for_cli_test"):
+            sys.modules.pop(name, None)
+        assert cli.main([*arguments, "--plugin", "slow_for_cli_test.py"]) == 0
+        said = "warning: plugin slow_for_cli_test of slow_for_cli_test.py file imports heavy_for_cli_test when it is"
+        assert said in capsys.readouterr().err
+    monkeypatch.setattr(cli, "discover", None)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--help"])
+    assert end.value.code == 0
