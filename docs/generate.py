@@ -31,7 +31,8 @@ prints a config with all defaults filled in, `ampo-run --schema` the JSON Schema
   `type` or none merges; on the command line a `type` counts before its options.
 - `null` removes an entry of a mapping of names, such as an evaluation set.
 - Scalars follow YAML 1.2: `1e-6` is a number; `yes`, `on` and `12:30` are text; a key may stand only once.
-- Paths are relative to the working directory, but `extends` and a stage's `config` to the file that says them.
+- Paths are relative to the working directory, but `extends` and a stage's `config` to the file that says them. `~` is
+  the home folder; environment variables are not filled in.
 """
 
 

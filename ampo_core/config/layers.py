@@ -121,31 +121,32 @@ def repeated(settings: Sequence[tuple[str, Node]]) -> Iterator[str]:
             yield f"{node.place}: {key}: stands twice; the last one counts"
 
 
-def nest(base: Node | None, path: Sequence[str], value: Node, done: KeyPath = ()) -> Node:
-    """The layer that sets `path` of `base` to `value`; a number reaches into a list. `done` is the path of `base`."""
-    head, rest = path[0], path[1:]
-    here = (*done, head)
+def put(
+    base: Node | None, path: Sequence[str], value: Node, schema: Schema, view: SchemaView, done: KeyPath = ()
+) -> Node:
+    """`base` with `value` merged in at `path`; a number reaches into a list. `done` is the path of `base`."""
+    if not path:
+        return merge(base, value, schema, view) if base is not None else value
+    head, rest, here = path[0], path[1:], (*done, path[0])
     if base is not None and isinstance(base.value, list):
         index = whole_number(head)
         if index is None or index >= len(base.value):
-            written = dotted((*here, *rest))
             text = f"{dotted(done)} is a list of {len(base.value)} item(s), counted from 0"
-            raise ConfigError(f"{value.place}: {written}: found item {head}, but {text}")
+            raise ConfigError(f"{value.place}: {dotted((*here, *rest))}: found item {head}, but {text}")
         items = list(base.value)
-        item = items[index]
-        items[index] = _laid_over(item, nest(_named(item, None), rest, value, here)) if rest else value
-        return Node(items, value.place)
-    inner = nest(base.child(head) if base is not None else None, rest, value, here) if rest else value
-    return Node({head: inner}, value.place)
-
-
-def _laid_over(base: Node, over: Node) -> Node:
-    """`over` on top of an item of a list, whose replacement is no merge of its own."""
-    base = _named(base, None)
-    if not isinstance(base.value, dict) or not isinstance(over.value, dict):
-        return over
-    kept = {key: _laid_over(node, over.value[key]) if key in over.value else node for key, node in base.value.items()}
-    return Node({**over.value, **kept}, base.place)
+        inner = view.child(schema, base.value, index) or {}
+        items[index] = put(items[index], rest, value, inner, view, here) if rest else value
+        return Node(items, base.place)
+    component = view.component(schema)
+    if base is not None and component is not None:
+        base = _named(base, component[1])
+    if base is None or not isinstance(base.value, dict):
+        base = Node({}, value.place)
+    kind = base.child("type")
+    if component is not None and path == ["type"] and kind is not None and kind.value != value.value:
+        return Node({"type": value}, value.place)
+    inner = view.child(schema, {"type": kind.value} if kind is not None else {}, head) or {}
+    return Node({**dict(base.entries()), head: put(base.child(head), rest, value, inner, view, here)}, base.place)
 
 
 def merge(base: Node, over: Node, schema: Schema, view: SchemaView) -> Node:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ampo_core.config.explain import as_written, explain, misread
 from ampo_core.config.inner import Inner, bad_references, with_absolute_paths
 from ampo_core.config.jobs import JOBS, Job
-from ampo_core.config.layers import COMMAND_LINE, complete, merge, nest, override_nodes, read_layers, repeated
+from ampo_core.config.layers import COMMAND_LINE, complete, merge, override_nodes, put, read_layers, repeated
 from ampo_core.config.machines import launcher_faults, unmet_resources
 from ampo_core.config.nodes import Finding, KeyPath, Node, Problem, dotted, nearest, raise_problems
 from ampo_core.config.positions import beyond_positions, beyond_room
@@ -84,7 +84,7 @@ def _load_one(
         root = merge(root, layer, view.root, view)
     # a `type` first, for it replaces a component with all its options
     for key, value in sorted(settings, key=lambda setting: not setting[0].endswith(".type")):
-        root = merge(root, nest(root, key.split("."), value), view.root, view)
+        root = put(root, key.split("."), value, view.root, view)
     root = with_absolute_paths(Node(complete(root, view.root, view).value, layers[-1].place), path)
     job, problems = _validate(model, root, view, plugins)
     raise_problems([as_written(problem, [key for key, _ in settings], overrides_from) for problem in problems])
