@@ -82,3 +82,15 @@ def test_pairing_removes_the_spread_between_questions():
 def test_nothing_to_average_is_an_error():
     with pytest.raises(ValueError, match="at least one question"):
         bootstrap_macro_mean([[]], 0)
+
+
+@pytest.mark.parametrize("numbers", [50, 300, 10**9])
+def test_however_large_the_blocks_the_resampled_means_are_the_same(
+    numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = [float(i % 7) for i in range(100)]
+    whole = statistics.resampled_means(values, numpy.random.default_rng(3))
+    monkeypatch.setattr(statistics, "BLOCK_NUMBERS", numbers)
+    blocks = statistics.resampled_means(values, numpy.random.default_rng(3))
+    assert len(blocks) == statistics.RESAMPLES
+    assert blocks.tolist() == whole.tolist()
