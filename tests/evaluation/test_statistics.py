@@ -92,5 +92,14 @@ def test_however_large_the_blocks_the_resampled_means_are_the_same(
     whole = statistics.resampled_means(values, numpy.random.default_rng(3))
     monkeypatch.setattr(statistics, "BLOCK_NUMBERS", numbers)
     blocks = statistics.resampled_means(values, numpy.random.default_rng(3))
-    assert len(blocks) == statistics.RESAMPLES
+    assert len(blocks) == 2000
     assert blocks.tolist() == whole.tolist()
+
+
+def test_an_interval_leaves_a_fortieth_out_on_either_side() -> None:
+    assert statistics.percentiles(numpy.arange(1001.0)) == pytest.approx((25.0, 975.0))
+
+
+def test_one_empty_set_among_others_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one question in each set"):
+        bootstrap_macro_mean([[1.0], []], seed=0)
