@@ -62,6 +62,8 @@ class MathVerify(RewardSpec):
 
     def canaries(self) -> Sequence[tuple[GradeRequest, bool]]:
         return (
+            # no plain number: a worker imports Math-Verify here, where no deadline runs
+            (GradeRequest("so <answer> \\sqrt{8} </answer>", "2\\sqrt{2}"), True),
             (GradeRequest("so <answer> \\frac{2}{4} </answer>", "0.5"), True),
             (GradeRequest("so <answer> 41 </answer>", "42"), False),
         )
