@@ -43,7 +43,8 @@ def find_ends(tokenizer: Any, model: SampledModel, render: Render) -> Ends:
     if not stops:
         closed, note = _turn_end(tokenizer, render)
         stops = [eos] if closed is None else [closed]
-        notes += [f"model.path: {note}; {_ends_with(tokenizer, eos)}"] if note else []
+        text = _text_of(tokenizer)(eos)
+        notes += [f"model.path: {note}; teacher and SFT answers end with the tokenizer's EOS {text}"] if note else []
     if stops[0] not in (generation or [eos]):
         notes.append(_conflict(tokenizer, stops[0], eos, generation, by_template=not model.stop))
     ids = tuple(dict.fromkeys([eos, *generation, *stops]))
@@ -75,11 +76,8 @@ def _conflict(tokenizer: Any, end: int, eos: int, generation: Sequence[int], *, 
     if generation:
         others += f" and generation_config.json ends a response with {' or '.join(map(text, generation))}"
     overruled = "; model.stop overrules" if by_template else ""
-    return f"model.path: {who} {text(end)}, but {others}; {_ends_with(tokenizer, end)}{overruled}"
-
-
-def _ends_with(tokenizer: Any, end: int) -> str:
-    return f"responses end at any of them, teacher and SFT answers end with {_text_of(tokenizer)(end)}"
+    ends = f"responses end at any of them, teacher and SFT answers end with {text(end)}"
+    return f"model.path: {who} {text(end)}, but {others}; {ends}{overruled}"
 
 
 def _text_of(tokenizer: Any) -> Callable[[int], str]:

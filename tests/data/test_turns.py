@@ -130,7 +130,7 @@ def test_without_a_turn_end_the_eos_is_taken_and_that_is_said(name, load):
     assert tokenizer.stop_token_ids == (tokenizer.end_token_id,)
     (note,) = tokenizer.notes
     assert message in note
-    assert note.endswith("teacher and SFT answers end with <|endoftext|>")
+    assert note.endswith("teacher and SFT answers end with the tokenizer's EOS <|endoftext|>")
 
 
 def test_model_stop_overrules_the_template(load):
