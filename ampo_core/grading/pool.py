@@ -1,7 +1,8 @@
 """The processes that grading runs in: each task has a deadline, and a dead worker costs one task.
 
 A verdict must not depend on what else the machine does. So the deadline is CPU time of the worker, and what fails in a
-way that the machine may be to blame for runs once more, alone, before that counts.
+way that the machine may be to blame for runs once more, by itself, before that counts. The first try is short: honest
+answers take milliseconds, and the others wait for the second one anyway.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from ampo_core.config.machines import ranks_here
 from ampo_core.grading import worker as grading_worker
 
 MAX_WORKERS = 16
+QUICK = 0.2
+"""Share of the time that a first try gets where a second one decides."""
 LONGER = 4
-"""How much more time each further try gets."""
+"""How much more time each further try gets, where there are several."""
 WALL = 10
 """How many times its CPU time a task may take by the clock: it may sleep, wait for a network, or for a busy machine."""
 KILLED = -9
@@ -66,36 +69,51 @@ class GradingPool:
         """`task` of each argument, in order, each within `timeout_s` seconds of CPU time, and `WALL` times that by the
         clock; on Windows within `timeout_s` by the clock.
 
-        What the machine may be to blame for (a deadline, a worker that was killed or out of memory) runs again when
-        nothing else does. With `tries` all that has failed runs again instead, so many times in all, with `LONGER`
-        times the seconds each time. If the pool as a whole breaks (all idle workers were killed), what has no result
-        is run again in a fresh one. Raises RunError if it keeps breaking. Calls from several threads take turns.
+        A first try has `QUICK` of the CPU time. What the machine may be to blame for (a deadline, a worker that was
+        killed or out of memory) runs again when nothing else does: deadlines on half of the workers at a time, so that
+        each has a core to itself, the rest one by one. With `tries` all that has failed runs again instead, so many
+        times in all, the first one within all of the seconds, each further one within `LONGER` times more. If the pool
+        as a whole breaks (all idle workers were killed), what has no result is run again in a fresh one. Raises
+        RunError if it keeps breaking. Calls from several threads take turns.
         """
+        seconds = self._spec.timeout_s
         with self._one_call:
-            outcomes = self._survive(task, arguments, self._spec.timeout_s)
-            if tries == 1:
-                for index, outcome in enumerate(outcomes):
-                    if outcome.machine:
-                        (outcomes[index],) = self._survive(task, [arguments[index]], self._spec.timeout_s)
+            outcomes = self._survive(task, arguments, seconds, 1.0 if tries > 1 else QUICK)
+
+            def again(failed: Sequence[int], seconds: float) -> None:
+                found = self._survive(task, [arguments[index] for index in failed], seconds)
+                for index, outcome in zip(failed, found, strict=True):
+                    outcomes[index] = outcome
+
+            for failed in self._by_themselves(outcomes) if tries == 1 else ():
+                again(failed, seconds)
             for more in range(1, tries):
                 failed = [index for index, outcome in enumerate(outcomes) if outcome.status != "ok"]
-                again = self._survive(task, [arguments[i] for i in failed], self._spec.timeout_s * LONGER**more)
-                for index, outcome in zip(failed, again, strict=True):
-                    outcomes[index] = outcome
+                again(failed, seconds * LONGER**more)
             return outcomes
+
+    def _by_themselves(self, outcomes: Sequence[Outcome]) -> list[list[int]]:
+        """The tasks that run again, in groups that run one after the other."""
+        half = max(1, worker_count(self._spec) // 2)
+        failed = [index for index, outcome in enumerate(outcomes) if outcome.machine]
+        late = [index for index in failed if outcomes[index].status == "timeout"]
+        groups = [late[start : start + half] for start in range(0, len(late), half)]
+        return groups + [[index] for index in failed if index not in late]
 
     def close(self) -> None:
         """End the workers and wait until they are gone. May be called twice."""
         self._closed = True
         _stop(self._pool)
 
-    def _survive(self, task: Callable[..., Any], arguments: Sequence[object], seconds: float) -> list[Outcome]:
+    def _survive(
+        self, task: Callable[..., Any], arguments: Sequence[object], seconds: float, share: float = 1.0
+    ) -> list[Outcome]:
         done: dict[int, Outcome] = {}
         breaks = 0
         while True:
             before = len(done)
             try:
-                self._run(task, arguments, seconds, done)
+                self._run(task, arguments, seconds, share, done)
                 return [done[index] for index in range(len(arguments))]
             except RuntimeError as error:
                 if self._closed:
@@ -107,14 +125,19 @@ class GradingPool:
                 self._pool = self._start()
 
     def _run(
-        self, task: Callable[..., Any], arguments: Sequence[object], seconds: float, done: dict[int, Outcome]
+        self,
+        task: Callable[..., Any],
+        arguments: Sequence[object],
+        seconds: float,
+        share: float,
+        done: dict[int, Outcome],
     ) -> None:
-        """Add to `done` the outcomes that it lacks. Raises RuntimeError, of which BrokenProcessPool is one, if the pool
-        breaks; what had come by then is in `done`."""
+        """Add to `done` the outcomes that it lacks, each within `share` of `seconds` of CPU time. Raises RuntimeError,
+        of which BrokenProcessPool is one, if the pool breaks; what had come by then is in `done`."""
         wall = seconds * WALL if grading_worker.COUNTS_CPU else seconds
         open_tasks = [index for index in range(len(arguments)) if index not in done]
         futures = [
-            self._pool.schedule(grading_worker.within, args=(seconds, task, arguments[index]), timeout=wall)
+            self._pool.schedule(grading_worker.within, args=(seconds * share, task, arguments[index]), timeout=wall)
             for index in open_tasks
         ]
         broken: BrokenProcessPool | None = None

@@ -54,7 +54,7 @@ class Hostile(RewardSpec):
                 time.sleep(1.0)
                 Path(self.tries).write_bytes(b".")
             case "work":
-                work(0.4)
+                work(0.2)
             case "second" if self._first_try():
                 work(60)
             case "second killed" if self._first_try():

@@ -135,6 +135,20 @@ def test_it_runs_again_when_nothing_else_does(tmp_path):
     assert (tmp_path / "tries").read_bytes() == b".."
 
 
+def test_a_second_try_decides_so_the_first_is_short_and_few_run_at_once(monkeypatch):
+    calls, survive = [], pool.GradingPool._survive
+
+    def watched(self, task, arguments, seconds, share=1.0):
+        calls.append((len(arguments), seconds * share))
+        return survive(self, task, arguments, seconds, share)
+
+    with Grader(Hostile(timeout_s=0.5, workers=4, max_error_rate=1.0)) as grader:
+        monkeypatch.setattr(pool.GradingPool, "_survive", watched)
+        grades = grader.grade([*yes_no("yes", "spin", "memory", "raise"), *(GradeRequest("work", t) for t in "ab")])
+    assert [grade.status for grade in grades] == ["ok", "timeout", "error", "error", "ok", "ok"]
+    assert calls == [(6, 0.1), (2, 0.5), (1, 0.5), (1, 0.5)]
+
+
 def test_sleeping_costs_no_cpu_time_and_ends_at_the_wall_limit(tmp_path, monkeypatch):
     with Grader(Hostile(timeout_s=0.2, workers=1, tries=str(tmp_path / "tries"))) as grader:
         assert grader.grade([GradeRequest("nap", "nap")])[0].correct

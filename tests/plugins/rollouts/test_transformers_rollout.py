@@ -1,5 +1,6 @@
 """The `transformers` rollout, for real, on a random Qwen2."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -175,6 +176,14 @@ def test_tied_heads_may_come_under_both_names_but_not_with_two_values(engine):
     engine.load_weights(((n, p) for n, p in weights.items() if n != "model.embed_tokens.weight"), 2)
     with pytest.raises(RunError, match="tied"):
         engine.load_weights({**weights, "lm_head.weight": weights["lm_head.weight"] + 1}.items(), 3)
+
+
+def test_weights_that_are_no_numbers_are_not_called_two_values(engine):
+    head = engine.model.lm_head.weight
+    broken = torch.full_like(head, math.nan)
+    weights = {**dict(engine.model.named_parameters()), "lm_head.weight": broken, "model.embed_tokens.weight": broken}
+    engine.load_weights(weights.items(), 1)
+    assert engine.policy_version == 1
 
 
 def test_incomplete_or_foreign_weights_are_errors(tiny_untied_model, golden_tokenizer):
