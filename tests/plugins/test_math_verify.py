@@ -1,6 +1,7 @@
 """The reward `math_verify`, outside a worker."""
 
 import pytest
+from ampo_plugins.rewards import library
 from ampo_plugins.rewards.answer_tags import tagged_answer
 from ampo_plugins.rewards.math_verify import MathVerify
 from ampo_registry import GradeRequest
@@ -94,7 +95,15 @@ def test_a_fraction_with_a_point_is_a_number_unless_numbers_are_left_to_math_ver
     assert "only as a string" in MathVerify(exact_numbers=False).note_truth("-1./3")
 
 
+@pytest.mark.parametrize("broken", [True, False])
+def test_canaries_ask_math_verify_itself(monkeypatch, broken):
+    spec = MathVerify()
+    monkeypatch.setattr(library, "equal", lambda *_: broken)
+    requests, expected = zip(*spec.canaries(), strict=True)
+    assert [grade.correct for grade in spec.grade(requests)] == [broken, broken] != list(expected)
+
+
 def test_canaries_hold():
     spec = MathVerify()
     requests, expected = zip(*spec.canaries(), strict=True)
-    assert [grade.correct for grade in spec.grade(requests)] == list(expected) == [True, True, False]
+    assert [grade.correct for grade in spec.grade(requests)] == list(expected) == [True, False]

@@ -61,11 +61,10 @@ class MathVerify(RewardSpec):
         return None if self.exact_numbers and read_number(written) else library.lost(written)
 
     def canaries(self) -> Sequence[tuple[GradeRequest, bool]]:
+        # no plain numbers: Math-Verify itself must answer, and a worker imports it here, where no deadline runs
         return (
-            # no plain number: a worker imports Math-Verify here, where no deadline runs
             (GradeRequest("so <answer> \\sqrt{8} </answer>", "2\\sqrt{2}"), True),
-            (GradeRequest("so <answer> \\frac{2}{4} </answer>", "0.5"), True),
-            (GradeRequest("so <answer> 41 </answer>", "42"), False),
+            (GradeRequest("so <answer> \\sqrt{8} </answer>", "3\\sqrt{2}"), False),
         )
 
     def _correct(self, text: str, truth: str) -> bool:
