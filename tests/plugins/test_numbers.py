@@ -44,7 +44,7 @@ def test_what_is_read_as_a_number(text, value, digits):
 
 
 @pytest.mark.parametrize(
-    "text", ["", ".", "-", "1,00", "x=5", "1/0", "1 2", "2,3", "\\pi", "5 \\text{ or } 6", "1e", "𝟓x"]
+    "text", ["", ".", "-", "1,00", "x=5", "1/0", "1 2", "2,3", "\\pi", "5 \\text{ or } 6", "1e", "𝟓x", "४१"]
 )
 def test_what_is_no_number(text):
     assert read_number(text) is None

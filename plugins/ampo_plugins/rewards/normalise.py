@@ -54,7 +54,7 @@ _SAYS = re.compile(r"\b(?:answer|result|solution)\b", re.IGNORECASE)
 _NO_WORD = re.compile(r"[\d\\$=^{}]")
 _DOUBT = re.compile(r"\b(?:not|no|or|wrong|incorrect|either|maybe|perhaps|but)\b|n['’]t\b", re.IGNORECASE)
 _DELIMITER = re.compile(r"\\(?:left|right|middle|[bB]igg?[lmr]?)\Z")
-_EXPONENT = re.compile(r"(?<![\w.])(\d+(?:\.\d*)?|\.\d+)[eE]([-+]?\d{1,6})(?![\w.]*[A-Za-z_^])")
+_EXPONENT = re.compile(r"(?<![\w.])(\d+(?:\.\d*)?|\.\d+)[eE]([-+]?\d{1,6})(?![\w.]*[A-Za-z_^])", re.ASCII)
 
 
 def normalised(answer: str) -> str:

@@ -17,15 +17,18 @@ _LONGEST_TEXT = 4096
 _WRAPPERS = (("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("\\boxed{", "}"))
 _DECIMAL = re.compile(
     r"(?P<whole>\d{1,3}(?:(?:,|\{,\}|,\\!\s?)\d{3})+|\d*)(?:\.(?P<decimals>\d*))?"
-    r"(?:[eE](?P<power>[-+]?\d+))?"
+    r"(?:[eE](?P<power>[-+]?\d+))?",
+    re.ASCII,
 )
 _POWER = re.compile(
     r"(?:(?P<mantissa>[\d.,{}\\!\s]+?)\s*(?:\\times|\\cdot|\*|×|·|x)\s*)?10\s*(?:\^|\*\*)\s*"
-    r"(?:\{\s*(?P<braced>[-+]?\s*\d+)\s*\}|\(\s*(?P<round>[-+]?\s*\d+)\s*\)|(?P<bare>[-+]?\d+))"
+    r"(?:\{\s*(?P<braced>[-+]?\s*\d+)\s*\}|\(\s*(?P<round>[-+]?\s*\d+)\s*\)|(?P<bare>[-+]?\d+))",
+    re.ASCII,
 )
 _FRACTION = re.compile(
     r"\\[dtc]?frac\s*(?:\{\s*(?P<top>[-+]?\s*\d+)\s*\}|(?P<digit>\d))\s*(?:\{\s*(?P<low>\d+)\s*\}|(?P<last>\d))"
-    r"|(?P<over>\d+)\.?\s*/\s*(?P<under>\d+)\.?"
+    r"|(?P<over>\d+)\.?\s*/\s*(?P<under>\d+)\.?",
+    re.ASCII,
 )
 _MARK = re.compile(r"\s*(?:(?P<percent>\\?%)|\^\s*(?:\\circ|\{\s*\\circ\s*\}))\Z")
 _BLANKS = re.compile(r"(?:\\[,;:! ]|[~\s])+\Z")
