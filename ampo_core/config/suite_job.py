@@ -166,5 +166,5 @@ class SuiteJob(ComposedJob):
 
 def _well_named(name: str, path: KeyPath) -> Iterator[Finding]:
     if not re.fullmatch(NAME, name) or len(name) > _MAX_NAME:
-        text = f"a name is at most {_MAX_NAME} letters, digits, _ and -, found {shortened(name)}"
+        text = f"a name is letters, digits, _ and -, at most {_MAX_NAME}, found {shortened(name)}"
         yield Finding(path, text)

@@ -137,7 +137,7 @@ def test_paths_stay_as_they_are(text):
     ],
 )
 def test_names_that_become_files_are_short(load, text, override, key):
-    with pytest.raises(ConfigError, match=rf"(?m)^command line: {key}: .*at most [12]00 "):
+    with pytest.raises(ConfigError, match=rf"(?m)^command line: {key}: .*at most [12]00\b"):
         load(text, override)
 
 
