@@ -44,8 +44,8 @@ def answers(built: Any) -> list[dict[str, Any]]:
 
 def test_every_answer_comes_through_whatever_the_server_does(asking: Any, server: ChatServer) -> None:
     server.pause = 0.01
-    server.faults.extend([(429, {"Retry-After": "0.2"}, "{}"), (500, {}, "oh"), (503, {}, "{}"), 3.0, (408, {}, "")])
-    built = asking(timeout_s=1.0, retries=4)
+    server.faults.extend([(429, {"Retry-After": "0.2"}, "{}"), (500, {}, "oh"), (503, {}, "{}"), 8.0, (408, {}, "")])
+    built = asking(timeout_s=4.0, retries=4)  # a busy machine may take a second to answer
     built()
     found = answers(built)
     assert len(found) == 30
