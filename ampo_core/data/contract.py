@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ampo_registry.errors import DataError
+from ampo_registry.tokens import LogProbs
 from ampo_registry.types import Message, TeacherAnswer
 
 from ampo_core.data.rows import Row
@@ -133,7 +134,7 @@ class _Checker:
         return TeacherAnswer(
             teacher=teacher,
             text=message.content,
-            logprobs=None if logprobs is None else tuple(min(float(value), 0.0) for value in logprobs),
+            logprobs=None if logprobs is None else LogProbs([min(float(value), 0.0) for value in logprobs]),
             # A number column writes a missing value as NaN, which has no place in an order.
             quality_score=None if score is None or math.isnan(score) else float(score),
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ampo_registry.errors import ConfigError, DataError
+from ampo_registry.tokens import TokenIds
 from ampo_registry.types import Message, Question
 
 from ampo_core.config.held_out import EvaluationSet
@@ -128,7 +129,7 @@ def _question(uid: str, record: Mapping[str, Any]) -> Question:
     """The question of a sample; files of older releases do not hold its text."""
     prompt = record.get("prompt")
     messages = () if prompt is None else (Message("user", str(prompt)),)
-    return Question(uid, messages, (), str(record["answer"]), str(record.get("source", "")))
+    return Question(uid, messages, TokenIds(), str(record["answer"]), str(record.get("source", "")))
 
 
 def _counted(file: Path, pair: Pair) -> int | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from array import array
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ampo_registry.errors import ConfigError, DataError
+from ampo_registry.tokens import TokenIds
 from ampo_registry.types import Message
 
 from ampo_core.config.sft_job import SftDataConfig
@@ -27,7 +28,7 @@ TOLD_EVERY = 256
 class Conversation:
     """A tokenised prompt and an answer: the teacher that wrote it, if that is known, and file and row."""
 
-    prompt: tuple[int, ...]
+    prompt: TokenIds
     answer: str
     teacher: str | None
     place: str
@@ -48,8 +49,8 @@ class Examples:
     def uids(self) -> Iterator[str]:
         """What tells each pair from others: the SHA-256 (hex) of its token ids."""
         for pair in self.pairs:
-            digest = hashlib.sha256(array("q", [len(pair.prompt_token_ids)]))
-            digest.update(array("i", pair.prompt_token_ids + pair.response_token_ids))
+            digest = hashlib.sha256(len(pair.prompt_token_ids).to_bytes(8, sys.byteorder))
+            digest.update((pair.prompt_token_ids + pair.response_token_ids).buffer)
             yield digest.hexdigest()
 
     def lines(self) -> list[str]:
@@ -77,7 +78,7 @@ def load_examples(
     overlong = 0
     for found in conversations:
         answer = tokenizer.answer_ids(found.answer, found.prompt)
-        pair = TokenPair(found.prompt, tokenizer.compact(answer))
+        pair = TokenPair(found.prompt, TokenIds(answer))
         if len(pair) > data.max_tokens:
             overlong += 1
             continue
@@ -135,7 +136,7 @@ def _message_conversations(
                 prompt = tokenizer.prompt_ids(messages[:-1])
             except ConfigError as error:
                 raise DataError(f"{place}: {error}") from error
-            yield Conversation(tokenizer.compact(prompt), messages[-1].content, None, place)
+            yield Conversation(TokenIds(prompt), messages[-1].content, None, place)
             if number < total:
                 _tell(watch, str(path), number, total)
         if not number:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from ampo_registry.errors import RunError
+from ampo_registry.tokens import TokenIds
 from torch import nn
 
 from ampo_core.config.tree import DeepSpeedConfig, ModelConfig, OptimizerConfig
@@ -28,7 +29,7 @@ from ampo_core.learner.dropout import refuse_other_mode
 from ampo_core.learner.packing import TokenPair, microbatches
 from ampo_core.learner.policy import Policy, end_with, load_policy
 
-DUMMY = TokenPair((0,), (0,))
+DUMMY = TokenPair(TokenIds([0]), TokenIds([0]))
 """What a rank forwards when others still have a micro-batch and it has none; its loss is multiplied by 0."""
 STATE = "state"
 
@@ -248,10 +249,9 @@ class Learner:
 
 def _few_logprobs(policy: Policy) -> torch.Tensor:
     """Log-probs of a few tokens, without adapters: their dropout is a person's wish."""
+    pairs = [TokenPair(TokenIds(range(4)), TokenIds(range(4, 8))), TokenPair(TokenIds([3, 2]), TokenIds([1, 0]))]
     with policy.without_adapters():
-        logprobs: torch.Tensor = policy([TokenPair((0, 1, 2, 3), (4, 5, 6, 7)), TokenPair((3, 2), (1, 0))], 1.0, False)[
-            0
-        ]
+        logprobs: torch.Tensor = policy(pairs, 1.0, False)[0]
     return logprobs
 
 

@@ -11,13 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from ampo_registry.tokens import TokenIds
+
 
 @dataclass(frozen=True, slots=True)
 class TokenPair:
     """A prompt and a response in token ids; losses and scores are on the response."""
 
-    prompt_token_ids: tuple[int, ...]
-    response_token_ids: tuple[int, ...]
+    prompt_token_ids: TokenIds
+    response_token_ids: TokenIds
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prompt_token_ids", TokenIds.of(self.prompt_token_ids))
+        object.__setattr__(self, "response_token_ids", TokenIds.of(self.response_token_ids))
 
     def __len__(self) -> int:
         return len(self.prompt_token_ids) + len(self.response_token_ids)

@@ -68,7 +68,13 @@ class SampleAhead:
     def state_dict(self) -> dict[str, Any]:
         """The waiting share as JSON; empty without one."""
         self.wait()
-        return {} if self._share is None else {**asdict(self._share), "tickets": self._tickets}
+        if self._share is None:
+            return {}
+        return {
+            "rollouts": [[_written(rollout) for rollout in group] for group in self._share.rollouts],
+            "verdicts": [[asdict(grade) for grade in group] for group in self._share.verdicts or []],
+            "tickets": self._tickets,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the share that `state_dict` gave."""
@@ -80,15 +86,17 @@ class SampleAhead:
 def _tickets(questions: Sequence[Question], requests: Sequence[RolloutRequest]) -> list[str]:
     """What tells for which questions, prompts and seeds a batch was sampled."""
     pairs = zip(questions, requests, strict=True)
-    asked = ((question.uid, request.prompt_token_ids, request.seeds) for question, request in pairs)
+    asked = ((question.uid, tuple(request.prompt_token_ids), request.seeds) for question, request in pairs)
     return [hashlib.sha256(repr(item).encode()).hexdigest() for item in asked]
 
 
+def _written(rollout: Rollout) -> dict[str, Any]:
+    """`rollout` in JSON types."""
+    return {**asdict(rollout), "token_ids": list(rollout.token_ids), "logprobs": list(rollout.logprobs)}
+
+
 def _rollouts(groups: Sequence[Sequence[dict[str, Any]]]) -> list[list[Rollout]]:
-    return [
-        [Rollout(**{**r, "token_ids": tuple(r["token_ids"]), "logprobs": tuple(r["logprobs"])}) for r in group]
-        for group in groups
-    ]
+    return [[Rollout(**rollout) for rollout in group] for group in groups]
 
 
 def _grades(groups: Sequence[Sequence[dict[str, Any]]]) -> list[list[Grade]]:

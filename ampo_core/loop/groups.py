@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ampo_registry.tokens import TokenIds
 from ampo_registry.types import Question, Rollout, RolloutGroup, Selection
 
 
@@ -15,7 +16,7 @@ class Slot:
     may be replaced, and is otherwise left out of advantages and loss.
     """
 
-    token_ids: tuple[int, ...]
+    token_ids: TokenIds
     text: str
     reward: float
     correct: bool

@@ -19,6 +19,7 @@ from ampo_registry.errors import RunError
 
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.learner.learner import Learner
+from ampo_core.learner.tokens import tensor_of
 from ampo_core.loop.objective import Objective, TrainSequence
 
 ONE_IN = 8
@@ -100,7 +101,7 @@ def old_policy_metrics(
         assert rollout is not None
         sums[0] += count * len(rollout.token_ids)
         sums[1] += count * float(entropies.sum())
-        sums[2] += count * float((log_probs.cpu() - torch.tensor(rollout.logprobs)).abs().sum())
+        sums[2] += count * float((log_probs.cpu() - tensor_of(rollout.logprobs)).abs().sum())
     tokens, entropy, gap = ranks.sum(torch.tensor(sums, dtype=torch.float64, device=ranks.device)).tolist()
     return {"policy/entropy": entropy / tokens, "policy/rollout_logprob_gap": gap / tokens} if tokens else {}
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ampo_registry.tokens import TokenIds
 from ampo_registry.types import Guidance, Question
 
 from ampo_core.data.tokens import PromptTokenizer
@@ -90,5 +91,5 @@ class PolicyScorer:
         if trajectory is None:
             return None
         before, truth = answer_tokens(self._tokenizer, trajectory)
-        pair = TokenPair((*question.prompt_token_ids, *before), tuple(truth))
+        pair = TokenPair(question.prompt_token_ids + before, TokenIds(truth))
         return pair if truth and len(pair) <= self._learner.optimizer.tokens_per_microbatch else None

@@ -10,6 +10,7 @@ import torch
 from ampo_core.config.tree import ObjectiveConfig
 from ampo_core.learner.learner import Learner
 from ampo_core.learner.packing import TokenPair
+from ampo_core.learner.tokens import tensor_of
 from ampo_core.loop.groups import AugmentedGroup, Slot
 from ampo_core.loop.objective import TrainSequence
 
@@ -27,7 +28,7 @@ def train_sequences(groups: Sequence[AugmentedGroup], step: int, config: Objecti
     for number, group in enumerate(groups):
         for slot, advantage in zip(group.slots, group.advantages, strict=True):
             stale = slot.rollout is not None and slot.rollout.policy_version < step - 1
-            rollout = torch.tensor(slot.rollout.logprobs) if slot.rollout and (stale or weighed) else None
+            rollout = tensor_of(slot.rollout.logprobs) if slot.rollout and (stale or weighed) else None
             sequences.append(
                 TrainSequence(
                     pair=TokenPair(group.question.prompt_token_ids, slot.token_ids),
@@ -47,7 +48,11 @@ def train_sequences(groups: Sequence[AugmentedGroup], step: int, config: Objecti
 
 def recorded_log_probs(slot: Slot) -> torch.Tensor | None:
     """log π_φ of a teacher's tokens as its data recorded them, [response tokens]; None for a rollout."""
-    return None if slot.selection is None else torch.tensor(slot.selection.guidance.logprobs)
+    if slot.selection is None:
+        return None
+    logprobs = slot.selection.guidance.logprobs
+    assert logprobs is not None
+    return tensor_of(logprobs)
 
 
 def minibatches(sequences: Sequence[TrainSequence], questions: int) -> list[list[int]]:

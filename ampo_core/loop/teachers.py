@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ampo_registry.errors import DataError
 from ampo_registry.protocols import JsonValue, TeacherPool
+from ampo_registry.tokens import LogProbs, TokenIds
 from ampo_registry.types import Grade, GradeRequest, Guidance, Question, TeacherAnswer
 
 from ampo_core.data.questions import Watch
@@ -119,7 +120,7 @@ class TeacherLibrary:
     def _guidance(self, question: Question, answer: TeacherAnswer, grade: Grade) -> Guidance | LeftOut:
         """The answer as a candidate, or why it is none."""
         text = self.tokenizer.answer_text(answer.text, question.prompt_token_ids)
-        token_ids = tuple(self.tokenizer.answer_ids(text, question.prompt_token_ids))
+        token_ids = TokenIds(self.tokenizer.answer_ids(text, question.prompt_token_ids))
         if len(token_ids) > self.max_response_tokens:
             return "overlong"
         if grade.status != "ok":
@@ -130,14 +131,14 @@ class TeacherLibrary:
         return Guidance(answer.teacher, text, token_ids, grade, logprobs, answer.quality_score)
 
 
-def recorded_logprobs(question: Question, answer: TeacherAnswer, length: int) -> tuple[float, ...]:
+def recorded_logprobs(question: Question, answer: TeacherAnswer, length: int) -> LogProbs:
     """Recorded teacher log-probs, one a token; a missing one for the EOS counts as 0 (π_φ = 1).
 
     Raises DataError if there are none, or not as many as tokens.
     """
     if (fault := _unfit_logprobs(answer, length)) is not None:
         raise DataError(f"question {question.uid[:12]}: {fault}")
-    return (*(answer.logprobs or ()), 0.0)[:length]
+    return ((answer.logprobs or LogProbs()) + [0.0])[:length]
 
 
 def _unfit_logprobs(answer: TeacherAnswer, length: int) -> str | None:

@@ -30,6 +30,7 @@ from ampo_registry.specs import (
     TrackerSpec,
     TriggerSpec,
 )
+from ampo_registry.tokens import LogProbs, TokenIds
 from ampo_registry.types import (
     Grade,
     GradeRequest,
@@ -64,6 +65,7 @@ __all__ = [
     "GradeRequest",
     "GroupReport",
     "Guidance",
+    "LogProbs",
     "Message",
     "NgramPenalty",
     "OverlongPenalty",
@@ -93,6 +95,7 @@ __all__ = [
     "TaskSpec",
     "TeacherAnswer",
     "TeacherPoolSpec",
+    "TokenIds",
     "Totals",
     "Tracker",
     "TrackerSpec",

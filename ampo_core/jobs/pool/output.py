@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ampo_registry.errors import RunError
+from ampo_registry.tokens import LogProbs
 from ampo_registry.types import Question, TaskQuestion, TeacherAnswer
 
 from ampo_core.config.pool_job import SFT, PoolJob, PoolTeacher
@@ -127,7 +128,7 @@ class _TokenMatch:
             return cls(student, None)
         return cls(student, load_tokenizer(teacher.model, trust_remote_code))
 
-    def logprobs(self, kept: Kept, question: Question, tally: Tally) -> tuple[float, ...] | None:
+    def logprobs(self, kept: Kept, question: Question, tally: Tally) -> LogProbs | None:
         """One log-prob a student's token, or None, counted, if the student cuts the text into other tokens.
 
         The last one, for the end of the sequence, is there only if both end a sequence with the same token.
@@ -139,7 +140,7 @@ class _TokenMatch:
         tally.logprobs_left_out += found is None
         return found
 
-    def _fitting(self, answer: Answer, question: Question) -> tuple[float, ...] | None:
+    def _fitting(self, answer: Answer, question: Question) -> LogProbs | None:
         assert self.teacher is not None
         if answer.token_ids is None or answer.logprobs is None:
             return None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ampo_registry.errors import ConfigError, DataError, RunError
 from ampo_registry.protocols import BuildContext, RolloutEngine
+from ampo_registry.tokens import TokenIds
 from ampo_registry.types import Question, Rollout, RolloutRequest, SamplingOptions
 
 from ampo_core.config.pool_job import PoolJob, PoolTeacher
@@ -155,7 +156,7 @@ class SampledTeacher:
         mine = self.ranks.shard(shard.questions)
         prompts = [self.tokenizer.prompt_ids(self.asking.messages(question)) for question in mine]
         requests = [
-            RolloutRequest(tuple(prompt), tuple(self.asking.seed(question, i) for i in range(self.asking.answers)))
+            RolloutRequest(TokenIds(prompt), tuple(self.asking.seed(question, i) for i in range(self.asking.answers)))
             for question, prompt in zip(mine, prompts, strict=True)
         ]
         groups = self.engine.generate(requests, self.options)

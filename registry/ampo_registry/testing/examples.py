@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from random import Random
 
+from ampo_registry.tokens import LogProbs, TokenIds
 from ampo_registry.types import (
     FinishReason,
     Grade,
@@ -29,14 +30,14 @@ def example_question(
     """A question; another `index` gives another one."""
     text = f"Question {index}: what is {index} + 42 - {index}?"
     messages = (Message("system", "Put the answer within <answer> </answer>."), Message("user", text))
-    ids = tuple(range(1, 8))
+    ids = TokenIds(range(1, 8))
     return Question(f"question-{index}", messages, ids, answer, "conformance", extra or {}, tuple(answers))
 
 
 def example_rollout(tokens: int = 6, finish_reason: FinishReason = "stop") -> Rollout:
     """A response of `tokens` tokens."""
     ids = tuple(range(1, tokens)) + ((EOS,) if finish_reason == "stop" else (tokens,))
-    return Rollout(ids, (-0.5,) * tokens, " ".join(["word"] * tokens), finish_reason, 0)
+    return Rollout(TokenIds(ids), LogProbs([-0.5] * tokens), " ".join(["word"] * tokens), finish_reason, 0)
 
 
 def example_grade(correct: bool = True, formatted: bool = True) -> Grade:
@@ -50,7 +51,7 @@ def example_guidance(
     """A correct teacher answer of `tokens` tokens, EOS included; without answer tags unless `formatted`."""
     tail = f"<answer>{answer}</answer>" if formatted else answer
     grade = example_grade(formatted=formatted)
-    return Guidance(teacher, f"Reasoning of {teacher}. {tail}", (*range(1, tokens), EOS), grade)
+    return Guidance(teacher, f"Reasoning of {teacher}. {tail}", TokenIds([*range(1, tokens), EOS]), grade)
 
 
 def example_group(
