@@ -9,6 +9,12 @@ import torch
 from ampo_registry import RunError
 from torch import Tensor
 
+# A row of more tokens is searched block by block: a running sum over all of it takes longer than its softmax.
+WHOLE = 1024
+BLOCK = 128
+# Logits that one core of a CPU takes at once, so that what is made of them stays in its cache.
+CACHED = 2**18
+
 
 def uniforms(seeds: Sequence[int], count: int) -> Tensor:
     """[seeds, count] float64 in [0, 1): row i is a Philox stream that only `seeds[i]` decides."""
@@ -27,27 +33,63 @@ def nucleus(logprobs: Tensor, top_p: float) -> Tensor:
     return logprobs.masked_fill(dropped, float("-inf")).log_softmax(dim=-1)
 
 
+def _search(weights: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the running sum of `weights` [rows, n] first exceeds `share` [rows, 1] of it, that point, and the sums."""
+    cdf = weights.cumsum(dim=-1, dtype=torch.float64)
+    total = cdf[:, -1:]
+    # Below the total even after rounding, or the search could end on a token of probability 0.
+    point = torch.minimum(share * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cdf, point, right=True), point, cdf
+
+
+def invert(weights: Tensor, uniform: Tensor) -> Tensor:
+    """The tokens [rows, 1] at `uniform` [rows] float64 of the running sums of `weights` [rows, vocabulary] >= 0.
+
+    Running sums are float64, so that rare tokens of a large vocabulary keep their share. Past `WHOLE` tokens one finds
+    a block by the sums of the blocks, and one of that block alone the token: the same token but for rounding.
+    """
+    width = weights.shape[-1]
+    if width <= WHOLE:
+        return _search(weights, uniform.unsqueeze(-1))[0]
+    if width % BLOCK:
+        weights = torch.nn.functional.pad(weights, (0, -width % BLOCK))
+    blocks = weights.reshape(len(weights), -1, BLOCK)
+    sums = blocks.sum(dim=-1)
+    block, point, cdf = _search(sums, uniform.unsqueeze(-1))
+    mass = sums.gather(-1, block).double()
+    # A share, not a point: the sums of blocks are float32, and the block's last tokens could fall behind its end.
+    share = ((point - cdf.gather(-1, block) + mass) / mass).clamp(min=0.0)
+    inside = blocks.take_along_dim(block.unsqueeze(-1), dim=1).squeeze(1)
+    return block * BLOCK + _search(inside, share)[0]
+
+
+def _sample_rows(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
+    """`sample_tokens` of rows that are taken at once."""
+    scaled = logits.float() if temperature in (0.0, 1.0) else logits.float() / temperature
+    logprobs = scaled.log_softmax(dim=-1)
+    # One logit that is nan or +inf makes the whole row nan.
+    if bool(logprobs[:, 0].isnan().any()):
+        raise RunError(
+            "rollout transformers: the model's logits are not finite; its weights have diverged or are broken"
+        )
+    if temperature == 0.0:
+        tokens = logprobs.argmax(dim=-1, keepdim=True)
+    else:
+        logprobs = nucleus(logprobs, top_p) if top_p < 1.0 else logprobs
+        tokens = invert(logprobs.exp(), uniform)
+    return tokens.squeeze(-1), logprobs.gather(-1, tokens).squeeze(-1)
+
+
 def sample_tokens(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
     """`logits` [rows, vocabulary], `uniform` [rows] float64 -> token ids [rows] int64 and log-probs [rows] float32.
 
     The log-probs are those of the distribution that was sampled from: after temperature and after top_p, as vLLM's
     `processed_logprobs` are. Temperature 0 takes the most probable token, the first of equals, with its log-prob at
-    temperature 1 before top_p. The CDF is summed in float64, so that rare tokens of a large vocabulary keep their
-    share. Raises RunError if logits are nan or infinite.
+    temperature 1 before top_p. A row's token depends on no other row. Raises RunError if logits are nan or infinite.
     """
-    logprobs = (logits.float() / (temperature or 1.0)).log_softmax(dim=-1)
-    if top_p < 1.0 and temperature > 0.0:
-        logprobs = nucleus(logprobs, top_p)
-    cdf = logprobs.exp().cumsum(dim=-1, dtype=torch.float64)
-    total = cdf[:, -1]
-    if not bool(torch.isfinite(total).all()):
-        raise RunError(
-            "rollout transformers: the model's logits are not finite; its weights have diverged or are broken"
-        )
-    if temperature == 0.0:
-        best = logprobs.argmax(dim=-1)
-        return best, logprobs.gather(-1, best.unsqueeze(-1)).squeeze(-1)
-    # Below the total even after rounding, or the search could end on a token of probability 0.
-    point = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
-    tokens = torch.searchsorted(cdf, point.unsqueeze(-1), right=True)
-    return tokens.squeeze(-1), logprobs.gather(-1, tokens).squeeze(-1)
+    at_once = max(1, CACHED * torch.get_num_threads() // logits.shape[-1])
+    if logits.is_cuda or len(logits) <= at_once:
+        return _sample_rows(logits, uniform, temperature, top_p)
+    parts = zip(torch.split(logits, at_once), torch.split(uniform, at_once), strict=True)
+    tokens, logprobs = zip(*(_sample_rows(*part, temperature, top_p) for part in parts), strict=True)
+    return torch.cat(tokens), torch.cat(logprobs)
