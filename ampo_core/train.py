@@ -1,14 +1,14 @@
 """The training loop. One step, read top to bottom:
 
-    questions ── sample ×G ── grade ─┬─ trigger ── teacher answers ── select ── replace ─┐
+    questions ── sample ×G ── grade ─┬─ trigger ── teacher answers ── select ─ intervene ┐
                                      └───────────────── groups that pass ────────────────┤
                                                                                          ▼
     sync ◄── optimizer step ◄── loss ◄── forward ◄── pack ◄── π_old ◄── filter ◄── advantages
       │
       └── the engine's copy of the weights; the next step samples with it
 
-`guidance: null` leaves out trigger to replace, and what remains is GRPO. `loop/` has the hops, each beside what builds
-it; `loop/assemble.py` builds all of them, in an order in which bad input is refused before a model is loaded.
+`guidance: null` leaves out trigger to intervene, and what remains is GRPO. `loop/` has the hops, each beside what
+builds it; `loop/assemble.py` builds all of them, in an order in which bad input is refused before a model is loaded.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ampo_registry.samples import Sample
+from ampo_registry.step import StepContext
 from ampo_registry.types import RolloutGroup, StepReport
 
 from ampo_core.config.jobs import TrainJob
 from ampo_core.learner.checkpoint import Position
 from ampo_core.loop.assemble import assemble
 from ampo_core.loop.credit import with_advantages
-from ampo_core.loop.groups import AugmentedGroup, unguided
+from ampo_core.loop.groups import GuidedBatch, GuidedQuestion, unguided
 from ampo_core.loop.guidance import Guide
 from ampo_core.loop.metrics import (
     Stopwatch,
@@ -32,7 +34,7 @@ from ampo_core.loop.metrics import (
     rollout_metrics,
     update_metrics,
 )
-from ampo_core.loop.objective import MiniBatchLoss
+from ampo_core.loop.minibatch_loss import MiniBatchLoss
 from ampo_core.loop.old_policy import check_parity, fill_in, old_policy_metrics, plan_forwards, with_old_log_probs
 from ampo_core.loop.parts import TrainParts, UpdateParts
 from ampo_core.loop.sequences import minibatches, train_sequences, with_reference
@@ -69,26 +71,29 @@ def first_position(parts: TrainParts) -> Position:
 
 def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, int]:
     """One step from position `taken` of the question stream; returns its report and the new position."""
-    watch = Stopwatch()
+    watch, context = Stopwatch(), parts.begin(step)
     sampled: list[RolloutGroup] = []
-    augmented: list[AugmentedGroup] = []
+    guided: list[GuidedQuestion] = []
+    extra: list[Sample] = []
     kept: list[int] = []
     while count := parts.group_filter.wants(len(sampled), len(kept)):
         questions, position = parts.questions.take(taken + len(sampled), count), len(sampled)
         with watch.measure("rollout"):
             batch = parts.sampler.sample(questions, step, position)
         with watch.measure("reward"):
-            groups = parts.sampler.grade(questions, batch)
+            groups = parts.sampler.grade(questions, batch, context)
         with watch.measure("guidance"):
-            guided = guide(groups, step, position, parts.guide)
-        augmented += [with_advantages(group, parts.advantage) for group in guided]
-        sampled, kept = sampled + groups, parts.group_filter.keep(augmented)
+            found = guide(groups, position, parts.guide, context)
+        guided += [with_advantages(question, parts.advantage) for question in found.questions]
+        extra += found.extra
+        sampled, kept = sampled + groups, parts.group_filter.keep(guided)
     taken += parts.group_filter.used(kept, len(sampled))
 
     if parts.ahead and step < parts.steps:
         parts.sampler.sample_ahead(parts.questions.take(taken, parts.group_filter.batch), step + 1)
+    trained = GuidedBatch(tuple(parts.group_filter.trained(guided[i]) for i in kept), tuple(extra))
     with watch.measure("update"):
-        policy_metrics = update([augmented[i] for i in kept], step, parts.update)
+        policy_metrics = update(trained, parts.update, context)
     with watch.measure("rollout"):
         parts.sampler.ahead.wait()
     with watch.measure("sync"):
@@ -100,52 +105,55 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
 
     metrics = {
         **rollout_metrics(sampled, policy_version=step - 1, known_ids=parts.sampler.known_ids),
-        **(guidance_metrics(augmented) if parts.guide else {}),
+        **(guidance_metrics(guided) if parts.guide else {}),
         **policy_metrics,
         **parts.take_counts(),
-        **group_metrics(augmented, kept),
+        **group_metrics(len(sampled), trained),
+        **parts.services.logged(),
         **watch.metrics(),
     }
-    return StepReport(step, metrics, tuple(group_report(group) for group in augmented)), taken
+    parts.services.finish(metrics)
+    return StepReport(step, metrics, tuple(group_report(question) for question in guided)), taken
 
 
-def guide(groups: Sequence[RolloutGroup], step: int, position: int, parts: Guide | None) -> list[AugmentedGroup]:
-    """Triggered groups get teacher answers in place of wrong rollouts (Eq. 3 to 5); all others pass unchanged.
+def guide(groups: Sequence[RolloutGroup], position: int, parts: Guide | None, context: StepContext) -> GuidedBatch:
+    """The groups that need it are guided by teacher answers (Eq. 3 to 5); all others pass unchanged.
 
     `position` is the first group's place in the batch.
     """
     if parts is None:
-        return [unguided(group) for group in groups]
-    fired = parts.triggered(groups, step)
-    candidates = parts.library.candidates([groups[i].question for i in fired])
-    selections = parts.select([groups[i] for i in fired], candidates, [position + i for i in fired], step)
-    chosen = dict(zip(fired, selections, strict=True))
-    return [
-        parts.replace_wrong(group, chosen[i], position + i, step) if i in chosen else unguided(group)
-        for i, group in enumerate(groups)
-    ]
+        return GuidedBatch(tuple(unguided(group) for group in groups))
+    fired = parts.triggered(groups, context)
+    asked = parts.asked(groups, fired)
+    candidates = parts.library.candidates([groups[i].question for i in asked])
+    places, needy = [position + i for i in asked], set(fired)
+    selections = parts.select([groups[i] for i in asked], candidates, places, [i in needy for i in asked], context)
+    guidance = dict(zip(asked, zip(candidates, selections, strict=True), strict=True))
+    return parts.intervene(groups, guidance, fired, position, context)
 
 
-def update(groups: Sequence[AugmentedGroup], step: int, parts: UpdateParts) -> dict[str, float]:
+def update(batch: GuidedBatch, parts: UpdateParts, context: StepContext) -> dict[str, float]:
     """One optimizer step for each mini-batch and epoch, and their metrics. π_old is the policy before the first.
 
     Each rank forwards its share of every mini-batch; the loss sees the whole mini-batch.
     """
-    objective, learner, temperature, training = parts.objective, parts.learner, parts.temperature, parts.training
-    sequences = train_sequences(groups, step, objective.config)
+    learner, temperature, training = parts.learner, parts.temperature, parts.training
+    objective = parts.objective.at(context)
+    sequences = train_sequences(batch, context.step, objective.config, objective.needs)
     batches = minibatches(sequences, training.questions_per_minibatch)
-    plan = plan_forwards(sequences, batches, objective, step, parts.ranks)
+    plan = plan_forwards(sequences, batches, objective, context.step, parts.ranks)
     sequences, forwarded = with_old_log_probs(sequences, plan.before, learner, temperature)
-    if objective.config.kl is not None:
-        sequences = with_reference(sequences, [i for mine in plan.updates for i in mine], learner, temperature)
+    if referring := objective.needing("reference"):
+        mine = [i for share in plan.updates for i in share]
+        sequences = with_reference(sequences, mine, referring, learner, temperature)
 
     reports, losses = [], []
-    entropy_gradient = objective.config.entropy_coefficient > 0
+    entropy_gradient = objective.entropy_coefficient > 0 or "entropy" in objective.needs
     rounds = [number for _ in range(training.epochs_per_batch) for number in range(len(batches))]
-    rate = parts.learning_rate_at(step)
+    rate = parts.learning_rate_at(context.step)
     for done, number in enumerate(rounds):
         members, mine, first = batches[number], plan.updates[number], done == 0
-        rate = parts.learning_rate_at(step, done, len(rounds))
+        rate = parts.learning_rate_at(context.step, done, len(rounds))
         place = {i: j for j, i in enumerate(members)}
         loss = MiniBatchLoss(objective, [sequences[i] for i in members], [place[i] for i in mine], first=first)
         report = learner.update(
@@ -163,5 +171,5 @@ def update(groups: Sequence[AugmentedGroup], step: int, parts: UpdateParts) -> d
         losses.append(loss)
     metrics = old_policy_metrics(sequences, plan.counts, forwarded, parts.ranks)
     if not any(sequence.stale for sequence in sequences):
-        check_parity(metrics.get("policy/rollout_logprob_gap"), parts.gap_limit, step)
+        check_parity(metrics.get("policy/rollout_logprob_gap"), parts.gap_limit, context.step)
     return {**metrics, **update_metrics(reports, losses, parts.ranks, rate)}

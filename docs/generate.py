@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ampo_registry.catalog import Catalog
+from ampo_registry.components import COMPONENT
 from ampo_registry.discovery import discover
 
 from ampo_core.cli.listing import default_text, options
-from ampo_core.config.component import COMPONENT
 from ampo_core.config.jobs import JOBS
 from ampo_core.config.schema import Schema, SchemaView
 

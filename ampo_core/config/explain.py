@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ampo_registry.catalog import BrokenPlugin, ComponentError
+from ampo_registry.components import COMPONENT
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from ampo_core.config.moved import MOVED
 from ampo_core.config.nodes import KeyPath, Node, Place, Problem, dotted, nearest, value_at
 from ampo_core.config.schema import Schema, SchemaView
 
@@ -111,6 +113,8 @@ def _unknown_key(path: KeyPath, plain: Any, view: SchemaView) -> str:
     key = str(path[-1])
     if path == ("extends",):
         return "only a file can extend another one"
+    if path in MOVED:
+        return MOVED[path]
     around = value_at(plain, path[:-1])
     schema = view.at(plain, path[:-1])
     block = view.block(schema, around) if schema is not None else None
@@ -143,6 +147,9 @@ def _component(
     kind = (view.component(schema) or ("component", None))[0]
     if "claimed by" in str(error):
         return str(error)
+    if COMPONENT not in view.resolve(schema) and not error.location:
+        hint = nearest(name, view.choices(schema)).partition(" (")[0]
+        return f"found {_show(name)}, expected {view.describe(schema)}{hint}"
     lines = [f"no {kind.replace('_', ' ')} is named {name!r}{nearest(name, view.choices(schema))}"]
     if broken:
         lines.append("    these plugins could not be loaded, so their names are not known:")

@@ -151,14 +151,14 @@ def put(
 
 def merge(base: Node, over: Node, schema: Schema, view: SchemaView) -> Node:
     """`over` on top of `base`; places stay with what they belong to. `schema` is {} where nothing is known."""
-    component = view.component(schema)
+    component, written = view.component(schema), over
     if component is not None:
         base, over = _named(base, component[1]), over if isinstance(over.value, dict) else _named(over, None)
     if not isinstance(base.value, dict) or not isinstance(over.value, dict):
-        return over
+        return written
     before, after = base.child("type"), over.child("type")
     if before is not None and after is not None and before.value != after.value:
-        return over
+        return written
     merged = dict(base.value)
     name = after or before
     block = {"type": name.value} if name is not None else {}

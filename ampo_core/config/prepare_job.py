@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
+from ampo_registry.components import ComponentField
 from ampo_registry.specs import TaskSpec
 from pydantic import Field
 
 from ampo_core.config import rules
-from ampo_core.config.component import ComponentField
 from ampo_core.config.job import Job
 from ampo_core.config.nodes import Finding
 from ampo_core.config.tree import Reward

@@ -7,11 +7,11 @@ from functools import lru_cache
 from typing import Any
 
 from ampo_registry.catalog import Catalog, CatalogEntry
+from ampo_registry.components import COMPONENT
 from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.json_schema import models_json_schema
 
-from ampo_core.config.component import COMPONENT
 from ampo_core.config.jobs import JOBS
 from ampo_core.config.nodes import Key, KeyPath, value_at
 
@@ -113,11 +113,15 @@ class SchemaView:
 
     def describe(self, schema: Schema) -> str:
         """What may stand there, for a person."""
-        if component := self.component(schema):
-            kind, names = component[0], ", ".join(self.choices(schema)) or "none installed"
-            null = " or null" if any(leaf.get("type") == "null" for leaf in self.variants(schema)) else ""
+        schema = self.resolve(schema)
+        if COMPONENT in schema:
+            kind, names = str(schema[COMPONENT]), self.choices(schema)
+            typed = [leaf["properties"]["type"]["const"] for leaf in self.variants(schema) if leaf.get("properties")]
+            written = "as a name or {type: NAME, ...}" if names or not typed else "as {type: NAME, ...}"
             article = "an" if kind[0] in "aeiou" else "a"
-            return f"{article} {kind.replace('_', ' ')} ({names}), as a name or {{type: NAME, ...}}{null}"
+            return f"{article} {kind.replace('_', ' ')} ({', '.join(names or typed) or 'none installed'}), {written}"
+        if "anyOf" in schema and self.component(schema):
+            return " or ".join(self.describe(part) for part in schema["anyOf"])
         return " or ".join(dict.fromkeys(self._leaf(leaf) for leaf in self.variants(schema)))
 
     def _leaf(self, leaf: Schema) -> str:

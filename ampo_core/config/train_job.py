@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Literal
 
+from ampo_registry.components import specs_in
+from ampo_registry.seams import ScheduleSpec
 from pydantic import Field
 
 from ampo_core.config import rules
@@ -12,12 +15,12 @@ from ampo_core.config.held_out import EvaluationConfig
 from ampo_core.config.job import LearningJob, Longest
 from ampo_core.config.metric_names import ANSWERS, GUIDANCE, MACRO, TEACHER, TRAIN, evaluation_metrics
 from ampo_core.config.nodes import Finding, KeyPath
+from ampo_core.config.objective import ObjectiveConfig
 from ampo_core.config.tree import (
     CheckpointConfig,
     DataConfig,
     DeepSpeedConfig,
     GuidanceConfig,
-    ObjectiveConfig,
     ResourcesConfig,
     Reward,
     RolloutField,
@@ -27,6 +30,13 @@ from ampo_core.config.tree import (
 from ampo_core.config.weights import unadapted
 
 _ROUNDING = 1e-9
+
+
+def _range(value: float | ScheduleSpec) -> tuple[float, float]:
+    """The least and the largest number that an option comes to; for a schedule that does not say, nothing to refuse."""
+    if isinstance(value, ScheduleSpec):
+        return value.range() or (math.nan, math.nan)
+    return float(value), float(value)
 
 
 class TrainJob(LearningJob):
@@ -78,16 +88,17 @@ class TrainJob(LearningJob):
         guidance, group_size = self.guidance, self.rollout.group_size
         if guidance is None:
             return
-        weight, threshold = self.reward.format_weight, guidance.threshold
-        if not weight < threshold <= 1.0 - weight + _ROUNDING:
+        weight, (lowest, highest) = self.reward.format_weight, _range(guidance.threshold)
+        if weight >= lowest or highest > 1.0 - weight + _ROUNDING:
+            found = f"{lowest:g}" if lowest == highest else f"{lowest:g} to {highest:g}"
             text = (
-                f"found τ = {threshold:g} with λ = reward.format_weight = {weight:g}; "
+                f"found τ = {found} with λ = reward.format_weight = {weight:g}; "
                 f"λ < τ <= 1-λ must hold: more than {weight:g}, at most {1.0 - weight:g}"
             )
             yield Finding(("guidance", "threshold"), text)
-        if guidance.replacements > group_size:
+        if (most := _range(guidance.replacements)[1]) > group_size:
             group = f"the {group_size} rollouts of a group (rollout.group_size)"
-            yield Finding(("guidance", "replacements"), f"found {guidance.replacements}, more than {group}")
+            yield Finding(("guidance", "replacements"), f"found {most:g}, more than {group}")
         off_policy = self.objective.off_policy
         unit_over_batch = self.objective.scope == "batch" and off_policy.weight == "unit"
         if unit_over_batch and off_policy.aggregator.depends_on_count():
@@ -96,24 +107,12 @@ class TrainJob(LearningJob):
                 "whole off-policy term; consider weight: proportional or scope: group"
             )
             yield Finding(("objective", "off_policy", "weight"), text, "warning")
-        if off_policy.behaviour == "recorded":
-            text = "recorded needs the teachers' per-token log-probs in the data; an answer without them stops the run"
-            yield Finding(("objective", "off_policy", "behaviour"), text, "warning")
-        elif off_policy.clip is not None:
-            text = "the shaped ratio never exceeds 1 here, so this clip can only bind for negative advantages"
-            yield Finding(("objective", "off_policy", "clip"), text, "warning")
+        if "behaviour" in off_policy.loss.needs:
+            text = "it needs the teachers' per-token log-probs in the data; an answer without them stops the run"
+            yield Finding(("objective", "off_policy", "loss"), text, "warning")
 
     def _objective(self) -> Iterator[Finding]:
-        on_policy, off_policy = self.objective.on_policy, self.objective.off_policy
-        for name, clip in (("on_policy", on_policy.clip), ("off_policy", off_policy.clip)):
-            if clip is not None and clip[0] > 1.0:
-                found = f"found {clip[0]:g} as the lower width"
-                text = f"{found}; the ratio is cut at 1 - width, so at most 1 is meaningful"
-                yield Finding(("objective", name, "clip"), text)
-        dual, clip = on_policy.dual_clip, on_policy.clip
-        if dual is not None and clip is not None and dual <= 1 + clip[1]:
-            text = f"found {dual:g}, must be greater than 1 + the upper clip = {1 + clip[1]:g}"
-            yield Finding(("objective", "on_policy", "dual_clip"), text)
+        yield from self.objective.findings(guided=self.guidance is not None)
         if self.rollout.group_size == 1 and self.guidance is None:
             text = "a group of one rollout has nothing to be compared with: its advantage is always the same"
             yield Finding(("rollout", "group_size"), text, "warning")
@@ -160,7 +159,8 @@ class TrainJob(LearningJob):
         of_a_teacher = tuple(name.removesuffix("NAME") for name in (ANSWERS, TEACHER))
         if best is not None and self.guidance is not None and best.startswith(of_a_teacher):
             return
-        own = (*TRAIN, *GUIDANCE) if self.guidance is not None else TRAIN
+        own = [*TRAIN, *(GUIDANCE if self.guidance is not None else ()), *(n for s in specs_in(self) for n in s.logs)]
+        own += [f"policy/loss/{name}" for name in ("on_policy", "off_policy", *self.objective.auxiliary)]
         yield from rules.known_best(self.checkpoint, [*evaluation_metrics(self.evaluation), *own])
 
     def _adapters(self) -> Iterator[Finding]:

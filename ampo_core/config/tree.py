@@ -8,20 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from ampo_registry.components import ComponentField, ScheduledField
+from ampo_registry.seams import InterventionSpec, ScheduleSpec
 from ampo_registry.selectors import SelectorSpec
 from ampo_registry.specs import (
-    AdvantageSpec,
-    AggregatorSpec,
     RewardSpec,
     RolloutSpec,
-    ShapingSpec,
     TeacherPoolSpec,
     TrackerSpec,
     TriggerSpec,
 )
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -30,7 +28,6 @@ from pydantic import (
     PositiveInt,
 )
 
-from ampo_core.config.component import ComponentField
 from ampo_core.config.values import Name, PathText, Seed
 
 Selector = Annotated[SelectorSpec, ComponentField("selector")]
@@ -38,14 +35,11 @@ Trigger = Annotated[TriggerSpec, ComponentField("trigger")]
 TeacherPool = Annotated[TeacherPoolSpec, ComponentField("teacher_pool")]
 Reward = Annotated[RewardSpec, ComponentField("reward")]
 RolloutField = Annotated[RolloutSpec, ComponentField("rollout")]
-Advantage = Annotated[AdvantageSpec, ComponentField("advantage")]
-Aggregator = Annotated[AggregatorSpec, ComponentField("aggregator")]
-Shaping = Annotated[ShapingSpec, ComponentField("shaping")]
+Intervention = Annotated[InterventionSpec, ComponentField("intervention")]
 TrackerField = Annotated[TrackerSpec, ComponentField("tracker")]
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
-Clip = tuple[NonNegativeFloat, NonNegativeFloat]
-TermWeight = Literal["unit", "proportional", "token_share"] | NonNegativeFloat
+Scheduled = Annotated[float | ScheduleSpec, ScheduledField()]
 
 
 class Block(BaseModel):
@@ -131,94 +125,17 @@ class DataConfig(Block):
 class GuidanceConfig(Block):
     """When and how teacher answers replace wrong rollouts (Eq. 3-5)."""
 
-    threshold: float = Field(default=0.6, description="τ: a rollout with a reward below it is wrong; λ < τ <= 1-λ")
+    threshold: Scheduled = Field(default=0.6, description="τ: a rollout with a reward below it is wrong; λ < τ <= 1-λ")
     trigger: Trigger = Field(default="adaptive", description="which groups get teacher answers")  # type: ignore[assignment]
     teacher_pool: TeacherPool = Field(default="dataset", description="where teacher answers come from")  # type: ignore[assignment]
     selector: Selector = Field(default="comprehension", description="which teacher answers are taken")  # type: ignore[assignment]
-    replacements: PositiveInt = Field(default=2, description="k0: wanted replacements in a group")
+    intervention: Intervention = Field(default="replace", description="what a group that needs them is made of")  # type: ignore[assignment]
+    replacements: Annotated[int | ScheduleSpec, ScheduledField(least=1, whole=True)] = Field(
+        default=2, description="k0: wanted teacher answers in a group; a schedule is rounded"
+    )
     teacher_reward: Literal["verified"] | float = Field(
         default="verified", description="verified: the reward of the teacher's own answer; or a number for all"
     )
-
-
-class OnPolicyConfig(Block):
-    """The term of the student's own tokens."""
-
-    aggregator: Aggregator = Field(default="token", description="how tokens are weighed")  # type: ignore[assignment]
-    clip: Clip | None = Field(
-        default=(0.2, 0.2), description="widths [low, high]: the ratio is cut to 1 - low and 1 + high; null = no clip"
-    )
-    dual_clip: Annotated[float, Field(gt=1.0)] | None = Field(
-        default=None, description="c: for negative advantages the ratio counts at most c; null = none"
-    )
-    log_ratio_clamp: PositiveFloat | None = Field(
-        default=None, description="the log-ratio is cut to ± this; null = not"
-    )
-    weight: TermWeight = Field(
-        default="unit",
-        description="of the term: unit (1), proportional (its share of the responses), token_share, or a number",
-    )
-    mask_truncated: bool = Field(default=False, description="leave responses that hit the length limit out of the loss")
-    importance_cap: PositiveFloat | None = Field(
-        default=None, description="c: each token's loss is multiplied by min(π_old/π_sampler, c); null = not"
-    )
-
-
-class OffPolicyConfig(Block):
-    """The term of the teachers' tokens."""
-
-    aggregator: Aggregator = Field(default="seq", description="how tokens are weighed")  # type: ignore[assignment]
-    shaping: Shaping = Field(default="ratio", description="f(π_θ/π_φ)")  # type: ignore[assignment]
-    clip: Clip | None = Field(default=None, description="on the shaped ratio")
-    weight: TermWeight = Field(default="unit", description="as for the on-policy term")
-    behaviour: Literal["one", "recorded"] = Field(
-        default="one", description="π_φ: 1, or the teacher's recorded log-probs"
-    )
-
-
-def _refuse_k1(estimator: Any) -> Any:
-    if estimator == "k1":
-        raise ValueError(
-            "k1 estimates the KL without bias, but as a loss its gradient is 0 on average; k2 has the gradient of "
-            "KL(π_θ‖π_ref), k3 that of KL(π_ref‖π_θ): expected one of k2, k3"
-        )
-    return estimator
-
-
-class KlConfig(Block):
-    """KL to the start model, on-policy tokens only, weighted like the on-policy term."""
-
-    coefficient: PositiveFloat = Field(default=0.001, description="weight of the term")
-    estimator: Annotated[Literal["k2", "k3"], BeforeValidator(_refuse_k1)] = Field(
-        default="k3",
-        description="estimate of a token's KL; on-policy its gradient is that of KL(π_θ‖π_ref) with k2, of "
-        "KL(π_ref‖π_θ) with k3",
-    )
-
-
-class GroupFilterConfig(Block):
-    """Drops groups without signal, after guidance."""
-
-    drop: list[Literal["all_correct", "all_wrong"]] = Field(
-        default=["all_correct", "all_wrong"], min_length=1, description="which groups carry no signal"
-    )
-    resample: bool = Field(default=False, description="sample further questions until the batch is full again")
-
-
-class ObjectiveConfig(Block):
-    """The loss (Eq. 1, 2, 6, 7)."""
-
-    scope: Literal["group", "batch"] = Field(
-        default="group", description="aggregate per question and average, or over the mini-batch"
-    )
-    advantage: Advantage = Field(default="group_normalized", description="from rewards to advantages")  # type: ignore[assignment]
-    on_policy: OnPolicyConfig = {}  # type: ignore[assignment]
-    off_policy: OffPolicyConfig = {}  # type: ignore[assignment]
-    entropy_coefficient: NonNegativeFloat = Field(
-        default=0.001, description="weight of the entropy bonus, a mean over all trained tokens"
-    )
-    kl: KlConfig | None = Field(default=None, description="null = no KL term")
-    group_filter: GroupFilterConfig | None = Field(default=None, description="null = every group is trained on")
 
 
 class OptimizerConfig(Block):

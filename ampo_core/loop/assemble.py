@@ -29,6 +29,7 @@ from ampo_core.loop.parts import TrainParts, UpdateParts
 from ampo_core.loop.probe import Probe
 from ampo_core.loop.sampling import Questions, Sampler
 from ampo_core.loop.scoring import PolicyScorer
+from ampo_core.loop.services import Services
 from ampo_core.loop.teachers import TeacherLibrary
 from ampo_core.report.reporting import Reporter
 from ampo_core.run.environment import Environment
@@ -66,27 +67,32 @@ def assemble(job: TrainJob, environment: Environment) -> Iterator[TrainParts]:
         beginning = _begin(job, environment, ranks, inputs)
         learner = _start_learner(job, environment, ranks)
         stack.callback(learner.close)
-        engine = job.rollout.build(inputs.context)
+        context = inputs.context
+        engine = context.build(job.rollout)
         stack.callback(engine.close)
         guide = None
         if job.guidance is not None and inputs.library is not None:
             scorer = PolicyScorer(learner, inputs.tokenizer)
-            guide = Guide.build(job.guidance, inputs.library, scorer, inputs.context)
-        advantage = job.objective.advantage.build(inputs.context)
-        sampler = Sampler.build(job, engine, inputs.grader, ranks, inputs.tokenizer)
+            guide = Guide.build(job.guidance, inputs.library, scorer, context, job.objective)
+        advantage = context.build(job.objective.advantage)
+        sampler = Sampler.build(job, context, engine, inputs.grader, ranks, inputs.tokenizer)
         stack.callback(sampler.ahead.close)
         yield TrainParts(
             steps=job.training.steps,
             questions=Questions(inputs.loaded.questions, inputs.order),
             sampler=sampler,
+            services=Services(
+                sampler, inputs.tokenizer, steps=job.training.steps, max_tokens=job.training.tokens_per_microbatch
+            ),
             guide=guide,
             advantage=advantage,
             group_filter=GroupFilter(job.objective.group_filter, job.training.questions_per_batch),
-            update=UpdateParts.build(job, inputs.context, learner),
+            update=UpdateParts.build(job, context, learner),
             probe=Probe(sampler, learner, job.rollout.logprob_gap_limit),
             evaluator=_evaluator(job, inputs, engine, ranks),
             reporter=stack.enter_context(_open_reporter(job, environment, ranks, inputs, beginning)),
             ahead=job.rollout.ahead > 0,
+            built=context.built,
         )
 
 
@@ -123,8 +129,8 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
     library: TeacherLibrary | None = None
     teachers: tuple[str, ...] = ()
     if job.guidance is not None:
-        pool = job.guidance.teacher_pool.build(context)
-        recorded = job.objective.off_policy.behaviour == "recorded"
+        pool = context.build(job.guidance.teacher_pool)
+        recorded = "behaviour" in job.objective.off_policy.loss.needs
         library = TeacherLibrary(pool, tokenizer, grader, ranks, job.rollout.max_response_tokens, recorded)
         teachers = library.check(loaded.questions, loaded.place, reading)
     graders: dict[str, Grader] = {}
@@ -146,7 +152,7 @@ def _start_learner(job: TrainJob, environment: Environment, ranks: Ranks) -> Lea
         job.training,
         job.deepspeed,
         ranks,
-        reference=job.objective.kl is not None,
+        reference=job.objective.reads("reference"),
         trust_remote_code=environment.trust_remote_code,
     )
 

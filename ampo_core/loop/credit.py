@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from ampo_registry.protocols import Advantage
 
-from ampo_core.config.tree import GroupFilterConfig
-from ampo_core.loop.groups import AugmentedGroup
+from ampo_core.config.objective import GroupFilterConfig
+from ampo_core.loop.groups import AugmentedGroup, GuidedQuestion
 
 RESAMPLED_BATCHES = 10
 """With `group_filter.resample` a step samples at most so many batches' questions, then trains on what it has."""
@@ -18,19 +18,22 @@ AT_ONCE = 2
 """… and at most so many of them in one call."""
 
 
-def with_advantages(group: AugmentedGroup, advantage: Advantage) -> AugmentedGroup:
-    """The group with the advantage of each slot (Eq. 1 and 6), float64: tensors begin here.
+def with_advantages(question: GuidedQuestion, advantage: Advantage) -> GuidedQuestion:
+    """The question with the advantage of each sample (Eq. 1 and 6), float64: tensors begin here. Each of its groups is
+    compared within itself."""
+    return replace(question, groups=tuple(_compared(group, advantage) for group in question.groups))
 
-    A slot without a verdict is no evidence: the others are compared among themselves, and its own advantage is 0.
-    """
-    known = [i for i, slot in enumerate(group.slots) if slot.verified]
-    slots = [group.slots[i] for i in known]
-    advantages = [0.0] * len(group.slots)
-    if slots:
+
+def _compared(group: AugmentedGroup, advantage: Advantage) -> AugmentedGroup:
+    """A sample without a verdict is no evidence: the others are compared among themselves, and its advantage is 0."""
+    known = [i for i, sample in enumerate(group.samples) if sample.verified]
+    samples = [group.samples[i] for i in known]
+    advantages = [0.0] * len(group.samples)
+    if samples:
         found = advantage.advantages(
-            torch.tensor([slot.reward for slot in slots], dtype=torch.float64),
-            torch.tensor([slot.correct for slot in slots]),
-            torch.tensor([slot.off_policy for slot in slots]),
+            torch.tensor([sample.reward for sample in samples], dtype=torch.float64),
+            torch.tensor([sample.grade.correct for sample in samples]),
+            torch.tensor([sample.off_policy for sample in samples]),
         )
         for i, value in zip(known, found.tolist(), strict=True):
             advantages[i] = value
@@ -39,7 +42,7 @@ def with_advantages(group: AugmentedGroup, advantage: Advantage) -> AugmentedGro
 
 @dataclass(frozen=True, slots=True)
 class GroupFilter:
-    """Leaves out groups without signal; `batch` is the number of groups that a step is to train on.
+    """Leaves out groups without signal; `batch` is the number of questions that a step is to train on.
 
     Without `config` these are only the groups in which nothing has a verdict. It comes after guidance, or it would drop
     what guidance has just rescued.
@@ -48,9 +51,13 @@ class GroupFilter:
     config: GroupFilterConfig | None
     batch: int
 
-    def keep(self, groups: Sequence[AugmentedGroup]) -> list[int]:
-        """Indices of the groups that are trained on, the first `batch` with signal."""
-        return [i for i, group in enumerate(groups) if self._has_signal(group)][: self.batch]
+    def keep(self, questions: Sequence[GuidedQuestion]) -> list[int]:
+        """Indices of the questions that are trained on, the first `batch` with signal."""
+        return [i for i, question in enumerate(questions) if self._has_signal(question)][: self.batch]
+
+    def trained(self, question: GuidedQuestion) -> GuidedQuestion:
+        """`question` with those of its groups that have a signal."""
+        return replace(question, groups=tuple(group for group in question.groups if self._tells(group)))
 
     def wants(self, sampled: int, kept: int) -> int:
         """How many questions to sample next, after `sampled` of them gave `kept` groups; 0 ends the step's sampling.
@@ -69,7 +76,10 @@ class GroupFilter:
         are sampled again in the next step: no question goes by unseen."""
         return kept[-1] + 1 if len(kept) == self.batch else sampled
 
-    def _has_signal(self, group: AugmentedGroup) -> bool:
-        outcomes = {slot.correct for slot in group.slots if slot.verified}
+    def _has_signal(self, question: GuidedQuestion) -> bool:
+        return bool(question.extra) or any(self._tells(group) for group in question.groups)
+
+    def _tells(self, group: AugmentedGroup) -> bool:
+        outcomes = {sample.grade.correct for sample in group.samples if sample.verified}
         drop = self.config.drop if self.config is not None else []
         return bool(outcomes) and outcomes not in [{"all_correct": {True}, "all_wrong": {False}}[kind] for kind in drop]

@@ -1,54 +1,51 @@
-"""A group after guidance: rollouts and the teacher answers that took the place of some."""
+"""A question after guidance: groups of samples that are compared among themselves, and samples that are not."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ampo_registry.tokens import TokenIds
-from ampo_registry.types import Question, Rollout, RolloutGroup, Selection
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One member of an augmented group: a rollout, or the teacher answer that replaced it.
-
-    `verified` is False for a rollout without a verdict (the verifier timed out or failed), which is no evidence: it
-    may be replaced, and is otherwise left out of advantages and loss.
-    """
-
-    token_ids: TokenIds
-    text: str
-    reward: float
-    correct: bool
-    rollout: Rollout | None = None
-    selection: Selection | None = None
-    verified: bool = True
-
-    @property
-    def off_policy(self) -> bool:
-        """True for a teacher's answer."""
-        return self.selection is not None
-
-    @property
-    def truncated(self) -> bool:
-        """True for a rollout that hit the response limit."""
-        return self.rollout is not None and self.rollout.finish_reason == "length"
+from ampo_registry.samples import Sample
+from ampo_registry.types import Question, RolloutGroup
 
 
 @dataclass(frozen=True, slots=True)
 class AugmentedGroup:
-    """A question with its G slots after replacement, and once computed the advantage of each slot."""
+    """Samples whose rewards are compared among themselves, and once computed the advantage of each."""
 
-    question: Question
-    slots: tuple[Slot, ...]
-    triggered: bool
+    samples: tuple[Sample, ...]
     advantages: tuple[float, ...] = ()
 
 
-def unguided(group: RolloutGroup) -> AugmentedGroup:
+@dataclass(frozen=True, slots=True)
+class GuidedQuestion:
+    """What a question is trained with: usually one group and nothing else.
+
+    Auxiliary terms alone see the intervention's `extra` samples, and the selected `answers` of terms that train one of
+    every question.
+    """
+
+    question: Question
+    groups: tuple[AugmentedGroup, ...]
+    extra: tuple[Sample, ...] = ()
+    answers: tuple[Sample, ...] = ()
+    triggered: bool = False
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """All samples of its groups."""
+        return tuple(sample for group in self.groups for sample in group.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class GuidedBatch:
+    """The questions of a batch, in order, and `extra` samples of other questions."""
+
+    questions: tuple[GuidedQuestion, ...]
+    extra: tuple[Sample, ...] = ()
+
+
+def unguided(group: RolloutGroup) -> GuidedQuestion:
     """The group as it was sampled."""
-    slots = (
-        Slot(rollout.token_ids, rollout.text, grade.reward, grade.correct, rollout, verified=grade.status == "ok")
-        for rollout, grade in zip(group.rollouts, group.grades, strict=True)
-    )
-    return AugmentedGroup(group.question, tuple(slots), triggered=False)
+    pairs = zip(group.rollouts, group.grades, strict=True)
+    samples = tuple(Sample.sampled(group.question, rollout, grade) for rollout, grade in pairs)
+    return GuidedQuestion(group.question, (AugmentedGroup(samples),))

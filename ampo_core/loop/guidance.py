@@ -1,88 +1,153 @@
-"""Guidance (Eq. 3 and 4): which groups need it, which answers they get, and the wrong rollouts that these replace."""
+"""Guidance (Eq. 3 to 5): which groups need it, which answers they get, and what the intervention makes of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 
 from ampo_registry.errors import PluginError
-from ampo_registry.protocols import BuildContext, SelectionContext, Selector, Trigger, TriggerContext
+from ampo_registry.protocols import BuildContext, Selector, Trigger
+from ampo_registry.samples import InterventionRequest, Sample
+from ampo_registry.seams import Intervention
+from ampo_registry.step import Schedule, StepContext
 from ampo_registry.types import Guidance, RolloutGroup, Selection, SelectionRequest
 
+from ampo_core.config.objective import ObjectiveConfig
 from ampo_core.config.tree import GuidanceConfig
 from ampo_core.data.seeds import derive_seed, request_rng
-from ampo_core.loop.groups import AugmentedGroup, Slot, unguided
+from ampo_core.loop.groups import GuidedBatch, GuidedQuestion, unguided
+from ampo_core.loop.intervened import guided_question, step_extra
 from ampo_core.loop.scoring import PolicyScorer
 from ampo_core.loop.teachers import TeacherLibrary
 
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """What rescues a failed group: the parts of the block `guidance`, and the run's seed."""
+    """What rescues a failed group: the parts of the block `guidance`, and the run's seed.
+
+    `terms` are the auxiliary terms, by name whether it trains a selected teacher answer of every question of the batch.
+    """
 
     config: GuidanceConfig
     trigger: Trigger
     library: TeacherLibrary
     selector: Selector
+    intervention: Intervention
+    replacements: Schedule
     scorer: PolicyScorer
     seed: int
+    terms: Mapping[str, bool]
 
     @classmethod
     def build(
-        cls, config: GuidanceConfig, library: TeacherLibrary, scorer: PolicyScorer, context: BuildContext
+        cls,
+        config: GuidanceConfig,
+        library: TeacherLibrary,
+        scorer: PolicyScorer,
+        context: BuildContext,
+        objective: ObjectiveConfig | None = None,
     ) -> Guide:
         """The parts, built in `context`."""
-        trigger, selector = config.trigger.build(context), config.selector.build(context)
-        return cls(config, trigger, library, selector, scorer, context.seed)
+        auxiliary = objective.auxiliary if objective is not None else {}
+        return cls(
+            config=config,
+            trigger=context.build(config.trigger),
+            library=library,
+            selector=context.build(config.selector),
+            intervention=context.build(config.intervention),
+            replacements=context.build(config.replacements, "replacements"),
+            scorer=scorer,
+            seed=context.seed,
+            terms={name: term.samples == "guidance" for name, term in auxiliary.items()},
+        )
 
-    def triggered(self, groups: Sequence[RolloutGroup], step: int) -> list[int]:
+    def triggered(self, groups: Sequence[RolloutGroup], context: StepContext) -> list[int]:
         """Indices of the groups that need guidance; a group without a wrong slot has nothing to replace."""
-        context = TriggerContext(step)
         return [i for i, group in enumerate(groups) if group.wrong and self.trigger.fires(group, context)]
+
+    def asked(self, groups: Sequence[RolloutGroup], fired: Sequence[int]) -> list[int]:
+        """Indices of the groups that teacher answers are selected for: those that fired, or where an auxiliary term
+        trains an answer of each question all of them."""
+        return list(range(len(groups))) if any(self.terms.values()) else list(fired)
 
     def select(
         self,
         groups: Sequence[RolloutGroup],
         candidates: Sequence[tuple[Guidance, ...]],
         positions: Sequence[int],
-        step: int,
+        fired: Sequence[bool],
+        context: StepContext,
     ) -> list[list[Selection]]:
-        """Selections for each triggered group, in one call of the selector; k = min(k0, N_g, wrong slots).
+        """Selections for each group, in one call of the selector: k = min(k0, N_g, wrong slots) for one that fired, and
+        one for the others.
 
         `positions` are the groups' places in the batch.
         """
+        wanted = round(context.value(self.replacements))
         requests = [
             SelectionRequest(
                 question=group.question,
                 rollouts=group.rollouts,
                 candidates=usable,
-                k=min(self.config.replacements, len(usable), len(group.wrong)),
-                rng=request_rng(self.seed, step, position),
+                k=min(wanted, len(usable), len(group.wrong)) if needs else min(1, len(usable)),
+                rng=request_rng(self.seed, context.step, position),
             )
-            for group, usable, position in zip(groups, candidates, positions, strict=True)
+            for group, usable, position, needs in zip(groups, candidates, positions, fired, strict=True)
         ]
         asked = [request for request in requests if request.k > 0]
-        chosen = self.selector.select(asked, SelectionContext(self.scorer, step))
+        chosen = self.selector.select(asked, context)
         name = type(self.selector).__name__
         if len(chosen) != len(asked):
             raise PluginError(f"{name}.select answered {len(chosen)} of {len(asked)} requests")
         answers = iter(_checked(request, selected, name) for request, selected in zip(asked, chosen, strict=True))
         return [next(answers) if request.k > 0 else [] for request in requests]
 
-    def replace_wrong(
-        self, group: RolloutGroup, selections: Sequence[Selection], position: int, step: int
-    ) -> AugmentedGroup:
-        """A triggered group with one wrong slot, drawn at random, replaced for each selection; its size stays G
-        (Eq. 4)."""
-        rng = Random(derive_seed("replacement", self.seed, step, position))
+    def intervene(
+        self,
+        groups: Sequence[RolloutGroup],
+        guidance: Mapping[int, tuple[tuple[Guidance, ...], list[Selection]]],
+        fired: Sequence[int],
+        position: int,
+        context: StepContext,
+    ) -> GuidedBatch:
+        """What each group is trained with: one that fired as the intervention says, the others as they were sampled.
+
+        `guidance` holds candidates and selections by index; `position` is the first group's place in the batch.
+        """
         given = self.config.teacher_reward
-        slots = list(unguided(group).slots)
-        for index, selection in zip(rng.sample(group.wrong, len(selections)), selections, strict=True):
-            guidance = selection.guidance
-            reward = guidance.grade.reward if given == "verified" else given
-            slots[index] = Slot(guidance.token_ids, guidance.text, reward, guidance.grade.correct, selection=selection)
-        return AugmentedGroup(group.question, tuple(slots), triggered=True)
+        requests = [
+            InterventionRequest(
+                group=groups[i],
+                selections=tuple(guidance[i][1]),
+                candidates=guidance[i][0],
+                position=position + i,
+                rng=Random(derive_seed("replacement", self.seed, context.step, position + i)),
+                teacher_reward=None if given == "verified" else given,
+            )
+            for i in fired
+        ]
+        found = self.intervention.intervene(requests, context)
+        name = type(self.intervention).__name__
+        if len(found.guided) != len(requests):
+            raise PluginError(f"{name}.intervene answered {len(found.guided)} of {len(requests)} requests")
+        questions = [unguided(group) for group in groups]
+        for request, guided, i in zip(requests, found.guided, fired, strict=True):
+            questions[i] = guided_question(request.question, guided, self.terms, context.max_tokens, name)
+        return GuidedBatch(
+            tuple(self._with_answer(question, guidance.get(i)) for i, question in enumerate(questions)),
+            step_extra(found.extra, self.terms, context.max_tokens, name),
+        )
+
+    def _with_answer(
+        self, question: GuidedQuestion, guidance: tuple[tuple[Guidance, ...], list[Selection]] | None
+    ) -> GuidedQuestion:
+        """`question` with its best selected answer as a sample of each auxiliary term that trains one."""
+        terms = [name for name, trained in self.terms.items() if trained]
+        if guidance is None or not guidance[1] or not terms:
+            return question
+        answers = tuple(Sample.answer(question.question, guidance[1][0], term=term) for term in terms)
+        return replace(question, answers=answers)
 
     def take_counts(self) -> dict[str, float]:
         """Metrics of the teacher answers since the last call: left out, scored, and not to be scored."""

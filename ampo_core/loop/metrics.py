@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import fmean
 
-import torch
+from ampo_registry.samples import OFF_POLICY, ON_POLICY, Sample
 from ampo_registry.types import GroupReport, RolloutGroup
 
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.learner.learner import UpdateReport
-from ampo_core.loop.groups import AugmentedGroup
-from ampo_core.loop.objective import MiniBatchLoss
+from ampo_core.loop.groups import GuidedBatch, GuidedQuestion
+from ampo_core.loop.minibatch_loss import MiniBatchLoss
 from ampo_core.run.folder import POLICY_SOURCE
 
 
@@ -64,28 +64,34 @@ def unknown_tokens(token_ids: Sequence[int], known_ids: int) -> int:
     return sum(token >= known_ids for token in token_ids) if max(token_ids, default=0) >= known_ids else 0
 
 
-def guidance_metrics(groups: Sequence[AugmentedGroup]) -> dict[str, float]:
+def guidance_metrics(questions: Sequence[GuidedQuestion]) -> dict[str, float]:
     """How often guidance was needed and whose it was. Shares of teachers are of this step's replacements."""
-    selections = [slot.selection for group in groups for slot in group.slots if slot.selection is not None]
+    guided = [sample for question in questions for sample in question.samples if sample.selection is not None]
+    selections = [sample.selection for sample in guided if sample.selection is not None]
     scores = [selection.score for selection in selections if selection.score is not None]
     teachers = Counter(selection.guidance.teacher for selection in selections)
     return {
-        "guidance/triggered": fmean(group.triggered for group in groups),
-        "guidance/replaced": len(selections) / len(groups),
+        "guidance/triggered": fmean(question.triggered for question in questions),
+        "guidance/replaced": len(selections) / len(questions),
         **({"guidance/format": fmean(s.guidance.grade.formatted for s in selections)} if selections else {}),
         **({"guidance/score_mean": fmean(scores)} if scores else {}),
         **{f"guidance/answers/{name}": float(count) for name, count in sorted(teachers.items())},
         **{f"guidance/teacher/{name}": count / len(selections) for name, count in sorted(teachers.items())},
-        "tokens/teacher": float(sum(len(selection.guidance.token_ids) for selection in selections)),
+        "tokens/teacher": float(sum(_written_by_teacher(sample) for sample in guided)),
     }
 
 
-def group_metrics(sampled: Sequence[AugmentedGroup], kept: Sequence[int]) -> dict[str, float]:
-    """How many groups were sampled, how many of them are trained on, and how many of these have an advantage."""
+def _written_by_teacher(sample: Sample) -> int:
+    return len(sample.token_ids) - (0 if sample.rollout is None else len(sample.rollout.token_ids))
+
+
+def group_metrics(sampled: int, batch: GuidedBatch) -> dict[str, float]:
+    """How many groups were sampled, how many of `batch` are trained on, and how many of these have an advantage."""
+    trained = [group for question in batch.questions for group in question.groups]
     return {
-        "groups/sampled": float(len(sampled)),
-        "groups/trained": float(len(kept)),
-        "groups/with_signal": float(sum(any(sampled[i].advantages) for i in kept)),
+        "groups/sampled": float(sampled),
+        "groups/trained": float(len(trained)),
+        "groups/with_signal": float(sum(any(group.advantages) for group in trained)),
     }
 
 
@@ -96,36 +102,56 @@ def update_metrics(
     the last update, or where there was none that which the step would have begun with."""
     if not reports:
         return {"policy/learning_rate": learning_rate, "tokens/trained": 0.0, "tokens/padding": 0.0}
-    names = ("loss", "loss_on", "loss_off", "clipped", "importance")
-    sums = [[loss.sums().get(name, 0.0) for name in names] for loss in losses]
-    local = [sum(column) for column in zip(*sums, strict=True)]
-    total = ranks.sum(torch.tensor(local, dtype=torch.float64, device=ranks.device)).tolist()
-    on_policy_tokens = sum(loss.on_policy_tokens for loss in losses)
+    total = _added(_added(each) for each in ranks.each([loss.sums() for loss in losses]))
+    tokens = _added(loss.tokens for loss in losses)
     weighed = sum(ranks.each(sum(loss.weighed_tokens for loss in losses)))
     skipped = sum(report.skipped for report in reports)
     norms = [report.grad_norm for report in reports if report.tokens and not report.skipped]
     return {
-        "policy/loss": total[0] / len(reports),
-        "policy/loss_on": total[1] / len(reports),
-        "policy/loss_off": total[2] / len(reports),
-        "policy/clip_fraction": total[3] / on_policy_tokens if on_policy_tokens else 0.0,
+        "policy/loss": total.get("loss", 0.0) / len(reports),
+        "policy/loss_on": total.get(f"loss/{ON_POLICY}", 0.0) / len(reports),
+        "policy/loss_off": total.get(f"loss/{OFF_POLICY}", 0.0) / len(reports),
+        **{f"policy/loss/{name}": total.get(f"loss/{name}", 0.0) / len(reports) for name in tokens},
+        "policy/clip_fraction": 0.0,
+        **_measured(total, tokens),
         "policy/grad_norm": fmean(norms) if norms else math.nan if skipped else 0.0,
         "policy/empty_updates": float(sum(not report.tokens for report in reports)),
         "policy/skipped_updates": float(skipped),
         "policy/learning_rate": learning_rate,
-        **({"policy/importance_weight": total[4] / weighed} if weighed else {}),
+        **({"policy/importance_weight": total["importance"] / weighed} if weighed else {}),
         "tokens/trained": float(sum(report.tokens for report in reports)),
         "tokens/padding": float(sum(report.padding for report in reports)),
     }
 
 
-def group_report(group: AugmentedGroup) -> GroupReport:
-    """The group as observers and samples.jsonl see it."""
-    selections = [slot.selection for slot in group.slots]
+def _added(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The sums of `parts` by name."""
+    total: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            total[name] = total.get(name, 0.0) + value
+    return total
+
+
+def _measured(total: Mapping[str, float], tokens: Mapping[str, float]) -> dict[str, float]:
+    """What losses measured, NAME/TERM in `total`, as means over the term's tokens."""
+    found = {}
+    for key, value in total.items():
+        name, _, term = key.rpartition("/")
+        if term in tokens and name != "loss":
+            found[f"policy/{name}" if term == ON_POLICY else f"policy/{name}/{term}"] = value / max(tokens[term], 1)
+    return found
+
+
+def group_report(question: GuidedQuestion) -> GroupReport:
+    """The question as observers and samples.jsonl see it."""
+    samples = (*question.samples, *question.extra)
+    selections = [sample.selection for sample in samples]
     return GroupReport(
-        question=group.question,
-        texts=tuple(slot.text for slot in group.slots),
-        rewards=tuple(slot.reward for slot in group.slots),
+        question=question.question,
+        texts=tuple(sample.text for sample in samples),
+        rewards=tuple(sample.reward for sample in samples),
         sources=tuple(POLICY_SOURCE if chosen is None else chosen.guidance.teacher for chosen in selections),
         scores=tuple(None if chosen is None else chosen.score for chosen in selections),
+        segments=tuple(sample.segments for sample in samples),
     )

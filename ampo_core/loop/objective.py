@@ -1,280 +1,167 @@
-"""The loss (Eq. 2 and 7): weights for every sequence of a mini-batch, and the loss of any part of it.
+"""The loss (Eq. 2 and 7) as terms: which sequences a step forwards, and the weight of each of their tokens.
 
-Loss = Σ weight · token loss over all sequences. The weights come from the whole mini-batch of all ranks, so how
-its sequences are packed, split, accumulated or sharded changes nothing.
+Loss = Σ weight · token loss over all terms and sequences. The weights come from the whole mini-batch of all ranks, so
+how its sequences are packed, split, accumulated or sharded changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from ampo_registry.protocols import LARGEST_LOG_RATIO, Aggregator, BuildContext, Shaping
-from ampo_registry.types import Rollout, Totals
+from ampo_registry.errors import RunError
+from ampo_registry.protocols import Aggregator, BuildContext
+from ampo_registry.samples import OFF_POLICY, ON_POLICY
+from ampo_registry.seams import Loss, LossSpec
+from ampo_registry.step import Schedule, StepContext
+from ampo_registry.types import Totals
 
-from ampo_core.config.tree import ObjectiveConfig, OffPolicyConfig, OnPolicyConfig
-from ampo_core.learner.packing import TokenPair
+from ampo_core.config.objective import AuxiliaryConfig, ObjectiveConfig, OffPolicyConfig, OnPolicyConfig
+from ampo_core.loop.sequences import MAIN, TrainSequence
 
 
 @dataclass(frozen=True, slots=True)
-class TrainSequence:
-    """A response as the objective sees it. Log-prob tensors are [response tokens], without gradient.
+class Term:
+    """A term of the objective in a step: what its tokens cost, how they are weighed, and its weight, which is a number
+    or a share of the scope (proportional, token_share)."""
 
-    `group` numbers the group within the batch; `rollout` is what was sampled (on-policy), `stale` if an older policy
-    than the current one did. `old_log_probs` are those of π_old (on-policy), None where π_old is the policy that the
-    loss is first computed with; `rollout_log_probs` are the sampler's (on-policy, where importance weights need them);
-    `behaviour_log_probs` are log π_φ where recorded (off-policy), `reference_log_probs` those of the start model.
-    `masked` leaves the sequence out of loss and denominators.
-    """
+    name: str
+    spec: LossSpec
+    loss: Loss
+    aggregator: Aggregator
+    weight: float | str
 
-    pair: TokenPair
-    group: int
-    advantage: float
-    off_policy: bool
-    rollout: Rollout | None = None
-    stale: bool = False
-    old_log_probs: torch.Tensor | None = None
-    rollout_log_probs: torch.Tensor | None = None
-    behaviour_log_probs: torch.Tensor | None = None
-    reference_log_probs: torch.Tensor | None = None
-    masked: bool = False
+    def share(self, totals: Totals, everything: Totals) -> float:
+        """The weight of the term in its scope: a number, or its share of the responses or of the tokens."""
+        if isinstance(self.weight, float):
+            return self.weight
+        if self.weight == "unit":
+            return 1.0
+        if self.weight == "proportional":
+            return totals.sequences / everything.sequences
+        return totals.tokens / everything.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """The objective of one step, with its weights as numbers."""
+
+    config: ObjectiveConfig
+    terms: tuple[Term, ...]
+    entropy_coefficient: float
+    max_response_tokens: int
 
     @property
-    def length(self) -> int:
-        """Response tokens."""
-        return len(self.pair.response_token_ids)
+    def needs(self) -> frozenset[str]:
+        """What any of the terms reads: of "old", "rollout", "behaviour", "reference" and "entropy"."""
+        return frozenset(need for term in self.terms for need in self.needs_of(term))
 
+    def needs_of(self, term: Term) -> frozenset[str]:
+        """What `term` reads, importance weights and KL included."""
+        if term.name != ON_POLICY:
+            return term.spec.needs
+        weighed = {"old", "rollout"} if self.config.on_policy.importance_cap is not None else set[str]()
+        return term.spec.needs | weighed | ({"reference"} if self.config.kl is not None else set[str]())
 
-class Objective:
-    """The objective block with its aggregators and shaping built."""
-
-    def __init__(self, config: ObjectiveConfig, context: BuildContext, max_response_tokens: int) -> None:
-        self.config = config
-        self.max_response_tokens = max_response_tokens
-        self.shaping: Shaping = config.off_policy.shaping.build(context)
-        self._on: Aggregator = config.on_policy.aggregator.build(context)
-        self._off: Aggregator = config.off_policy.aggregator.build(context)
-
-    def components(self) -> dict[str, object]:
-        """The built components by name."""
-        return {"on_policy.aggregator": self._on, "off_policy.aggregator": self._off, "shaping": self.shaping}
+    def needing(self, need: str) -> tuple[str, ...]:
+        """Names of the terms that read `need`."""
+        return tuple(term.name for term in self.terms if need in self.needs_of(term))
 
     @property
     def regularised(self) -> bool:
-        """True if entropy or KL give every sequence a gradient, whatever its advantage."""
-        return self.config.entropy_coefficient > 0 or self.config.kl is not None
+        """True if entropy or KL give every sequence of a group a gradient, whatever its advantage."""
+        return self.entropy_coefficient > 0 or self.config.kl is not None
 
     def trained(self, sequences: Sequence[TrainSequence]) -> list[int]:
         """Indices of the sequences that need a forward: unmasked, and with a gradient. The others still count in
         the denominators."""
-        return [i for i, s in enumerate(sequences) if not s.masked and (self.regularised or s.advantage != 0.0)]
+        return [i for i, sequence in enumerate(sequences) if self._has_gradient(sequence)]
 
-    def weights(self, sequences: Sequence[TrainSequence]) -> torch.Tensor:
-        """The weight of each token of each sequence of a mini-batch: [sequences] float64.
+    def _has_gradient(self, sequence: TrainSequence) -> bool:
+        if self.regularised and sequence.of(*MAIN):
+            return True
+        return any(
+            sequence.of(term.name)
+            and (sequence.advantage != 0.0 or not term.spec.zero_without_advantage)
+            and (term.weight != 0.0 or term.name in MAIN)
+            for term in self.terms
+        )
 
-        The aggregator is asked once per scope and source; its weights are multiplied by the term's weight and,
-        for scope `group`, by 1/questions. Masked sequences weigh 0.
+    def weights(self, sequences: Sequence[TrainSequence]) -> dict[str, torch.Tensor]:
+        """By term the weight of each of its tokens in each sequence of a mini-batch: [sequences] float64.
+
+        A term's aggregator is asked once per scope; its weights are multiplied by the term's weight and, for scope
+        `group`, by 1/questions: those of the batch that the mini-batch holds. A sequence without tokens of a term
+        weighs 0 there.
         """
-        weights = torch.zeros(len(sequences), dtype=torch.float64)
-        trained = [i for i, sequence in enumerate(sequences) if not sequence.masked]
+        weights = {term.name: torch.zeros(len(sequences), dtype=torch.float64) for term in self.terms}
+        grouped = self.config.scope == "group"
         scopes: dict[int, list[int]] = {}
-        for i in trained:
-            scopes.setdefault(sequences[i].group if self.config.scope == "group" else 0, []).append(i)
-        questions = len({sequence.group for sequence in sequences}) if self.config.scope == "group" else 1
+        for i, sequence in enumerate(sequences):
+            if sequence.spans:
+                scopes.setdefault(sequence.group if grouped else 0, []).append(i)
+        own = {sequence.group for sequence in sequences if not sequence.foreign}
+        questions = len(own or scopes) if grouped else 1
         for members in scopes.values():
-            everything = self._totals(sequences, members)
-            for off_policy in (False, True):
-                chosen = [i for i in members if sequences[i].off_policy is off_policy]
+            parts = [self._totals(sequences, members, name) for name in MAIN]
+            everything = Totals(
+                sum(part.tokens for part in parts), sum(part.sequences for part in parts), self.max_response_tokens
+            )
+            for term in self.terms:
+                chosen = [i for i in members if sequences[i].of(term.name)]
                 if not chosen:
                     continue
-                totals = self._totals(sequences, chosen)
-                term = self.config.off_policy if off_policy else self.config.on_policy
-                lengths = torch.tensor([sequences[i].length for i in chosen])
-                rule = (self._off if off_policy else self._on).token_weights(lengths, totals)
-                weights[chosen] = rule * term_weight(term, totals, everything) / questions
+                totals = self._totals(sequences, members, term.name)
+                lengths = torch.tensor([sequences[i].tokens(term.name) for i in chosen])
+                rule = term.aggregator.token_weights(lengths, totals)
+                weights[term.name][chosen] = rule * term.share(totals, everything) / questions
         return weights
 
-    def _totals(self, sequences: Sequence[TrainSequence], members: Sequence[int]) -> Totals:
-        return Totals(sum(sequences[i].length for i in members), len(members), self.max_response_tokens)
-
-
-def term_weight(term: OnPolicyConfig | OffPolicyConfig, totals: Totals, everything: Totals) -> float:
-    """The weight of a term in its scope: 1, its share of the responses or of the tokens, or a given number."""
-    if term.weight == "unit":
-        return 1.0
-    if term.weight == "proportional":
-        return totals.sequences / everything.sequences
-    if term.weight == "token_share":
-        return totals.tokens / everything.tokens
-    return float(term.weight)
-
-
-class MiniBatchLoss:
-    """The loss of one mini-batch, micro-batch by micro-batch; adds up what the metrics need on the way.
-
-    `sequences` are those of all ranks; `chosen` are the indices that this rank forwards, in the learner's order;
-    none of them may be masked. `first` says that no update came before in this batch: π_old is π_θ itself, so that
-    sequences without `old_log_probs` take those of this very forward.
-    """
-
-    def __init__(
-        self, objective: Objective, sequences: Sequence[TrainSequence], chosen: Sequence[int], *, first: bool = False
-    ) -> None:
-        self._objective = objective
-        self._sequences = [sequences[i] for i in chosen]
-        self._weights = objective.weights(sequences)[list(chosen)]
-        self._trained_tokens = sum(sequence.length for sequence in sequences if not sequence.masked)
-        self.on_policy_tokens = sum(s.length for s in sequences if not s.masked and not s.off_policy)
-        self.weighed_tokens = 0
-        self._first = first
-        self._sums: dict[str, torch.Tensor] = {}
-        self.forwarded: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        """Position in `chosen` -> log-probs and entropies ([tokens], empty if not computed) as they were forwarded."""
-
-    def __call__(
-        self, indices: list[int], log_probs: list[torch.Tensor], entropies: list[torch.Tensor]
-    ) -> torch.Tensor:
-        """The part of the loss of the sequences `indices`, from their log-probs and entropies ([tokens] each)."""
-        config = self._objective.config
-        for position, (i, part) in enumerate(zip(indices, log_probs, strict=True)):
-            entropy = entropies[position].detach() if entropies else part.new_empty(0)
-            self.forwarded[i] = (part.detach(), entropy)
-        total = log_probs[0].new_zeros(())
-        for off_policy in (False, True):
-            chosen = [
-                (self._sequences[i], self._weights[i], part)
-                for i, part in zip(indices, log_probs, strict=True)
-                if self._sequences[i].off_policy is off_policy
-            ]
-            if not chosen:
-                continue
-            tokens = _Tokens.of(*zip(*chosen, strict=True), first=self._first)
-            if off_policy:
-                losses = off_policy_losses(tokens, config.off_policy, self._objective.shaping)
-            else:
-                losses, clipped = on_policy_losses(tokens, config.on_policy)
-                self._add("clipped", clipped)
-                if config.on_policy.importance_cap is not None:
-                    weights = importance_weights(tokens, config.on_policy.importance_cap)
-                    losses = weights * losses
-                    self._add("importance", weights.sum())
-                    self.weighed_tokens += len(weights)
-                if config.kl is not None:
-                    if any(sequence.reference_log_probs is None for sequence, _, _ in chosen):
-                        raise ValueError("a KL term needs reference_log_probs")
-                    kl = kl_estimates(tokens.log_probs, tokens.reference, config.kl.estimator)
-                    losses = losses + config.kl.coefficient * kl
-            term = (tokens.weights * losses).sum()
-            self._add("loss_off" if off_policy else "loss_on", term)
-            total = total + term
-        if config.entropy_coefficient > 0 and self._trained_tokens > 0:
-            total = total - config.entropy_coefficient * torch.cat(entropies).sum() / self._trained_tokens
-        self._add("loss", total)
-        return total
-
-    def sums(self) -> Mapping[str, float]:
-        """Sums over the calls so far: loss, loss_on, loss_off; over on-policy tokens: clipped, importance weights."""
-        return {name: float(value) for name, value in self._sums.items()}
-
-    def _add(self, name: str, value: torch.Tensor) -> None:
-        self._sums[name] = self._sums.get(name, torch.zeros_like(value)).detach() + value.detach()
+    def _totals(self, sequences: Sequence[TrainSequence], members: Sequence[int], term: str) -> Totals:
+        lengths = [sequences[i].tokens(term) for i in members if sequences[i].of(term)]
+        return Totals(sum(lengths), len(lengths), self.max_response_tokens)
 
 
 @dataclass(frozen=True, slots=True)
-class _Tokens:
-    """The tokens of several sequences of one source, concatenated: [tokens] tensors."""
+class _Block:
+    """A term as it was built: its weight may be a schedule."""
 
-    log_probs: torch.Tensor
-    weights: torch.Tensor
-    advantages: torch.Tensor
-    old: torch.Tensor
-    rollout: torch.Tensor
-    behaviour: torch.Tensor
-    reference: torch.Tensor
-
-    @classmethod
-    def of(
-        cls,
-        sequences: tuple[TrainSequence, ...],
-        weights: tuple[torch.Tensor, ...],
-        log_probs: tuple[torch.Tensor, ...],
-        *,
-        first: bool,
-    ) -> _Tokens:
-        joined = torch.cat(log_probs)
-        lengths = torch.tensor([len(part) for part in log_probs], device=joined.device)
-
-        def spread(values: torch.Tensor) -> torch.Tensor:
-            return values.to(joined.device).repeat_interleave(lengths, output_size=len(joined)).to(joined.dtype)
-
-        def recorded(parts: Sequence[torch.Tensor | None]) -> torch.Tensor:
-            known = (
-                own.new_zeros(len(own)) if part is None else part.to(own)
-                for part, own in zip(parts, log_probs, strict=True)
-            )
-            return torch.cat(list(known))
-
-        if not first and any(s.old_log_probs is None and not s.off_policy for s in sequences):
-            raise ValueError("an on-policy sequence without old_log_probs")
-        old = [
-            part.detach() if s.old_log_probs is None else s.old_log_probs
-            for s, part in zip(sequences, log_probs, strict=True)
-        ]
-
-        return cls(
-            log_probs=joined,
-            weights=spread(torch.stack(list(weights))),
-            advantages=spread(torch.tensor([s.advantage for s in sequences], dtype=torch.float64)),
-            old=recorded(old),
-            rollout=recorded([s.rollout_log_probs for s in sequences]),
-            behaviour=recorded([s.behaviour_log_probs for s in sequences]),
-            reference=recorded([s.reference_log_probs for s in sequences]),
-        )
+    term: Term
+    weight: Schedule | str
 
 
-def on_policy_losses(tokens: _Tokens, config: OnPolicyConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """−CLIP(r, A, ε) of each token [tokens], and how many tokens the clip binds for (Eq. 2)."""
-    log_ratio = tokens.log_probs - tokens.old
-    if config.log_ratio_clamp is not None:
-        log_ratio = log_ratio.clamp(-config.log_ratio_clamp, config.log_ratio_clamp)
-    ratio = log_ratio.exp()
-    losses = -tokens.advantages * ratio
-    clipped = torch.zeros((), dtype=torch.int64, device=losses.device)
-    if config.clip is not None:
-        low, high = config.clip
-        bounded = -tokens.advantages * ratio.clamp(1.0 - low, 1.0 + high)
-        clipped = (bounded > losses).sum()
-        losses = torch.maximum(losses, bounded)
-    if config.dual_clip is not None:
-        capped = torch.minimum(losses, -tokens.advantages * config.dual_clip)
-        losses = torch.where(tokens.advantages < 0, capped, losses)
-    return losses, clipped
+class ObjectiveParts:
+    """The objective block with its losses, aggregators and schedules built; `at` gives the objective of a step."""
+
+    def __init__(self, config: ObjectiveConfig, context: BuildContext, max_response_tokens: int) -> None:
+        self.config = config
+        self.max_response_tokens = max_response_tokens
+        blocks: dict[str, OnPolicyConfig | OffPolicyConfig | AuxiliaryConfig] = {
+            ON_POLICY: config.on_policy,
+            OFF_POLICY: config.off_policy,
+            **config.auxiliary,
+        }
+        self._blocks = []
+        for name, block in blocks.items():
+            loss = context.build(block.loss, f"{name}.loss")
+            aggregator = context.build(block.aggregator, f"{name}.aggregator")
+            weight = block.weight if isinstance(block.weight, str) else context.build(block.weight, f"{name}.weight")
+            self._blocks.append(_Block(Term(name, block.loss, loss, aggregator, "unit"), weight))
+        self._entropy = context.build(config.entropy_coefficient, "entropy_coefficient")
+
+    def at(self, context: StepContext) -> Objective:
+        """The objective of the step of `context`. Raises RunError for a weight below 0 or that is no number."""
+        terms = []
+        for block in self._blocks:
+            weight = block.weight
+            number = weight if isinstance(weight, str) else _weight(context.value(weight), block.term.name)
+            terms.append(Term(block.term.name, block.term.spec, block.term.loss, block.term.aggregator, number))
+        entropy = _weight(context.value(self._entropy), "entropy_coefficient")
+        return Objective(self.config, tuple(terms), entropy, self.max_response_tokens)
 
 
-def importance_weights(tokens: _Tokens, cap: float) -> torch.Tensor:
-    """min(π_old / π_rollout, cap) of each token [tokens], no gradient: truncated importance sampling for a sampler
-    whose probabilities differ from the trainer's."""
-    return (tokens.old - tokens.rollout).exp().clamp(max=cap)
-
-
-def off_policy_losses(tokens: _Tokens, config: OffPolicyConfig, shaping: Shaping) -> torch.Tensor:
-    """−f(r̂)·Â of each teacher token [tokens] (Eq. 7); π_φ is 1 unless recorded."""
-    shaped = shaping.shape((tokens.log_probs - tokens.behaviour).clamp(max=LARGEST_LOG_RATIO))
-    losses = -tokens.advantages * shaped
-    if config.clip is not None:
-        low, high = config.clip
-        losses = torch.maximum(losses, -tokens.advantages * shaped.clamp(1.0 - low, 1.0 + high))
-    return losses
-
-
-def kl_estimates(log_probs: torch.Tensor, reference: torch.Tensor, estimator: str) -> torch.Tensor:
-    """Estimates of KL(π_θ‖π_ref) at each token [tokens]: k2 = (log x)²/2, k3 = x − 1 − log x with x = π_ref/π_θ.
-
-    A loss follows their gradient, on-policy in expectation: that of k2 is the gradient of KL(π_θ‖π_ref), that of k3 the
-    gradient of KL(π_ref‖π_θ). k1 = −log x, whose expected gradient is 0, is refused in configs.
-    """
-    log_x = reference - log_probs
-    if estimator == "k2":
-        return log_x.square() / 2
-    return log_x.exp() - 1.0 - log_x
+def _weight(value: float, name: str) -> float:
+    if not 0.0 <= value < float("inf"):
+        raise RunError(f"objective: the schedule of {name} came to {value}; a weight is a number of at least 0")
+    return float(value)

@@ -20,7 +20,8 @@ from ampo_registry.errors import RunError
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.learner.learner import Learner
 from ampo_core.learner.tokens import tensor_of
-from ampo_core.loop.objective import Objective, TrainSequence
+from ampo_core.loop.objective import Objective
+from ampo_core.loop.sequences import TrainSequence
 
 ONE_IN = 8
 
@@ -51,16 +52,18 @@ def plan_forwards(
         return [indices[j] for j in ranks.balance([len(sequences[i].pair) for i in indices])]
 
     plan = Forwards([], [], {})
+    old = objective.needing("old")
     for number, members in enumerate(minibatches):
         trained = [members[j] for j in objective.trained([sequences[i] for i in members])]
-        rollouts = [i for i in members if not sequences[i].off_policy]
         first = number == 0
-        forwarded = {i for i in trained if not sequences[i].off_policy and (first or not sequences[i].stale)}
+        needed = {i for i in trained if sequences[i].of(*old) and not sequences[i].stale}
+        forwarded = {i for i in trained if sequences[i].measured and (first or i in needed)}
         mine = share(trained)
-        alone = share([i for i in rollouts if i not in forwarded and _is_measured(i, step)])
+        measured = [i for i in members if sequences[i].measured]
+        alone = share([i for i in measured if i not in forwarded and _is_measured(i, step)])
         counts = {i: 1 for i in mine if i in forwarded} | dict.fromkeys(alone, 1 if step == 1 else ONE_IN)
         plan.updates.append(mine)
-        plan.before.extend(sorted(alone if first else counts))
+        plan.before.extend(sorted(alone if first else {*counts, *(i for i in mine if i in needed)}))
         plan.counts.update(sorted(counts.items()))
     return plan
 
@@ -80,10 +83,10 @@ def with_old_log_probs(
 
 
 def fill_in(sequences: Sequence[TrainSequence], forwarded: Forwarded) -> list[TrainSequence]:
-    """`sequences` with `old_log_probs` from `forwarded` where on-policy ones have none."""
+    """`sequences` with `old_log_probs` from `forwarded` where they have none."""
     filled = list(sequences)
     for i, (log_probs, _) in forwarded.items():
-        if filled[i].old_log_probs is None and not filled[i].off_policy:
+        if filled[i].old_log_probs is None:
             filled[i] = replace(filled[i], old_log_probs=log_probs)
     return filled
 
@@ -97,11 +100,14 @@ def old_policy_metrics(
     """
     sums = [0.0, 0.0, 0.0]
     for i, count in counts.items():
-        rollout, (log_probs, entropies) = sequences[i].rollout, forwarded[i]
-        assert rollout is not None
-        sums[0] += count * len(rollout.token_ids)
-        sums[1] += count * float(entropies.sum())
-        sums[2] += count * float((log_probs.cpu() - tensor_of(rollout.logprobs)).abs().sum())
+        sample, (log_probs, entropies) = sequences[i].sample, forwarded[i]
+        assert sample is not None
+        assert sample.logprobs is not None
+        sampled = tensor_of(sample.logprobs)
+        for start, end in sequences[i].measured:
+            sums[0] += count * (end - start)
+            sums[1] += count * float(entropies[start:end].sum())
+            sums[2] += count * float((log_probs[start:end].cpu() - sampled[start:end]).abs().sum())
     tokens, entropy, gap = ranks.sum(torch.tensor(sums, dtype=torch.float64, device=ranks.device)).tolist()
     return {"policy/entropy": entropy / tokens, "policy/rollout_logprob_gap": gap / tokens} if tokens else {}
 

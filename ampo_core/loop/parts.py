@@ -8,6 +8,7 @@ from typing import Any
 
 from ampo_registry.errors import RunError
 from ampo_registry.protocols import Advantage, BuildContext, JsonValue, RolloutEngine, Stateful
+from ampo_registry.step import StepContext
 
 from ampo_core.config.jobs import TrainJob
 from ampo_core.config.tree import TrainingConfig
@@ -17,10 +18,14 @@ from ampo_core.learner.schedule import LearningRate
 from ampo_core.loop.credit import GroupFilter
 from ampo_core.loop.evaluator import Evaluator
 from ampo_core.loop.guidance import Guide
-from ampo_core.loop.objective import Objective
+from ampo_core.loop.objective import ObjectiveParts
 from ampo_core.loop.probe import Probe
 from ampo_core.loop.sampling import Questions, Sampler
+from ampo_core.loop.services import Services
 from ampo_core.report.reporting import Reporter
+
+MOVED = {"shaping": "off_policy.loss.shaping"}
+"""Places of components in checkpoints of version 0.1, and where they are built today."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class UpdateParts:
     """
 
     training: TrainingConfig
-    objective: Objective
+    objective: ObjectiveParts
     learner: Learner
     ranks: Ranks
     learning_rate: LearningRate
@@ -41,11 +46,11 @@ class UpdateParts:
 
     @classmethod
     def build(cls, job: TrainJob, context: BuildContext, learner: Learner) -> UpdateParts:
-        """The parts of a train job, with aggregators and shaping built in `context`."""
+        """The parts of a train job, with losses, aggregators and schedules built in `context`."""
         training = job.training
         return cls(
             training=training,
-            objective=Objective(job.objective, context, job.rollout.max_response_tokens),
+            objective=ObjectiveParts(job.objective, context, job.rollout.max_response_tokens),
             learner=learner,
             ranks=learner.ranks,
             learning_rate=LearningRate(training, training.updates * training.steps, training.warmup_steps),
@@ -63,11 +68,13 @@ class UpdateParts:
 
 @dataclass(frozen=True, slots=True)
 class TrainParts:
-    """A train job, built, in the order of the hops. `ahead`: the next batch is sampled while the learner updates."""
+    """A train job, built, in the order of the hops. `ahead`: the next batch is sampled while the learner updates.
+    `built` holds all components by their places."""
 
     steps: int
     questions: Questions
     sampler: Sampler
+    services: Services
     guide: Guide | None
     advantage: Advantage
     group_filter: GroupFilter
@@ -76,6 +83,7 @@ class TrainParts:
     evaluator: Evaluator
     reporter: Reporter
     ahead: bool
+    built: Mapping[str, object]
 
     @property
     def engine(self) -> RolloutEngine:
@@ -87,6 +95,10 @@ class TrainParts:
         """The policy that is trained."""
         return self.update.learner
 
+    def begin(self, step: int) -> StepContext:
+        """The context of `step`, for all hooks of it."""
+        return self.services.begin(step, self.guide.scorer if self.guide else None)
+
     def take_counts(self) -> dict[str, float]:
         """Metrics of what was counted since the last call: failures of the verifier, teacher answers left out."""
         return {**self.sampler.take_counts(), **(self.guide.take_counts() if self.guide else {})}
@@ -95,25 +107,29 @@ class TrainParts:
         """What the parts of this rank remember; the learner's state is its own business."""
         components: dict[str, JsonValue] = {name: part.state_dict() for name, part in self._stateful().items()}
         sampler = self.sampler
-        return {"components": components, "grader": sampler.grader.state_dict(), "ahead": sampler.ahead.state_dict()}
+        return {
+            "components": components,
+            "grader": sampler.grader.state_dict(),
+            "ahead": sampler.ahead.state_dict(),
+            "services": self.services.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` gave. Raises RunError if a component with memory is new or gone."""
         parts = self._stateful()
-        if set(parts) != set(state["components"]):
-            found, wanted = sorted(state["components"]), sorted(parts)
+        memories = {MOVED.get(name, name): memory for name, memory in state["components"].items()}
+        if set(parts) != set(memories):
+            found, wanted = sorted(memories), sorted(parts)
             raise RunError(
                 f"the checkpoint holds the memory of {found}, this run's components with memory are {wanted}"
             )
         for name, part in parts.items():
-            part.load_state_dict(state["components"][name])
+            part.load_state_dict(memories[name])
         self.sampler.grader.load_state_dict(state["grader"])
         self.sampler.ahead.load_state_dict(state["ahead"])
+        if "services" in state:  # checkpoints of version 0.1 have none
+            self.services.load_state_dict(state["services"])
 
     def _stateful(self) -> dict[str, Stateful]:
-        named: dict[str, object] = {"advantage": self.advantage, "rollout": self.engine}
-        named |= self.update.objective.components()
-        if (guide := self.guide) is not None:
-            named |= {"trigger": guide.trigger, "selector": guide.selector, "teacher_pool": guide.library.pool}
-            named["teacher_library"] = guide.library
+        named = dict(self.built) | ({"teacher_library": self.guide.library} if self.guide else {})
         return {name: part for name, part in named.items() if isinstance(part, Stateful)}

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from ampo_registry.protocols import RolloutEngine
+from ampo_registry.errors import RunError
+from ampo_registry.protocols import BuildContext, Constant, RolloutEngine
 from ampo_registry.specs import RewardSpec
+from ampo_registry.step import Schedule, StepContext
 from ampo_registry.types import GradeRequest, Question, Rollout, RolloutGroup, RolloutRequest, SamplingOptions
 
 from ampo_core.config.jobs import TrainJob
@@ -36,7 +38,8 @@ class Questions:
 class Sampler:
     """Samples `group_size` rollouts a question and grades them; every call is made by all ranks together.
 
-    A rollout with a reward below `threshold` is wrong. `known_ids` are the tokenizer's, `seed` is the run's.
+    A rollout with a reward below `threshold`, which may change over the run, is wrong. `known_ids` are the
+    tokenizer's, `seed` is the run's.
     """
 
     engine: RolloutEngine
@@ -47,12 +50,18 @@ class Sampler:
     ranks: Ranks
     ahead: SampleAhead
     group_size: int
-    threshold: float
+    threshold: Schedule
     seed: int
 
     @classmethod
     def build(
-        cls, job: TrainJob, engine: RolloutEngine, grader: Grader, ranks: Ranks, tokenizer: PromptTokenizer
+        cls,
+        job: TrainJob,
+        context: BuildContext,
+        engine: RolloutEngine,
+        grader: Grader,
+        ranks: Ranks,
+        tokenizer: PromptTokenizer,
     ) -> Sampler:
         """The sampler of a train job. Without guidance τ has its default, 0.5 + λ, so that "wrong" means the same."""
         return cls(
@@ -66,7 +75,9 @@ class Sampler:
             ranks=ranks,
             ahead=SampleAhead(ranks),
             group_size=job.rollout.group_size,
-            threshold=job.guidance.threshold if job.guidance else 0.5 + job.reward.format_weight,
+            threshold=context.build(
+                job.guidance.threshold if job.guidance else 0.5 + job.reward.format_weight, "threshold"
+            ),
             seed=job.run.seed,
         )
 
@@ -108,8 +119,9 @@ class Sampler:
         self.engine.sleep()
         return rollouts
 
-    def grade(self, questions: Sequence[Question], batch: SampledBatch) -> list[RolloutGroup]:
+    def grade(self, questions: Sequence[Question], batch: SampledBatch, context: StepContext) -> list[RolloutGroup]:
         """Each rollout verified, unless it was graded ahead, penalties included."""
+        threshold = self._threshold(context)
         if batch.verdicts is None:
             verdicts = self.ranks.map(self.grader.grade, grade_requests(questions, batch.rollouts))
         else:
@@ -120,9 +132,19 @@ class Sampler:
             for verdict, rollout in zip(verdicts, rollouts, strict=True)
         )
         return [
-            RolloutGroup(question, tuple(group), tuple(islice(grades, len(group))), self.threshold)
+            RolloutGroup(question, tuple(group), tuple(islice(grades, len(group))), threshold)
             for question, group in zip(questions, batch.rollouts, strict=True)
         ]
+
+    def _threshold(self, context: StepContext) -> float:
+        """τ in this step. Raises RunError for one that a schedule took where "wrong" means something else."""
+        threshold, weight = context.value(self.threshold), self.reward.format_weight
+        if isinstance(self.threshold, Constant) or weight < threshold <= 1.0 - weight:
+            return threshold
+        raise RunError(
+            f"step {context.step}: the schedule of guidance.threshold came to {threshold:g}; with "
+            f"reward.format_weight {weight:g} it must be more than that and at most {1.0 - weight:g}"
+        )
 
     def take_counts(self) -> dict[str, float]:
         """Metrics of the verifier's failures on all ranks since the last call."""

@@ -1,75 +1,154 @@
-"""From augmented groups to the sequences that the objective sees, and the mini-batches that they make."""
+"""From guided questions to the sequences that the objective sees, and the mini-batches that they make."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
+from ampo_registry.samples import OFF_POLICY, ON_POLICY, Sample
 
-from ampo_core.config.tree import ObjectiveConfig
+from ampo_core.config.objective import ObjectiveConfig
 from ampo_core.learner.learner import Learner
 from ampo_core.learner.packing import TokenPair
 from ampo_core.learner.tokens import tensor_of
-from ampo_core.loop.groups import AugmentedGroup, Slot
-from ampo_core.loop.objective import TrainSequence
+from ampo_core.loop.groups import GuidedBatch
+
+Span = tuple[str, int, int]
+"""A term, and start and end of tokens of the response that it trains."""
+MAIN = (ON_POLICY, OFF_POLICY)
+"""The terms that every objective has, in the order in which they are added up."""
 
 
-def train_sequences(groups: Sequence[AugmentedGroup], step: int, config: ObjectiveConfig) -> list[TrainSequence]:
-    """The slots of `groups` as the objective sees them, group by group.
+@dataclass(frozen=True, slots=True)
+class TrainSequence:
+    """A response as the objective sees it. Log-prob tensors are [response tokens], without gradient.
+
+    `group` numbers the question within the batch: the scope of a mean per question. `spans` say which terms train which
+    tokens; several may train the same ones, and what is masked is in none. `foreign`: of a question that is not of this
+    batch. `stale`: an older policy than the current one sampled it.
+    `old_log_probs` are those of π_old, None where that is the policy that the loss is first computed with;
+    `rollout_log_probs` the sampler's, `behaviour_log_probs` those of who wrote the tokens, `reference_log_probs` those
+    of the start model: each where the objective needs it.
+    """
+
+    pair: TokenPair
+    group: int
+    spans: tuple[Span, ...]
+    advantage: float = 0.0
+    sample: Sample | None = None
+    foreign: bool = False
+    stale: bool = False
+    old_log_probs: torch.Tensor | None = None
+    rollout_log_probs: torch.Tensor | None = None
+    behaviour_log_probs: torch.Tensor | None = None
+    reference_log_probs: torch.Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """Response tokens."""
+        return len(self.pair.response_token_ids)
+
+    def of(self, *terms: str) -> list[tuple[int, int]]:
+        """Start and end of the tokens of `terms`, in order."""
+        return [(start, end) for term, start, end in self.spans if term in terms]
+
+    def tokens(self, *terms: str) -> int:
+        """How many tokens `terms` train."""
+        return sum(end - start for start, end in self.of(*terms))
+
+    @property
+    def measured(self) -> tuple[tuple[int, int], ...]:
+        """Tokens that the current prompt's sampler recorded log-probs of: sampler and learner can be compared there."""
+        sample = self.sample
+        known = sample is not None and sample.rollout is not None and sample.logprobs is not None
+        return sample.spans(ON_POLICY) if known and sample is not None else ()
+
+
+def train_sequences(
+    batch: GuidedBatch, step: int, config: ObjectiveConfig, needs: frozenset[str] = frozenset()
+) -> list[TrainSequence]:
+    """The samples of `batch` as the objective sees them, question by question, then those of other questions.
 
     A rollout of an older policy (sampled ahead) is weighed against the log-probs that were recorded when it was
-    sampled; for one of the current policy the learner's own count (see `old_policy.py`). Truncated rollouts are masked
-    where the config says so, and those without a verdict always.
+    sampled; for one of the current policy the learner's own count (see `old_policy.py`). `needs` names what the losses
+    read of "rollout" and "behaviour".
     """
-    recorded = config.off_policy.behaviour == "recorded"
-    weighed = config.on_policy.importance_cap is not None
     sequences = []
-    for number, group in enumerate(groups):
-        for slot, advantage in zip(group.slots, group.advantages, strict=True):
-            stale = slot.rollout is not None and slot.rollout.policy_version < step - 1
-            rollout = tensor_of(slot.rollout.logprobs) if slot.rollout and (stale or weighed) else None
-            sequences.append(
-                TrainSequence(
-                    pair=TokenPair(group.question.prompt_token_ids, slot.token_ids),
-                    group=number,
-                    advantage=advantage,
-                    off_policy=slot.off_policy,
-                    rollout=slot.rollout,
-                    stale=stale,
-                    old_log_probs=rollout if stale else None,
-                    rollout_log_probs=rollout if weighed else None,
-                    behaviour_log_probs=recorded_log_probs(slot) if recorded else None,
-                    masked=not slot.verified or (config.on_policy.mask_truncated and slot.truncated),
-                )
-            )
-    return sequences
+    for number, question in enumerate(batch.questions):
+        for group in question.groups:
+            for sample, advantage in zip(group.samples, group.advantages, strict=True):
+                sequences.append(_sequence(sample, number, step, config, needs, advantage=advantage))
+        for sample in (*question.extra, *question.answers):
+            sequences.append(_sequence(sample, number, step, config, needs, extra=True))
+    uids = dict.fromkeys(sample.question.uid for sample in batch.extra)
+    numbers = {uid: len(batch.questions) + i for i, uid in enumerate(uids)}
+    return sequences + [
+        _sequence(sample, numbers[sample.question.uid], step, config, needs, extra=True, foreign=True)
+        for sample in batch.extra
+    ]
 
 
-def recorded_log_probs(slot: Slot) -> torch.Tensor | None:
-    """log π_φ of a teacher's tokens as its data recorded them, [response tokens]; None for a rollout."""
-    if slot.selection is None:
-        return None
-    logprobs = slot.selection.guidance.logprobs
-    assert logprobs is not None
-    return tensor_of(logprobs)
+def _sequence(
+    sample: Sample,
+    number: int,
+    step: int,
+    config: ObjectiveConfig,
+    needs: frozenset[str],
+    *,
+    advantage: float = 0.0,
+    extra: bool = False,
+    foreign: bool = False,
+) -> TrainSequence:
+    stale = sample.rollout is not None and sample.rollout.policy_version < step - 1
+    known = None if sample.logprobs is None else tensor_of(sample.logprobs)
+    own = sample.rollout is not None
+    return TrainSequence(
+        pair=TokenPair(sample.prompt_token_ids, sample.token_ids),
+        group=number,
+        spans=_spans(sample, config, extra=extra),
+        advantage=advantage,
+        sample=sample,
+        foreign=foreign,
+        stale=stale,
+        old_log_probs=known if stale else None,
+        rollout_log_probs=known if own and "rollout" in needs else None,
+        behaviour_log_probs=known if "behaviour" in needs else None,
+    )
+
+
+def _spans(sample: Sample, config: ObjectiveConfig, *, extra: bool) -> tuple[Span, ...]:
+    """What trains which tokens. What has no verdict is masked, truncated students' tokens where the config says so."""
+    if not sample.verified:
+        return ()
+    hidden = {ON_POLICY} if config.on_policy.mask_truncated and sample.truncated else set[str]()
+    names = dict.fromkeys(term for term, _ in sample.segments if term is not None and term not in hidden)
+    spans = [(name, start, end) for name in names for start, end in sample.spans(name)]
+    if not extra and sample.rollout is not None:
+        own = [(start, end) for name, start, end in spans if name == ON_POLICY]
+        for name, term in config.auxiliary.items():
+            if term.samples == "rollouts" or (term.samples == "correct" and sample.grade.correct):
+                spans += [(name, start, end) for start, end in own]
+    return tuple(spans)
 
 
 def minibatches(sequences: Sequence[TrainSequence], questions: int) -> list[list[int]]:
-    """Indices of the sequences of each mini-batch: at most `questions` groups each, in as few as that takes, and the
-    numbers of groups differ by at most one."""
-    groups = len({sequence.group for sequence in sequences})
-    count = -(-groups // questions)
-    return [[i for i, s in enumerate(sequences) if s.group % count == number] for number in range(count)]
+    """Indices of the sequences of each mini-batch: at most `questions` of the batch's questions each, in as few as that
+    takes, and their numbers differ by at most one. Samples of other questions are dealt out among them."""
+    numbers = {sequence.group for sequence in sequences}
+    batch = {sequence.group for sequence in sequences if not sequence.foreign} or numbers
+    count = -(-len(batch) // questions)
+    place = {number: i for i, number in enumerate(sorted(numbers))}
+    return [[i for i, s in enumerate(sequences) if place[s.group] % count == number] for number in range(count)]
 
 
 def with_reference(
-    sequences: Sequence[TrainSequence], mine: Sequence[int], learner: Learner, temperature: float
+    sequences: Sequence[TrainSequence], mine: Sequence[int], terms: Sequence[str], learner: Learner, temperature: float
 ) -> list[TrainSequence]:
-    """`sequences` with the start model's log-probs on the on-policy ones among `mine`, as a KL term needs them."""
+    """`sequences` with the start model's log-probs on those among `mine` that one of `terms` trains."""
     filled = list(sequences)
-    on_policy = [i for i in mine if not sequences[i].off_policy]
-    found = learner.logprobs([sequences[i].pair for i in on_policy], temperature=temperature, reference=True)
-    for i, log_probs in zip(on_policy, found, strict=True):
+    needed = [i for i in mine if sequences[i].of(*terms)]
+    found = learner.logprobs([sequences[i].pair for i in needed], temperature=temperature, reference=True)
+    for i, log_probs in zip(needed, found, strict=True):
         filled[i] = replace(filled[i], reference_log_probs=log_probs)
     return filled

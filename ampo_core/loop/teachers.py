@@ -143,9 +143,7 @@ def recorded_logprobs(question: Question, answer: TeacherAnswer, length: int) ->
 
 def _unfit_logprobs(answer: TeacherAnswer, length: int) -> str | None:
     """Why the recorded log-probs of an answer of `length` tokens cannot be those of its tokens, or None."""
-    needs = (
-        f"off_policy.behaviour: recorded needs a log-prob for each of the {length} tokens of {answer.teacher}'s answer"
-    )
+    needs = f"objective.off_policy.loss needs a log-prob for each of the {length} tokens of {answer.teacher}'s answer"
     logprobs = answer.logprobs
     if logprobs is None or len(logprobs) not in (length - 1, length):
         return f"{needs}; found {'none' if logprobs is None else len(logprobs)}"

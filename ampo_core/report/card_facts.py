@@ -23,7 +23,7 @@ SETTINGS = {
         "reward.type",
         "objective.scope",
         "objective.advantage.type",
-        "objective.on_policy.clip",
+        "objective.on_policy.loss",
         "objective.entropy_coefficient",
         "objective.kl",
         "objective.group_filter",

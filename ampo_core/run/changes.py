@@ -8,6 +8,7 @@ from typing import Any
 
 from ampo_registry.errors import ConfigError
 
+from ampo_core.config.moved import in_keys_of_today
 from ampo_core.config.yaml_source import parse_yaml
 from ampo_core.run.files import read_object
 from ampo_core.run.manifest import NUMERIC_PACKAGES
@@ -56,9 +57,17 @@ def listed(changes: Sequence[Change]) -> str:
 
 
 def config_changes(folder: Path, config: Mapping[str, Any]) -> list[Change]:
-    """How the resolved `config` differs from config.yaml in `folder`, but for where the run lies."""
+    """How the resolved `config` differs from config.yaml in `folder`, but for where the run lies and for keys that have
+    moved since."""
     changes = differences(read_config(folder), config)
     return [change for change in changes if change[0] not in PLACE_ONLY]
+
+
+def moved_keys(folder: Path) -> list[str]:
+    """What is said where the run in `folder` has a config of an older version, with other keys."""
+    moved = in_keys_of_today(_written_config(folder))[1]
+    lines = "\n".join(f"  {line}" for line in moved)
+    return [f"{folder}: its config is of an older version; keys have moved since:\n{lines}"] if moved else []
 
 
 def manifest_changes(folder: Path, manifest: Mapping[str, Any]) -> list[Change]:
@@ -75,7 +84,12 @@ def manifest_changes(folder: Path, manifest: Mapping[str, Any]) -> list[Change]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The resolved config of the run in `folder`, as JSON types. Raises ConfigError if it cannot be read."""
+    """The resolved config of the run in `folder`, as JSON types and in today's keys. Raises ConfigError if it cannot be
+    read."""
+    return in_keys_of_today(_written_config(folder))[0]
+
+
+def _written_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     try:
         text = path.read_text(encoding="utf-8")

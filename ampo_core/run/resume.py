@@ -17,7 +17,7 @@ from ampo_registry.errors import ConfigError
 
 from ampo_core.config.jobs import Job, PoolJob, SftJob, TrainJob
 from ampo_core.config.run_names import finished_output, step_of
-from ampo_core.run.changes import Change, config_changes, listed, manifest_changes, read_manifest
+from ampo_core.run.changes import Change, config_changes, listed, manifest_changes, moved_keys, read_manifest
 from ampo_core.run.checkpoint_store import CheckpointStore, read_state
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import RunFolder, check_free, discard_unfinished
@@ -129,7 +129,8 @@ def begin(
         raise ConfigError(refusal(f"{path} holds an unfinished run", changes))
     _check_fits(path, checkpoint, changes, steps, world_size)
     step = step_of(checkpoint)
-    return Beginning(path, now, step, checkpoint, (f"goes on after step {step} of {steps}", *allowed(changes)))
+    notes = [f"goes on after step {step} of {steps}", *moved_keys(path), *allowed(changes)]
+    return Beginning(path, now, step, checkpoint, tuple(notes))
 
 
 def check_still(beginning: Beginning, store: CheckpointStore) -> None:

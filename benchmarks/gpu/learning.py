@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 import torch
+from ampo_registry import OFF_POLICY, ON_POLICY, StepContext, TokenIds
 from ampo_registry.discovery import discover
 
 from ampo_core.config.jobs import TrainJob
@@ -17,7 +18,9 @@ from ampo_core.distributed.ranks import join_ranks
 from ampo_core.jobs.libraries import settle_libraries
 from ampo_core.learner.learner import Learner
 from ampo_core.learner.packing import TokenPair
-from ampo_core.loop.objective import MiniBatchLoss, Objective, TrainSequence
+from ampo_core.loop.minibatch_loss import MiniBatchLoss
+from ampo_core.loop.objective import Objective, ObjectiveParts
+from ampo_core.loop.sequences import TrainSequence
 from ampo_core.run.environment import Environment
 from gpu.rows import Setting
 from gpu.world import Scale, train_config
@@ -64,7 +67,7 @@ class Update:
         """One update; raises RuntimeError if its gradient was not finite, for then no step was taken."""
         loss = MiniBatchLoss(self.objective, self.sequences, range(len(self.sequences)))
         pairs = [sequence.pair for sequence in self.sequences]
-        entropy = self.objective.config.entropy_coefficient > 0
+        entropy = self.objective.entropy_coefficient > 0
         report = self.learner.update(pairs, loss, temperature=self.temperature, entropy=entropy)
         if report.skipped:
             raise RuntimeError("the gradient of the update was not finite")
@@ -78,7 +81,8 @@ class Update:
 def build_update(scale: Scale, learner: Learner, job: TrainJob, environment: Environment) -> Update:
     """An update of `scale`'s questions × group sequences, prompts of about 200 tokens, students' responses full."""
     random = Random(1)
-    objective = Objective(job.objective, environment.build_context(), job.rollout.max_response_tokens)
+    parts = ObjectiveParts(job.objective, environment.build_context(), job.rollout.max_response_tokens)
+    objective = parts.at(StepContext(step=1))
     sequences = []
     for group in range(scale.questions):
         prompt = _tokens(random, scale, random.randrange(150, 250))
@@ -86,15 +90,16 @@ def build_update(scale: Scale, learner: Learner, job: TrainJob, environment: Env
             teacher = slot < 2
             length = scale.response_tokens // random.randrange(2, 8) if teacher else scale.response_tokens
             pair = TokenPair(prompt, _tokens(random, scale, length))
-            sequences.append(TrainSequence(pair, group, 1.0 if teacher else -1 / 3, teacher))
+            spans = ((OFF_POLICY if teacher else ON_POLICY, 0, length),)
+            sequences.append(TrainSequence(pair, group, spans, 1.0 if teacher else -1 / 3))
     old = learner.logprobs([sequence.pair for sequence in sequences], temperature=job.rollout.temperature)
     known = [
-        sequence if sequence.off_policy else replace(sequence, old_log_probs=part)
+        sequence if sequence.of(OFF_POLICY) else replace(sequence, old_log_probs=part)
         for sequence, part in zip(sequences, old, strict=True)
     ]
     assert all(bool(torch.isfinite(part).all()) for part in old)
     return Update(learner, objective, tuple(known), job.rollout.temperature)
 
 
-def _tokens(random: Random, scale: Scale, count: int) -> tuple[int, ...]:
-    return tuple(random.randrange(3, scale.vocabulary) for _ in range(count))
+def _tokens(random: Random, scale: Scale, count: int) -> TokenIds:
+    return TokenIds(random.randrange(3, scale.vocabulary) for _ in range(count))

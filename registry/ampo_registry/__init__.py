@@ -3,18 +3,27 @@
 Importing this package imports neither torch nor the engine.
 """
 
+from ampo_registry.components import ComponentField, Scheduled, ScheduledField
 from ampo_registry.errors import AmpoError, ConfigError, DataError, PluginError, RunError
 from ampo_registry.markers import hookimpl
 from ampo_registry.protocols import (
+    Advantage,
+    Aggregator,
     BuildContext,
+    JsonValue,
+    Reward,
     RolloutEngine,
     RunContext,
-    Scorer,
-    SelectionContext,
+    Selector,
+    Shaping,
     Stateful,
+    Task,
+    TeacherPool,
     Tracker,
-    TriggerContext,
+    Trigger,
 )
+from ampo_registry.samples import OFF_POLICY, ON_POLICY, Guided, Intervened, InterventionRequest, Sample
+from ampo_registry.seams import Intervention, InterventionSpec, Loss, LossSpec, ScheduleSpec
 from ampo_registry.selectors import Decimals, ScoringSelectorSpec, SelectorSpec
 from ampo_registry.specs import (
     AdvantageSpec,
@@ -29,6 +38,15 @@ from ampo_registry.specs import (
     TeacherPoolSpec,
     TrackerSpec,
     TriggerSpec,
+)
+from ampo_registry.step import (
+    GenerationRequest,
+    Schedule,
+    Scorer,
+    SelectionContext,
+    StepContext,
+    StepServices,
+    TriggerContext,
 )
 from ampo_registry.tokens import LogProbs, TokenIds
 from ampo_registry.types import (
@@ -51,26 +69,43 @@ from ampo_registry.types import (
     TeacherAnswer,
     Totals,
 )
+from ampo_registry.views import LossView
 
 __all__ = [
+    "OFF_POLICY",
+    "ON_POLICY",
+    "Advantage",
     "AdvantageSpec",
+    "Aggregator",
     "AggregatorSpec",
     "AmpoError",
     "BuildContext",
+    "ComponentField",
     "ComponentSpec",
     "ConfigError",
     "DataError",
     "Decimals",
+    "GenerationRequest",
     "Grade",
     "GradeRequest",
     "GroupReport",
     "Guidance",
+    "Guided",
+    "Intervened",
+    "Intervention",
+    "InterventionRequest",
+    "InterventionSpec",
+    "JsonValue",
     "LogProbs",
+    "Loss",
+    "LossSpec",
+    "LossView",
     "Message",
     "NgramPenalty",
     "OverlongPenalty",
     "PluginError",
     "Question",
+    "Reward",
     "RewardSpec",
     "Rollout",
     "RolloutEngine",
@@ -80,25 +115,37 @@ __all__ = [
     "RunContext",
     "RunError",
     "RunWarning",
+    "Sample",
     "SamplingOptions",
+    "Schedule",
+    "ScheduleSpec",
+    "Scheduled",
+    "ScheduledField",
     "Scorer",
     "ScoringSelectorSpec",
     "Selection",
     "SelectionContext",
     "SelectionRequest",
+    "Selector",
     "SelectorSpec",
+    "Shaping",
     "ShapingSpec",
     "Stateful",
+    "StepContext",
     "StepReport",
+    "StepServices",
+    "Task",
     "TaskData",
     "TaskQuestion",
     "TaskSpec",
     "TeacherAnswer",
+    "TeacherPool",
     "TeacherPoolSpec",
     "TokenIds",
     "Totals",
     "Tracker",
     "TrackerSpec",
+    "Trigger",
     "TriggerContext",
     "TriggerSpec",
     "hookimpl",

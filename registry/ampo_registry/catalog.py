@@ -127,17 +127,18 @@ class Catalog:
         Raises ComponentError for a value of another form or an unknown name, and pydantic's ValidationError, with
         locations relative to `value`, for wrong options.
         """
+        context = {"catalog": self}
         if isinstance(value, ComponentSpec):
             if value.kind != kind:
                 raise ComponentError(f"expected a {kind}, found the {value.kind} {type(value).__name__}")
             return value
         if isinstance(value, str):
-            return self.entry(kind, value).spec.model_validate({})
+            return self.entry(kind, value).spec.model_validate({}, context=context)
         if isinstance(value, Mapping):
             options = dict(cast(Mapping[str, object], value))
             name = options.get("type")
             if isinstance(name, str):
-                return self.entry(kind, name, ("type",)).spec.model_validate(options)
+                return self.entry(kind, name, ("type",)).spec.model_validate(options, context=context)
             if "type" in options:
                 raise ComponentError(f"`type` must be the name of a {kind}, found {name!r}", ("type",))
             raise ComponentError(f"a {kind} given as a mapping needs `type`; allowed: {self._allowed(kind)}")

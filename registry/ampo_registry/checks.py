@@ -8,6 +8,7 @@ from typing import get_args
 from pydantic.errors import PydanticUndefinedAnnotation
 
 from ampo_registry.errors import PluginError
+from ampo_registry.seams import InterventionSpec, LossSpec, ScheduleSpec
 from ampo_registry.selectors import ScoringSelectorSpec, SelectorSpec
 from ampo_registry.specs import (
     AdvantageSpec,
@@ -32,9 +33,12 @@ KINDS: dict[str, type[ComponentSpec]] = {
         TriggerSpec,
         TeacherPoolSpec,
         SelectorSpec,
+        InterventionSpec,
         AdvantageSpec,
+        LossSpec,
         AggregatorSpec,
         ShapingSpec,
+        ScheduleSpec,
         TrackerSpec,
         TaskSpec,
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload, runtime_checkable
 
+from ampo_registry.errors import PluginError
+from ampo_registry.step import Schedule, SelectionContext, TriggerContext
 from ampo_registry.types import (
     Grade,
     GradeRequest,
-    Guidance,
     Question,
     Rollout,
     RolloutGroup,
@@ -26,7 +27,28 @@ from ampo_registry.types import (
 if TYPE_CHECKING:
     import torch
 
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+
+
+class Buildable(Protocol[T_co]):
+    """A spec, as far as building goes."""
+
+    kind: ClassVar[str]
+
+    def build(self, context: BuildContext) -> T_co: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A number in the place of a schedule."""
+
+    number: float
+
+    def value(self, step: int, steps: int, metrics: Mapping[str, float]) -> float:
+        """Always `number`."""
+        return self.number
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +59,8 @@ class BuildContext:
     rollouts and tasks; `dtype` (float32 or bfloat16) is the type that weights are wanted in, None leaves it to the
     component; `config` is the resolved config in JSON types; `trust_remote_code` stays off unless the
     command line says otherwise. `resume_step` is set for trackers: None in a new run, the last step that stands in a
-    run that goes on, 0 in one that starts over in its old folder.
+    run that goes on, 0 in one that starts over in its old folder. `place` names the component that is being built, and
+    `built` holds all components by place: those with memory are checkpointed.
     """
 
     seed: int = 0
@@ -51,6 +74,29 @@ class BuildContext:
     trust_remote_code: bool = False
     dtype: str | None = None
     resume_step: int | None = None
+    place: str = ""
+    built: dict[str, object] = field(default_factory=dict[str, object], compare=False)
+
+    @overload
+    def build(self, spec: Buildable[T], name: str = "") -> T: ...
+
+    @overload
+    def build(self, spec: float, name: str = "") -> Schedule: ...
+
+    def build(self, spec: Buildable[Any] | float, name: str = "") -> Any:
+        """The component of a spec that another one holds, or the schedule of a `Scheduled` option.
+
+        `name` tells it from others of its kind within the same component; without one that is its kind.
+        """
+        if isinstance(spec, int | float):
+            return Constant(float(spec))
+        place = f"{self.place}.{name or spec.kind}" if self.place else name or spec.kind
+        if place in self.built:
+            raise PluginError(f"{place} is built twice: give context.build a name for each")
+        self.built[place] = None
+        component = spec.build(replace(self, place=place))
+        self.built[place] = component
+        return component
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,30 +112,6 @@ class RunContext:
     seed: int
     config: Mapping[str, Any]
     resume_step: int | None = None
-
-
-class Scorer(Protocol):
-    """The only way from a selector to the model. A collective call: every rank makes it with the same items."""
-
-    def answer_logprobs(self, items: Sequence[tuple[Question, Guidance]]) -> list[list[float]]:
-        """Log-probs (nats, temperature 1, current policy) of the ground-truth answer's tokens put in place of
-        the teacher's answer, one list for each item; empty if the text has not exactly one `<answer>`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class SelectionContext:
-    """The scorer of the current policy and the step number (from 1)."""
-
-    scorer: Scorer
-    step: int
-
-
-@dataclass(frozen=True, slots=True)
-class TriggerContext:
-    """The step number (from 1)."""
-
-    step: int
 
 
 class Selector(Protocol):

@@ -10,8 +10,9 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from ampo_registry.errors import PluginError
-from ampo_registry.protocols import BuildContext, SelectionContext, Selector
+from ampo_registry.protocols import BuildContext, Selector
 from ampo_registry.specs import ComponentSpec
+from ampo_registry.step import SelectionContext
 from ampo_registry.types import Guidance, Selection, SelectionRequest
 
 

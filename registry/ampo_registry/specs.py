@@ -24,8 +24,8 @@ from ampo_registry.protocols import (
     TeacherPool,
     Tracker,
     Trigger,
-    TriggerContext,
 )
+from ampo_registry.step import TriggerContext
 from ampo_registry.types import Grade, GradeRequest, Question, RolloutGroup, TaskData, TeacherAnswer, Totals
 
 if TYPE_CHECKING:
@@ -42,10 +42,16 @@ class ComponentSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: ClassVar[str]
     behaviour: ClassVar[tuple[str, ...]]
+    logs: ClassVar[tuple[str, ...]] = ()
+    """Metrics that it logs in every run, so that `checkpoint.best` may name them."""
 
     def unavailable(self) -> str | None:
         """Why this component cannot run here (a missing package, a later release), or None. Must be cheap."""
         return None
+
+    def warnings(self) -> Sequence[tuple[str, str]]:
+        """(option, what about it may not do what was meant); said before a run starts."""
+        return ()
 
     def _missing(self, method: str) -> NoReturn:
         raise PluginError(f"{self.kind} {type(self).__name__} defines neither {method}() nor build()")

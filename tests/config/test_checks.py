@@ -26,9 +26,9 @@ ERRORS = {
         "evaluation={sets: {a: {path: x, samples: 4, pass_at: [1, 8]}}}",
         "evaluation.sets.a.pass_at: pass@8 needs",
     ),
-    "clip": ("objective.on_policy.clip=[1.5, 0.2]", "objective.on_policy.clip: found 1.5 as the lower width"),
+    "clip": ("objective.on_policy.loss.low=1.5", "objective.on_policy.loss.low: found 1.5, expected a number"),
     "kl estimator": ("objective.kl={estimator: k1}", "objective.kl.estimator: k1 estimates the KL without bias, but"),
-    "dual clip": ("objective.on_policy.dual_clip=1.1", "objective.on_policy.dual_clip: found 1.1"),
+    "dual clip": ("objective.on_policy.loss.dual=1.1", "objective.on_policy.loss: dual is 1.1, must be greater"),
     "penalty": ("reward.overlong_penalty.buffer=33", "reward.overlong_penalty.buffer: found 33, more than"),
     "best": ("checkpoint.best=eval/a/avg@3", "this job has no metric eval/a/avg@3; did you mean eval/a/avg@4?"),
     "best, misspelt": ("checkpoint.best=reward/acuracy", "no metric reward/acuracy; did you mean reward/accuracy?"),
@@ -117,8 +117,8 @@ def test_a_broken_default_is_said_to_be_the_default(load):
 
 WARNINGS = {
     "unit over the batch": ("objective.scope=batch", "objective.off_policy.weight: unit with scope batch"),
-    "clip on the shaped ratio": ("objective.off_policy.clip=[0.2, 0.2]", "can only bind for negative advantages"),
-    "recorded": ("objective.off_policy.behaviour=recorded", "needs the teachers' per-token log-probs"),
+    "clip on the shaped ratio": ("objective.off_policy.loss.clip=[0.2, 0.2]", "can only bind for negative advantages"),
+    "recorded": ("objective.off_policy.loss.behaviour_policy=recorded", "needs the teachers' per-token log-probs"),
     "best": ("checkpoint.best=eval/macro/avg", "never comes without an evaluation block, so no checkpoint is best"),
     "constant over the batch": (
         "objective={scope: batch, off_policy: {aggregator: {type: constant, per_sequence: true}}}",

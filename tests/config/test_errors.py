@@ -24,10 +24,10 @@ CASES = {
     "choice": ("model: {dtype: bf16}\n", 'found "bf16", expected one of float32, bfloat16; did you mean bfloat16?'),
     "union": (
         "objective: {on_policy: {weight: unti}}\n",
-        'found "unti", expected one of unit, proportional, token_share or a number >= 0; did you mean unit?',
+        'found "unti", expected one of unit, proportional, token_share or a number >= 0 or a schedule',
     ),
     "scalar for a block": ("training: 5\n", "c.yaml:2: training: found 5, expected a mapping"),
-    "short list": ("objective: {on_policy: {clip: [0.2]}}\n", "objective.on_policy.clip.1: missing"),
+    "short list": ("objective: {off_policy: {loss: {clip: [0.2]}}}\n", "objective.off_policy.loss.clip.1: missing"),
     "list item": ("data: {train: [a, 3]}\n", "c.yaml:2: data.train.1: found 3, expected text"),
     "missing in a named block": (
         "evaluation:\n  sets:\n    a: {samples: 2}\n",

@@ -44,9 +44,9 @@ def test_options_merge_into_a_plain_name(load):
 
 
 def test_options_without_a_type_are_those_of_the_default(load):
-    data = load("", "guidance.selector.mean=arithmetic", "objective.off_policy.shaping.gamma=0.2").data
+    data = load("", "guidance.selector.mean=arithmetic", "objective.off_policy.loss.shaping.gamma=0.2").data
     assert data["guidance"]["selector"]["type"] == "comprehension"
-    assert data["objective"]["off_policy"]["shaping"] == {"type": "ratio", "gamma": 0.2}
+    assert data["objective"]["off_policy"]["loss"]["shaping"] == {"type": "ratio", "gamma": 0.2}
 
 
 def test_another_type_replaces_options_given_to_the_default(load):
@@ -69,9 +69,11 @@ def test_null_turns_guidance_off_and_a_mapping_turns_it_on_again(load):
 
 
 def test_null_stays_a_value_where_it_is_one(load):
-    job = load("model: {chat_template_options: {enable_thinking: null}}\nobjective: {on_policy: {clip: null}}\n").job
+    job = load(
+        "model: {chat_template_options: {enable_thinking: null}}\nobjective: {on_policy: {loss: {low: null}}}\n"
+    ).job
     assert job.model.chat_template_options == {"enable_thinking": None}
-    assert job.objective.on_policy.clip is None
+    assert job.objective.on_policy.loss.low is None
 
 
 def test_lists_are_replaced(load):

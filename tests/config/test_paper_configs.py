@@ -88,7 +88,7 @@ VARIATIONS = {
         {
             "reward.overlong_penalty": {"buffer": 1638, "value": -0.5},
             "objective.scope": "batch",
-            "objective.on_policy.clip": [0.2, 0.28],
+            "objective.on_policy.loss.high": 0.28,
             "objective.entropy_coefficient": 0.0,
             "objective.group_filter": {"drop": ["all_correct", "all_wrong"], "resample": True},
         },
@@ -107,7 +107,8 @@ VARIATIONS = {
                 "eps": 1e-6,
                 "zero_without_correct": False,
             },
-            "objective.on_policy.clip": None,
+            "objective.on_policy.loss.low": None,
+            "objective.on_policy.loss.high": None,
             "objective.on_policy.weight": "token_share",
             "objective.off_policy.aggregator": {"type": "token"},
             "objective.off_policy.weight": "token_share",

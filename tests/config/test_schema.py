@@ -25,8 +25,8 @@ guidance:
 objective:
   scope: group
   advantage: {type: group_normalized, ddof: 0, zero_without_correct: false}
-  on_policy: {aggregator: token, clip: [0.2, 0.2], dual_clip: null, log_ratio_clamp: null, weight: unit, mask_truncated: false, importance_cap: null}
-  off_policy: {aggregator: seq, shaping: {type: ratio, gamma: 0.1}, clip: null, weight: unit, behaviour: one}
+  on_policy: {aggregator: token, loss: {type: clip, low: 0.2, high: 0.2, dual: null, log_ratio_clamp: null}, weight: unit, mask_truncated: false, importance_cap: null}
+  off_policy: {aggregator: seq, loss: {type: shaped, shaping: {type: ratio, gamma: 0.1}, clip: null, behaviour_policy: one}, weight: unit}
   entropy_coefficient: 0.001
   kl: null
   group_filter: null

@@ -56,8 +56,8 @@ def test_the_presets_differ_in_the_documented_options_alone(plugins):
         "objective.scope",
         "objective.advantage",
         "objective.on_policy.aggregator",
-        "objective.on_policy.dual_clip",
-        "objective.on_policy.log_ratio_clamp",
+        "objective.on_policy.loss.dual",
+        "objective.on_policy.loss.log_ratio_clamp",
         "objective.off_policy.aggregator",
     }
 

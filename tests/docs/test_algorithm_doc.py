@@ -11,7 +11,8 @@ from ampo_plugins import advantages, aggregators, selectors, shapings, teacher_p
 from ampo_registry.specs import component_name
 from pydantic import BaseModel
 
-from ampo_core.config.tree import GuidanceConfig, KlConfig, ObjectiveConfig, OffPolicyConfig, OnPolicyConfig
+from ampo_core.config.objective import KlConfig, ObjectiveConfig, OffPolicyConfig, OnPolicyConfig
+from ampo_core.config.tree import GuidanceConfig
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "algorithm.md").read_text("utf-8")

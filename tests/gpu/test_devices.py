@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 import torch
-from ampo_registry import BuildContext
+from ampo_registry import BuildContext, StepContext
 from ampo_registry.discovery import discover
 
 from ampo_core.config.jobs import TrainJob
@@ -16,15 +16,17 @@ from ampo_core.config.load import load_config
 from ampo_core.config.tree import ModelConfig
 from ampo_core.learner.packing import TokenPair
 from ampo_core.learner.policy import Policy, load_policy
-from ampo_core.loop.objective import MiniBatchLoss, Objective, TrainSequence
+from ampo_core.loop.minibatch_loss import MiniBatchLoss
+from ampo_core.loop.objective import Objective, ObjectiveParts
+from ampo_core.loop.sequences import TrainSequence
 
 LENGTHS = ((5, 40), (12, 3), (7, 90), (30, 17))
 OPTIONS = {
     "objective.kl.coefficient": 0.1,
-    "objective.on_policy.dual_clip": 3.0,
+    "objective.on_policy.loss.dual": 3.0,
     "objective.on_policy.importance_cap": 2.0,
-    "objective.off_policy.clip": [0.1, 0.1],
-    "objective.off_policy.behaviour": "recorded",
+    "objective.off_policy.loss.clip": [0.1, 0.1],
+    "objective.off_policy.loss.behaviour_policy": "recorded",
 }
 META = torch.device("meta")
 
@@ -42,7 +44,7 @@ def objective(tmp_path_factory: pytest.TempPathFactory) -> Objective:
     path.write_text("job: train\nmodel: {path: m}\ndata: {train: [x.jsonl]}\n", encoding="utf-8")
     job = load_config(path, OPTIONS, discover()).job
     assert isinstance(job, TrainJob)
-    return Objective(job.objective, BuildContext(), 256)
+    return ObjectiveParts(job.objective, BuildContext(), 256).at(StepContext(step=1))
 
 
 def policy_elsewhere(folder: Path, dtype: str) -> Policy:
@@ -70,7 +72,7 @@ def test_nothing_of_an_update_is_left_on_the_cpu(
             pair,
             group=i // 2,
             advantage=(-1.0) ** i,
-            off_policy=i % 2 == 1,
+            spans=(("off_policy" if i % 2 else "on_policy", 0, sizes[i]),),
             old_log_probs=None if i % 2 or first else parts[i].detach(),
             rollout_log_probs=None if i % 2 else torch.zeros(sizes[i]),
             behaviour_log_probs=torch.zeros(sizes[i]) if i % 2 else None,

@@ -10,10 +10,15 @@ from typing import Any
 import torch
 from ampo_registry.discovery import Plugins, discover
 from ampo_registry.protocols import BuildContext
+from ampo_registry.samples import OFF_POLICY, ON_POLICY
+from ampo_registry.step import StepContext
+from ampo_registry.tokens import TokenIds
 
-from ampo_core.config.tree import ObjectiveConfig
+from ampo_core.config.objective import ObjectiveConfig
 from ampo_core.learner.packing import TokenPair
-from ampo_core.loop.objective import MiniBatchLoss, Objective, TrainSequence
+from ampo_core.loop.minibatch_loss import MiniBatchLoss
+from ampo_core.loop.objective import Objective, ObjectiveParts
+from ampo_core.loop.sequences import TrainSequence
 
 
 @cache
@@ -26,7 +31,19 @@ def make_objective(options: Mapping[str, Any], max_response_tokens: int = 7) -> 
     config = ObjectiveConfig.model_validate(
         {"entropy_coefficient": 0.0, **options}, context={"catalog": plugins().catalog}
     )
-    return Objective(config, BuildContext(), max_response_tokens)
+    return ObjectiveParts(config, BuildContext(), max_response_tokens).at(StepContext(step=1))
+
+
+def sequence(length: int, group: int, advantage: float, off_policy: bool, **log_probs: Any) -> TrainSequence:
+    """A response of one segment: the student's, or a teacher's."""
+    pair = TokenPair(TokenIds([0]), TokenIds([1] * length))
+    spans = ((OFF_POLICY if off_policy else ON_POLICY, 0, length),)
+    return TrainSequence(pair, group, spans, advantage, **log_probs)
+
+
+def is_off_policy(item: TrainSequence) -> bool:
+    """True for a teacher's answer."""
+    return bool(item.of(OFF_POLICY))
 
 
 def floats(value: Any) -> Any:
@@ -49,8 +66,8 @@ def sequences_of(
         if target_probs is not None and off_policy:
             behaviour = torch.tensor(floats(target_probs[row][:length]), dtype=dtype).log()
         sequences.append(
-            TrainSequence(
-                pair=TokenPair((0,), (1,) * length),
+            sequence(
+                length,
                 group=0,
                 advantage=float(batch["advantages"][row][0]),
                 off_policy=off_policy,

@@ -10,9 +10,9 @@ import torch
 from ampo_plugins.advantages.group_normalized import GroupNormalized
 from ampo_registry import Grade, Message, Question, Rollout, RolloutGroup
 
-from ampo_core.config.tree import GroupFilterConfig
+from ampo_core.config.objective import GroupFilterConfig
 from ampo_core.loop.credit import GroupFilter, with_advantages
-from ampo_core.loop.groups import AugmentedGroup, unguided
+from ampo_core.loop.groups import GuidedQuestion, unguided
 
 QUESTION = Question("q", (Message("user", "?"),), (1,), "7", "test")
 VERDICT = {
@@ -23,13 +23,13 @@ VERDICT = {
 }
 
 
-def group(*verdicts: str) -> AugmentedGroup:
+def group(*verdicts: str) -> GuidedQuestion:
     rollouts = tuple(Rollout((5, 6), (-1.0, -1.0), name, "stop", 0) for name in verdicts)
     return unguided(RolloutGroup(QUESTION, rollouts, tuple(VERDICT[name] for name in verdicts), 0.6))
 
 
 def advantages(*verdicts: str) -> list[float]:
-    return list(with_advantages(group(*verdicts), GroupNormalized()).advantages)
+    return list(with_advantages(group(*verdicts), GroupNormalized()).groups[0].advantages)
 
 
 def test_a_rollout_without_a_verdict_is_no_evidence() -> None:

@@ -22,11 +22,12 @@ Golden = Callable[[str], dict[str, Any]]
 TOKEN_SUM = {"type": "constant", "length": None, "per_sequence": False}
 """The released normaliser: every token, on and off, over the maximal response length."""
 
+CLIP = {"type": "clip", "dual": 10.0, "log_ratio_clamp": 20.0}
 RELEASED = {
     "scope": "batch",
     "advantage": "mean_only",
-    "on_policy": {"aggregator": TOKEN_SUM, "dual_clip": 10.0, "log_ratio_clamp": 20.0},
-    "off_policy": {"aggregator": TOKEN_SUM, "shaping": {"type": "ratio", "gamma": 0.1}},
+    "on_policy": {"aggregator": TOKEN_SUM, "loss": CLIP},
+    "off_policy": {"aggregator": TOKEN_SUM, "loss": {"type": "shaped", "shaping": {"type": "ratio", "gamma": 0.1}}},
 }
 
 SHAPINGS: dict[str, Any] = {
@@ -70,15 +71,19 @@ def released(case: dict[str, Any]) -> dict[str, Any] | None:
         term = {"aggregator": aggregator, "weight": weight}
         options = merged(options, on_policy=term, off_policy=term)
     if name.startswith("off_reshape:"):
-        options = merged(options, off_policy={"shaping": SHAPINGS[delta["off_policy_reshape"]]})
+        options = merged(
+            options, off_policy={"loss": {"type": "shaped", "shaping": SHAPINGS[delta["off_policy_reshape"]]}}
+        )
     elif name == "dual_clip_c3":
-        options = merged(options, on_policy={"dual_clip": 3.0})
+        options = merged(options, on_policy={"loss": {**CLIP, "dual": 3.0}})
     elif name == "clip_higher":
-        options = merged(options, on_policy={"clip": [0.2, 0.28]})
+        options = merged(options, on_policy={"loss": {**CLIP, "high": 0.28}})
     elif name == "remove_clip(LUFFY)":
-        options = merged(options, on_policy={"clip": None, "dual_clip": None})
+        options = merged(options, on_policy={"loss": {**CLIP, "low": None, "high": None, "dual": None}})
     elif name == "target_probs":
-        options = merged(options, off_policy={"behaviour": "recorded", "shaping": "identity"})
+        options = merged(
+            options, off_policy={"loss": {"type": "shaped", "behaviour_policy": "recorded", "shaping": "identity"}}
+        )
     elif name not in {"ampo_sh", "ampo_sh_wo_token_mean_removed"} and not name.startswith("agg:"):
         pytest.fail(f"nobody has looked at the case {name}")
     return options
@@ -104,7 +109,8 @@ def test_the_paper_objective_is_equation_7(golden: Golden) -> None:
     data = golden("paper_eq7")
     assert len(data["cases"]) == 28
     for case in data["cases"]:
-        off = {"aggregator": case["off_norm"], "clip": [0.2, 0.2] if case["off_clip"] else None}
+        clip = [0.2, 0.2] if case["off_clip"] else None
+        off = {"aggregator": case["off_norm"], "loss": {"type": "shaped", "clip": clip}}
         options = {"scope": "group", "on_policy": {"weight": case["weights"]}, "off_policy": off}
         check(options, data["batches"][case["batch"]], case["loss"], case["grad_log_prob"], torch.float64)
 
@@ -134,7 +140,10 @@ def test_the_on_policy_objective_of_the_grpo_baseline(golden: Golden) -> None:
     data = golden("loss_vanilla")
     for case in data["cases"]:
         aggregator, _ = NORMALISERS[case["loss_agg_mode"]]
-        options = {"scope": "batch", "on_policy": {"aggregator": aggregator, "dual_clip": case["clip_ratio_c"]}}
+        options = {
+            "scope": "batch",
+            "on_policy": {"aggregator": aggregator, "loss": {"type": "clip", "dual": case["clip_ratio_c"]}},
+        }
         batch = dict(data["batches"][case["batch"]])
         batch["prefix_mask"] = [[False] * len(row) for row in batch["prefix_mask"]]  # that path knows no teachers
         check(options, batch, case["pg_loss"], case["grad_log_prob"], torch.float32)
@@ -158,7 +167,7 @@ def test_an_update_of_one_micro_batch(golden: Golden) -> None:
         batch = dict(rows)
         if not config["use_off_policy_loss"]:
             batch["prefix_mask"] = [[False] * len(row) for row in rows["prefix_mask"]]
-            options = merged(RELEASED, on_policy={"aggregator": TOKEN_SUM, "log_ratio_clamp": None})
+            options = merged(RELEASED, on_policy={"aggregator": TOKEN_SUM, "loss": {**CLIP, "log_ratio_clamp": None}})
         else:
             options = RELEASED
         check(options, batch, case["metrics"]["actor/pg_loss"][0], case["grad_per_minibatch"][0], torch.float32)

@@ -26,10 +26,13 @@ from ampo_registry import (
     TeacherPoolSpec,
 )
 from ampo_registry.discovery import discover
+from ampo_registry.protocols import Constant
+from ampo_registry.testing import example_step
 
 from ampo_core.config.tree import GuidanceConfig, ModelConfig
 from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import Ranks, join_ranks
+from ampo_core.loop.groups import GuidedQuestion
 from ampo_core.loop.guidance import Guide
 from ampo_core.loop.scoring import answer_tokens, corrected_trajectory
 from ampo_core.loop.teachers import TeacherLibrary
@@ -143,7 +146,8 @@ def test_injection(preset: str, golden: Golden, catalog: Any, tokenizer: PromptT
             config = GuidanceConfig.model_validate({**options, "selector": "length"}, context={"catalog": catalog})
 
         config = config.model_copy(update={"replacements": wanted})
-        augmented = guide(groups, 1, 0, Guide.build(config, library, scorer, BuildContext()))[0]
+        parts = Guide.build(config, library, scorer, BuildContext())
+        (augmented,) = guide(groups, 0, parts, example_step(scorer=scorer)).questions
 
         theirs = case["runs"][0]
         teachers = sorted(name for name, count in theirs["teacher_tracker"].items() for _ in range(count))
@@ -152,14 +156,16 @@ def test_injection(preset: str, golden: Golden, catalog: Any, tokenizer: PromptT
         if case["name"] == "teacher_too_long":
             teachers = ["tB"]
             assert library.counts["overlong"] == 1
-        found = sorted(s.selection.guidance.teacher for s in augmented.slots if s.selection is not None)
+        found = sorted(s.selection.guidance.teacher for s in augmented.samples if s.selection is not None)
         assert found == teachers, case["name"]
         assert augmented.triggered == (theirs["decisions"] == [True] and case["name"] != "always_all_correct")
         if preset == "released" and case["name"] not in DIFFERENT:
-            assert sorted(slot.reward for slot in augmented.slots) == pytest.approx(sorted(theirs["rewards_after"]))
+            assert sorted(sample.reward for sample in augmented.samples) == pytest.approx(
+                sorted(theirs["rewards_after"])
+            )
         if augmented.triggered:
-            kept = [slot.reward for slot in augmented.slots if not slot.off_policy]
-            assert len(augmented.slots) == 8
+            kept = [sample.reward for sample in augmented.samples if not sample.off_policy]
+            assert len(augmented.samples) == 8
             assert sum(reward >= 0.6 for reward in kept) == sum(r >= 0.6 for r in case["rewards_before"])
     assert {case["name"] for case in data["cases"]} >= set(DIFFERENT) | set(EXPECTED_PAPER)
 
@@ -167,8 +173,8 @@ def test_injection(preset: str, golden: Golden, catalog: Any, tokenizer: PromptT
 def guide_of(selector: Any = None, *, seed: int = 0, **options: Any) -> Guide:
     """A guide for what needs neither trigger nor library."""
     config = GuidanceConfig.model_construct(**{"replacements": 2, "teacher_reward": "verified", **options})
-    parts: Any = (None, None, selector, None)
-    return Guide(config, *parts, seed)
+    parts: Any = (None, None, selector, None, Constant(2.0), None)
+    return Guide(config, *parts, seed, {})
 
 
 class Failing(InProcessGrader):
@@ -251,9 +257,7 @@ def test_recorded_log_probs_must_fit_the_tokens(catalog: Any, tokenizer: PromptT
     for wrong in (0, length + 1):
         with pytest.raises(DataError, match="needs a log-prob for each of the"):
             library(wrong).candidates([question])
-        with pytest.raises(
-            DataError, match=r"^pool\.jsonl, row 1: off_policy\.behaviour: recorded needs a log-prob for"
-        ):
+        with pytest.raises(DataError, match=r"^pool\.jsonl, row 1: objective\.off_policy\.loss needs a log-prob for"):
             library(wrong).check([question], lambda index: f"pool.jsonl, row {index + 1}")
 
 
@@ -339,7 +343,7 @@ def test_a_selector_that_breaks_its_contract_is_named(fault: str, tokenizer: Pro
 
     group = group_of(question_of(tokenizer, "7", []), ["a"] * 4, [0.0] * 4)
     with pytest.raises(PluginError, match=r"Broken\.select"):
-        guide_of(Broken()).select([group], [(mine, other)], [0], 1)
+        guide_of(Broken()).select([group], [(mine, other)], [0], [True], example_step())
 
 
 def test_a_group_without_candidates_is_not_asked_for_and_takes_nobody_s_answer(tokenizer: PromptTokenizer) -> None:
@@ -354,24 +358,31 @@ def test_a_group_without_candidates_is_not_asked_for_and_takes_nobody_s_answer(t
             return [[Selection(candidate) for candidate in request.candidates[:1]] for request in requests]
 
     group = group_of(question_of(tokenizer, "7", []), ["a"] * 4, [0.0] * 4)
-    chosen = guide_of(First()).select([group] * 3, [(), (mine,), ()], [0, 1, 2], 1)
+    chosen = guide_of(First()).select([group] * 3, [(), (mine,), ()], [0, 1, 2], [True] * 3, example_step())
     assert asked == [1]
     assert [[selection.guidance.teacher for selection in one] for one in chosen] == [[], ["A"], []]
 
 
-def test_replacement_is_seeded_hits_only_wrong_slots_and_leaves_the_rest_alone(tokenizer: PromptTokenizer) -> None:
+def test_replacement_is_seeded_hits_only_wrong_slots_and_leaves_the_rest_alone(
+    catalog: Any, tokenizer: PromptTokenizer
+) -> None:
     group = group_of(question_of(tokenizer, "7", []), list("abcdefgh"), [0.0, 1.0, 0.1, 0.9, 0.0, 0.1, 0.0, 1.0])
     chosen = [Selection(Guidance(name, name, (1,), Grade(0.9, True, False)), 0.5) for name in "AB"]
+
+    def replaced_by(seed: int = 0, **options: Any) -> GuidedQuestion:
+        guide = replace(guide_of(seed=seed, **options), intervention=catalog.resolve("intervention", "replace"))
+        return guide.intervene([group], {0: ((), chosen)}, [0], 0, example_step()).questions[0]
+
     seen = set()
     for seed in range(30):
-        augmented = guide_of(seed=seed).replace_wrong(group, chosen, 0, 1)
-        assert augmented == guide_of(seed=seed).replace_wrong(group, chosen, 0, 1)
-        replaced = [i for i, slot in enumerate(augmented.slots) if slot.off_policy]
+        augmented = replaced_by(seed)
+        assert augmented == replaced_by(seed)
+        replaced = [i for i, sample in enumerate(augmented.samples) if sample.off_policy]
         assert len(replaced) == 2
         assert set(replaced) <= set(group.wrong)
-        assert all(augmented.slots[i].reward == 0.9 for i in replaced)
-        assert all(augmented.slots[i].text == group.rollouts[i].text for i in range(8) if i not in replaced)
+        assert all(augmented.samples[i].reward == 0.9 for i in replaced)
+        assert all(augmented.samples[i].text == group.rollouts[i].text for i in range(8) if i not in replaced)
         seen.update(replaced)
     assert seen == set(group.wrong)
-    forced = guide_of(teacher_reward=1.0).replace_wrong(group, chosen, 0, 1)
-    assert {slot.reward for slot in forced.slots if slot.off_policy} == {1.0}
+    forced = replaced_by(teacher_reward=1.0)
+    assert {sample.reward for sample in forced.samples if sample.off_policy} == {1.0}

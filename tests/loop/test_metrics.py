@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
-from ampo_registry import Grade, Guidance, Question, Selection
+from ampo_registry import Grade, Guidance, Question, Rollout, Sample, Selection
 
-from ampo_core.loop.guidance import AugmentedGroup, Slot
+from ampo_core.loop.groups import AugmentedGroup, GuidedBatch, GuidedQuestion
 from ampo_core.loop.metrics import group_metrics, guidance_metrics
 
 QUESTION, GRADE = Question("q", (), (1,), "2", "toy"), Grade(1.0, True, True)
 
 
-def group(*teachers: str | None) -> AugmentedGroup:
-    """A slot for each name: the teacher's answer, or a rollout for None."""
-    chosen = [None if name is None else Selection(Guidance(name, "2", (5, 6), GRADE)) for name in teachers]
-    slots = tuple(Slot((5, 6), "2", 1.0, True, selection=selection) for selection in chosen)
-    return AugmentedGroup(QUESTION, slots, triggered=any(teachers))
+def group(*teachers: str | None) -> GuidedQuestion:
+    """A sample for each name: the teacher's answer, or a rollout for None."""
+    rollout = Rollout((5, 6), (-1.0, -1.0), "2", "stop", 0)
+    samples = tuple(
+        Sample.sampled(QUESTION, rollout, GRADE)
+        if name is None
+        else Sample.answer(QUESTION, Selection(Guidance(name, "2", (5, 6), GRADE)))
+        for name in teachers
+    )
+    return GuidedQuestion(QUESTION, (AugmentedGroup(samples),), triggered=any(teachers))
 
 
 def test_the_answers_of_each_teacher_are_counted() -> None:
@@ -31,5 +34,7 @@ def test_the_answers_of_each_teacher_are_counted() -> None:
 
 
 def test_groups_with_an_advantage_are_counted_among_those_that_are_trained_on() -> None:
-    groups = [replace(group(None, None), advantages=found) for found in ((0.0, 0.0), (1.0, -1.0), (0.5, 0.0))]
-    assert group_metrics(groups, [0, 1]) == {"groups/sampled": 3.0, "groups/trained": 2.0, "groups/with_signal": 1.0}
+    samples = group(None, None).samples
+    groups = [AugmentedGroup(samples, found) for found in ((0.0, 0.0), (1.0, -1.0))]
+    batch = GuidedBatch(tuple(GuidedQuestion(QUESTION, (one,)) for one in groups))
+    assert group_metrics(3, batch) == {"groups/sampled": 3.0, "groups/trained": 2.0, "groups/with_signal": 1.0}

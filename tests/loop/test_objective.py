@@ -12,16 +12,17 @@ from typing import Any
 import pytest
 import torch
 
-from ampo_core.learner.packing import TokenPair
-from ampo_core.loop.objective import MiniBatchLoss, TrainSequence, kl_estimates
+from ampo_core.loop.minibatch_loss import MiniBatchLoss, kl_estimates
+from ampo_core.loop.sequences import TrainSequence
 
 _spec = importlib.util.spec_from_file_location("objectives", Path(__file__).parent / "objectives.py")
 assert _spec is not None
 assert _spec.loader is not None
 objectives = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(objectives)
-make_objective, run = objectives.make_objective, objectives.run
+make_objective, run, is_off_policy = objectives.make_objective, objectives.run, objectives.is_off_policy
 
+IDENTITY = {"type": "shaped", "shaping": "identity"}
 Batch = tuple[list[TrainSequence], list[torch.Tensor], list[torch.Tensor]]
 
 
@@ -37,8 +38,8 @@ def random_batch(seed: int, questions: int = 4, group: int = 5) -> Batch:
                 [rng.uniform(low, high) for _ in range(n)], dtype=torch.float64
             )
             sequences.append(
-                TrainSequence(
-                    pair=TokenPair((0,), (1,) * length),
+                objectives.sequence(
+                    length,
                     group=question,
                     advantage=rng.uniform(-2, 2),
                     off_policy=off_policy,
@@ -70,8 +71,8 @@ def transcription(batch: Batch, scope: str, weight: str, entropy: float, kl: flo
     scopes = [[row for row in rows if row[0].group == name] for name in names] if scope == "group" else [rows]
     total = 0.0
     for members in scopes:
-        on = [row for row in members if not row[0].off_policy]
-        off = [row for row in members if row[0].off_policy]
+        on = [row for row in members if not is_off_policy(row[0])]
+        off = [row for row in members if is_off_policy(row[0])]
         on_tokens = sum(len(p) for _, p, _ in on)
         share = {"unit": (1.0, 1.0), "proportional": (len(on) / len(members), len(off) / len(members))}
         all_tokens = sum(len(p) for _, p, _ in members)
@@ -157,7 +158,7 @@ def test_without_teachers_the_objective_is_grpo_and_a_teacher_answer_does_not_ch
         for t, value in enumerate(p.tolist())
     )
     assert loss == pytest.approx(by_hand, rel=1e-12)
-    teacher = TrainSequence(TokenPair((0,), (1, 1)), 0, 1.0, True)
+    teacher = objectives.sequence(2, 0, 1.0, True)
     both, _ = run(objective, [*sequences, teacher], [*log_probs, torch.zeros(2, dtype=torch.float64).requires_grad_()])
     assert both == pytest.approx(loss - 1 / 1.1, rel=1e-12)
 
@@ -179,13 +180,14 @@ def test_skipping_sequences_without_advantage_keeps_the_gradient() -> None:
 
 def test_masked_sequences_are_in_neither_loss_nor_denominators() -> None:
     sequences, log_probs, _ = random_batch(seed=4)
-    masked = [replace(s, masked=i == 2) for i, s in enumerate(sequences)]
+    masked = [replace(s, spans=()) if i == 2 else s for i, s in enumerate(sequences)]
     objective = make_objective({"scope": "batch"})
-    assert objective.weights(masked)[2] == 0.0
+    assert all(values[2] == 0.0 for values in objective.weights(masked).values())
     assert 2 not in objective.trained(masked)
     without = [s for i, s in enumerate(sequences) if i != 2]
     rest = [i for i in range(len(sequences)) if i != 2]
-    torch.testing.assert_close(objective.weights(masked)[rest], objective.weights(without))
+    for name, values in objective.weights(without).items():
+        torch.testing.assert_close(objective.weights(masked)[name][rest], values)
     assert run(objective, masked, log_probs, split=[rest])[0] == pytest.approx(
         run(objective, without, [log_probs[i] for i in rest])[0], rel=1e-12
     )
@@ -197,7 +199,7 @@ def test_missing_log_probs_are_an_error_and_never_probability_one() -> None:
     with pytest.raises(ValueError, match="without old_log_probs"):
         run(make_objective({}), without_old, log_probs)
     without_reference = [replace(s, reference_log_probs=None) for s in sequences]
-    with pytest.raises(ValueError, match="needs reference_log_probs"):
+    with pytest.raises(ValueError, match="without reference_log_probs"):
         run(make_objective({"kl": {"coefficient": 0.1}}), without_reference, log_probs)
 
 
@@ -211,11 +213,12 @@ def test_kl_estimators_agree_to_first_order(estimator: str) -> None:
 
 def test_a_token_that_its_teacher_found_very_unlikely_stays_finite() -> None:
     sequences, log_probs, _ = random_batch(seed=3)
-    objective = make_objective({"off_policy": {"shaping": "identity", "behaviour": "recorded"}})
+    objective = make_objective({"off_policy": {"loss": {**IDENTITY, "behaviour_policy": "recorded"}}})
 
     def recorded(log_prob: float) -> list[TrainSequence]:
         return [
-            replace(s, behaviour_log_probs=torch.full((s.length,), log_prob)) if s.off_policy else s for s in sequences
+            replace(s, behaviour_log_probs=torch.full((s.length,), log_prob)) if is_off_policy(s) else s
+            for s in sequences
         ]
 
     results = [run(objective, recorded(log_prob), log_probs) for log_prob in (-1e3, -30.0)]
@@ -248,30 +251,31 @@ def test_importance_weights_are_truncated_and_leave_teachers_alone(scope: str) -
     plain = make_objective({"scope": scope})
     shifts = [0.3 if i % 2 else -0.2 for i in range(len(sequences))]  # log π_old − log π_rollout
     recorded = [
-        s if s.off_policy else replace(s, rollout_log_probs=s.old_log_probs - shift)
+        s if is_off_policy(s) else replace(s, rollout_log_probs=s.old_log_probs - shift)
         for s, shift in zip(sequences, shifts, strict=True)
     ]
     _, expected = run(plain, sequences, log_probs)
     _, found = run(objective, recorded, log_probs)
     for sequence, shift, grad, other in zip(sequences, shifts, found, expected, strict=True):
-        weight = 1.0 if sequence.off_policy else min(math.exp(shift), 1.5)
+        weight = 1.0 if is_off_policy(sequence) else min(math.exp(shift), 1.5)
         torch.testing.assert_close(grad, weight * other)
     capped = make_objective({"scope": scope, "on_policy": {"importance_cap": 1.1}})
     _, cut = run(capped, recorded, log_probs)
     for sequence, shift, grad, other in zip(sequences, shifts, cut, expected, strict=True):
-        weight = 1.0 if sequence.off_policy else min(math.exp(shift), 1.1)
+        weight = 1.0 if is_off_policy(sequence) else min(math.exp(shift), 1.1)
         torch.testing.assert_close(grad, weight * other)
 
 
 def test_the_first_forward_is_its_own_old_policy() -> None:
     sequences, log_probs, _ = random_batch(seed=5)
     known = [
-        s if s.off_policy else replace(s, old_log_probs=p.detach()) for s, p in zip(sequences, log_probs, strict=True)
+        s if is_off_policy(s) else replace(s, old_log_probs=p.detach())
+        for s, p in zip(sequences, log_probs, strict=True)
     ]
     unknown = [replace(s, old_log_probs=None) for s in sequences]
     objective = make_objective({"on_policy": {"importance_cap": 2.0}})
     sampled = [
-        s if s.off_policy else replace(s, rollout_log_probs=p.detach() - 0.1)
+        s if is_off_policy(s) else replace(s, rollout_log_probs=p.detach() - 0.1)
         for s, p in zip(known, log_probs, strict=True)
     ]
     fresh = [replace(s, old_log_probs=None) for s in sampled]
@@ -291,8 +295,7 @@ def one(advantage: float, ratios: list[float], *, off_policy: bool = False) -> t
     """A sequence with tokens whose π_θ / π_old (off-policy: whose π_θ) are `ratios`."""
     log_probs = torch.tensor(ratios, dtype=torch.float64).log().requires_grad_(True)
     old = None if off_policy else torch.zeros(len(ratios), dtype=torch.float64)
-    pair = TokenPair((0,), (1,) * len(ratios))
-    return TrainSequence(pair, 0, advantage, off_policy, old_log_probs=old), log_probs
+    return objectives.sequence(len(ratios), 0, advantage, off_policy, old_log_probs=old), log_probs
 
 
 @pytest.mark.parametrize(
@@ -300,11 +303,21 @@ def one(advantage: float, ratios: list[float], *, off_policy: bool = False) -> t
     [
         ({}, 1.0, False, [-0.5, -1.0, -1.2]),
         ({}, -1.0, False, [0.8, 1.0, 1.5]),
-        ({"on_policy": {"clip": None}}, -1.0, False, [0.5, 1.0, 1.5]),
-        ({"on_policy": {"dual_clip": 1.1}}, -1.0, False, [0.8, 1.0, 1.1]),
-        ({"on_policy": {"dual_clip": 1.1}}, 1.0, False, [-0.5, -1.0, -1.2]),
-        ({"off_policy": {"shaping": "identity", "clip": [0.2, 0.3]}}, 1.0, True, [-0.5, -1.0, -1.3]),
-        ({"off_policy": {"shaping": "identity", "clip": [0.2, 0.3]}}, -1.0, True, [0.8, 1.0, 1.5]),
+        ({"on_policy": {"loss": {"type": "clip", "low": None, "high": None}}}, -1.0, False, [0.5, 1.0, 1.5]),
+        ({"on_policy": {"loss": {"type": "clip", "dual": 1.3}}}, -1.0, False, [0.8, 1.0, 1.3]),
+        ({"on_policy": {"loss": {"type": "clip", "dual": 1.3}}}, 1.0, False, [-0.5, -1.0, -1.2]),
+        (
+            {"off_policy": {"loss": {**IDENTITY, "clip": [0.2, 0.3]}}},
+            1.0,
+            True,
+            [-0.5, -1.0, -1.3],
+        ),
+        (
+            {"off_policy": {"loss": {**IDENTITY, "clip": [0.2, 0.3]}}},
+            -1.0,
+            True,
+            [0.8, 1.0, 1.5],
+        ),
     ],
 )
 def test_clips_bound_what_an_update_can_gain(
@@ -319,7 +332,10 @@ def test_clips_bound_what_an_update_can_gain(
 def test_terms_have_weights_of_their_own() -> None:
     mine, own = one(1.0, [1.0, 1.0])
     teacher, theirs = one(1.0, [0.5], off_policy=True)
-    options = {"on_policy": {"weight": 2.0}, "off_policy": {"weight": 0.25, "shaping": "identity"}}
+    options = {
+        "on_policy": {"weight": 2.0},
+        "off_policy": {"weight": 0.25, "loss": IDENTITY},
+    }
     objective = make_objective({"scope": "batch", **options})
     assert run(objective, [mine, teacher], [own, theirs])[0] == pytest.approx(-2.0 - 0.25 * 0.5)
 
@@ -327,21 +343,22 @@ def test_terms_have_weights_of_their_own() -> None:
 def test_what_the_metrics_add_up_comes_from_each_term() -> None:
     mine, own = one(1.0, [1.0, 1.3, 0.5])
     teacher, theirs = one(0.5, [0.5, 0.5], off_policy=True)
-    left_out = replace(one(1.0, [1.0] * 4)[0], masked=True)
-    objective = make_objective({"scope": "batch", "off_policy": {"shaping": "identity"}})
+    left_out = replace(one(1.0, [1.0] * 4)[0], spans=())
+    objective = make_objective({"scope": "batch", "off_policy": {"loss": IDENTITY}})
     loss = MiniBatchLoss(objective, [mine, teacher, left_out], [0, 1])
     total = loss([0, 1], [own, theirs], [])
     on, off = -(1.0 + 1.2 + 0.5) / 3, -0.5 * 0.5
-    assert loss.sums() == pytest.approx({"clipped": 1.0, "loss_on": on, "loss_off": off, "loss": on + off})
+    found = {"clip_fraction/on_policy": 1.0, "loss/on_policy": on, "loss/off_policy": off, "loss": on + off}
+    assert loss.sums() == pytest.approx(found)
     assert total.item() == pytest.approx(on + off)
-    assert (loss.on_policy_tokens, loss.weighed_tokens) == (3, 0)
+    assert (loss.tokens["on_policy"], loss.weighed_tokens) == (3, 0)
     assert [entropy.numel() for _, entropy in loss.forwarded.values()] == [0, 0]
 
 
 @pytest.mark.parametrize("missing", ["old_log_probs", "reference_log_probs"])
 def test_one_sequence_without_log_probs_among_others_is_an_error(missing: str) -> None:
     sequences, log_probs, _ = random_batch(seed=4)
-    assert not sequences[0].off_policy
+    assert not is_off_policy(sequences[0])
     some = [replace(sequences[0], **{missing: None}), *sequences[1:]]
     with pytest.raises(ValueError, match=missing):
         run(make_objective({"kl": {"coefficient": 0.1}}), some, log_probs)
@@ -357,4 +374,4 @@ def test_entropy_is_a_mean_over_tokens_however_few(tokens: int) -> None:
 
 
 def test_a_sequence_is_fresh_unless_said() -> None:
-    assert not TrainSequence(TokenPair((0,), (1,)), 0, 1.0, False).stale
+    assert not objectives.sequence(1, 0, 1.0, False).stale

@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from ampo_registry import Rollout, RunError
+from ampo_registry import Grade, Message, Question, Rollout, RunError, Sample
 
 from ampo_core.distributed.ranks import Ranks
-from ampo_core.learner.packing import TokenPair
-from ampo_core.loop.objective import TrainSequence
 from ampo_core.loop.old_policy import ONE_IN, check_parity, fill_in, old_policy_metrics, plan_forwards
-from ampo_core.loop.sequences import minibatches
+from ampo_core.loop.sequences import TrainSequence, minibatches
 
 _spec = importlib.util.spec_from_file_location("objectives", Path(__file__).parent / "objectives.py")
 assert _spec is not None
@@ -25,12 +23,14 @@ _spec.loader.exec_module(objectives)
 
 CPU = torch.device("cpu")
 ONE = Ranks(0, 1, CPU)
-OBJECTIVE = objectives.make_objective({})
+QUESTION = Question("q", (Message("user", "?"),), (0,), "7", "test")
+OBJECTIVE, is_off_policy = objectives.make_objective({}), objectives.is_off_policy
 
 
 def sequence(group: int, advantage: float = 1.0, *, off_policy: bool = False, stale: bool = False) -> TrainSequence:
-    rollout = None if off_policy else Rollout((1, 2), (-1.0, -2.0), "", "stop", 0)
-    return TrainSequence(TokenPair((0,), (1, 2)), group, advantage, off_policy, rollout, stale)
+    rollout = Rollout((1, 2), (-1.0, -2.0), "", "stop", 0)
+    sample = None if off_policy else Sample.sampled(QUESTION, rollout, Grade(1.0, True, True))
+    return replace(objectives.sequence(2, group, advantage, off_policy), sample=sample, stale=stale)
 
 
 def batch(groups: int, size: int = 16, **options: Any) -> list[TrainSequence]:
@@ -63,12 +63,12 @@ def test_the_first_update_s_own_forward_is_that_of_the_old_policy() -> None:
     plan = plan_forwards(sequences, parts, OBJECTIVE, 2, ONE)
     assert plan.updates == [[i for i in members if sequences[i].advantage] for members in parts]
     first, second = plan.updates
-    needed = {i for i in second if not sequences[i].off_policy}
+    needed = {i for i in second if not is_off_policy(sequences[i])}
     alone = {i for i in plan.before if not sequences[i].advantage}
     assert set(plan.before) == needed | alone
     assert not set(plan.before) & set(first)
     assert {i: plan.counts[i] for i in plan.counts if i in needed or i in first} == {
-        i: 1 for i in [*first, *second] if not sequences[i].off_policy
+        i: 1 for i in [*first, *second] if not is_off_policy(sequences[i])
     }
     assert {plan.counts[i] for i in alone} <= {ONE_IN}
 
@@ -77,9 +77,9 @@ def test_a_batch_that_was_sampled_ahead_needs_no_pass_of_its_own() -> None:
     sequences = batch(4, stale=True)
     parts = minibatches(sequences, 2)
     plan = plan_forwards(sequences, parts, OBJECTIVE, 2, ONE)
-    own = {i for i in plan.updates[0] if not sequences[i].off_policy}
+    own = {i for i in plan.updates[0] if not is_off_policy(sequences[i])}
     assert {i for i, count in plan.counts.items() if count == 1} == own
-    others = [i for i, s in enumerate(sequences) if not s.off_policy and i not in own]
+    others = [i for i, s in enumerate(sequences) if not is_off_policy(s) and i not in own]
     assert plan.before == [i for i in sorted(plan.before) if i in others and plan.counts[i] == ONE_IN]
     assert len(plan.before) <= len(others) // ONE_IN + 2
 
@@ -87,13 +87,13 @@ def test_a_batch_that_was_sampled_ahead_needs_no_pass_of_its_own() -> None:
 def test_in_the_first_step_every_rollout_is_measured_once() -> None:
     sequences = batch(4)
     plan = plan_forwards(sequences, minibatches(sequences, 2), OBJECTIVE, 1, ONE)
-    assert plan.counts == {i: 1 for i, s in enumerate(sequences) if not s.off_policy}
+    assert plan.counts == {i: 1 for i, s in enumerate(sequences) if not is_off_policy(s)}
 
 
 def test_over_the_steps_every_rollout_counts_alike() -> None:
     sequences = batch(4)
     parts = minibatches(sequences, 2)
-    total = dict.fromkeys((i for i, s in enumerate(sequences) if not s.off_policy), 0)
+    total = dict.fromkeys((i for i, s in enumerate(sequences) if not is_off_policy(s)), 0)
     for step in range(2, 2 + ONE_IN):
         for i, count in plan_forwards(sequences, parts, OBJECTIVE, step, ONE).counts.items():
             total[i] += count
@@ -117,7 +117,7 @@ def test_old_log_probs_are_filled_in_where_there_are_none() -> None:
     filled = fill_in([known, sequence(0), sequence(0, off_policy=True)], {0: values, 1: values, 2: values})
     assert filled[0].old_log_probs is known.old_log_probs
     assert filled[1].old_log_probs is values[0]
-    assert filled[2].old_log_probs is None
+    assert filled[2].old_log_probs is values[0]
 
 
 def test_metrics_are_means_over_the_tokens_that_they_stand_for() -> None:

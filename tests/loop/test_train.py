@@ -237,7 +237,11 @@ def test_the_released_preset_and_two_epochs_run(world: Path, student: Path, plug
         objective={
             "scope": "batch",
             "advantage": "mean_only",
-            "on_policy": {"aggregator": token_sum, "dual_clip": 10.0, "log_ratio_clamp": 20.0, "mask_truncated": True},
+            "on_policy": {
+                "aggregator": token_sum,
+                "loss": {"type": "clip", "dual": 10.0, "log_ratio_clamp": 20.0},
+                "mask_truncated": True,
+            },
             "off_policy": {"aggregator": token_sum},
         },
         training={"epochs_per_batch": 2, "steps": 2},

@@ -54,7 +54,7 @@ def texts(chosen: list[Any]) -> list[str]:
 
 
 def score_one(spec: Comprehension, logprobs: list[float]) -> float:
-    context = SelectionContext(FakeScorer({"a": logprobs}), 1)
+    context = SelectionContext(scorer=FakeScorer({"a": logprobs}), step=1)
     return spec.score([request([guidance("a")])], context)[0][0]
 
 
@@ -156,7 +156,7 @@ def test_comprehension_asks_the_model_once_for_all_requests() -> None:
         request([]),
         request([guidance("d"), guidance("c")], k=1),
     ]
-    chosen = Comprehension().select(requests, SelectionContext(scorer, 1))
+    chosen = Comprehension().select(requests, SelectionContext(scorer=scorer, step=1))
     assert [texts(one) for one in chosen] == [["b", "c"], [], ["c"]]
     assert chosen[0][0].score == pytest.approx(math.exp(-1.0))
     assert scorer.calls == 1
@@ -164,7 +164,7 @@ def test_comprehension_asks_the_model_once_for_all_requests() -> None:
 
 def test_format_weight_changes_the_order_but_not_the_reported_score() -> None:
     candidates = [guidance("a", formatted=False), guidance("b")]
-    context = SelectionContext(FakeScorer({"a": [math.log(0.55)], "b": [math.log(0.5)]}), 1)
+    context = SelectionContext(scorer=FakeScorer({"a": [math.log(0.55)], "b": [math.log(0.5)]}), step=1)
     assert texts(Comprehension().select([request(candidates, 1)], context)[0]) == ["a"]
     weighted = Comprehension(rank_format_weight=0.1).select([request(candidates, 1)], context)[0]
     assert texts(weighted) == ["b"]
@@ -173,7 +173,7 @@ def test_format_weight_changes_the_order_but_not_the_reported_score() -> None:
 
 def test_ties_go_to_the_shorter_answer_or_keep_the_dataset_order() -> None:
     candidates = [guidance("a", length=9), guidance("b", length=4)]
-    context = SelectionContext(FakeScorer({"a": [-0.5], "b": [-0.5001]}), 1)
+    context = SelectionContext(scorer=FakeScorer({"a": [-0.5], "b": [-0.5001]}), step=1)
     rounded = {"score_rounding": {"decimals": 2}}
     assert texts(Comprehension(**rounded).select([request(candidates, 1)], context)[0]) == ["b"]
     assert texts(Comprehension(**rounded, ties="dataset").select([request(candidates, 1)], context)[0]) == ["a"]
@@ -183,14 +183,14 @@ def test_ties_go_to_the_shorter_answer_or_keep_the_dataset_order() -> None:
 @pytest.mark.parametrize(("prefer", "expected"), [("short", ["b", "d"]), ("long", ["a", "c"])])
 def test_length_takes_one_end_and_keeps_the_order_of_equals(prefer: Any, expected: list[str]) -> None:
     candidates = [guidance("a", 7), guidance("b", 2), guidance("c", 7), guidance("d", 2)]
-    chosen = Length(prefer=prefer).select([request(candidates)], SelectionContext(FakeScorer({}), 1))[0]
+    chosen = Length(prefer=prefer).select([request(candidates)], SelectionContext(scorer=FakeScorer({}), step=1))[0]
     assert texts(chosen) == expected
     assert [selection.score for selection in chosen] == [None, None]
 
 
 def test_random_draws_without_replacement_and_only_from_the_requests_rng() -> None:
     candidates = [guidance(name) for name in "abcde"]
-    context = SelectionContext(FakeScorer({}), 1)
+    context = SelectionContext(scorer=FakeScorer({}), step=1)
 
     def draw(seed: int, k: int = 2) -> list[str]:
         return texts(RandomChoice().select([request(candidates, k, seed)], context)[0])
@@ -242,14 +242,14 @@ class Given(ScoringSelectorSpec):
     ],
 )
 def test_what_cannot_be_ranked_names_selector_and_answer(given: dict[str, Any], said: str) -> None:
-    context = SelectionContext(FakeScorer({}), 1)
+    context = SelectionContext(scorer=FakeScorer({}), step=1)
     with pytest.raises(PluginError, match=said):
         Given(**given).select([request([guidance("a"), guidance("b")])], context)
 
 
 def test_of_equals_the_first_stays_first_whatever_its_length_where_the_dataset_decides() -> None:
     candidates = [guidance(text, length) for text, length in (("a", 3), ("b", 2), ("c", 2), ("d", 1))]
-    context = SelectionContext(FakeScorer({}), 1)
+    context = SelectionContext(scorer=FakeScorer({}), step=1)
     spec = Given(scores=[[0.5] * 4])
     assert texts(spec.select([request(candidates, 4)], context)[0]) == ["d", "b", "c", "a"]
     assert texts(spec.model_copy(update={"ties": "dataset"}).select([request(candidates, 4)], context)[0]) == list(
@@ -258,7 +258,7 @@ def test_of_equals_the_first_stays_first_whatever_its_length_where_the_dataset_d
 
 
 def test_a_selector_without_its_method_says_which() -> None:
-    context = SelectionContext(FakeScorer({}), 1)
+    context = SelectionContext(scorer=FakeScorer({}), step=1)
     with pytest.raises(PluginError, match=r"selector Comprehension defines neither select\(\)"):
         SelectorSpec.select(Comprehension(), [], context)
     with pytest.raises(PluginError, match=r"selector Comprehension defines neither score\(\)"):

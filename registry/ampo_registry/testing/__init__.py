@@ -22,6 +22,7 @@ from ampo_registry.testing.pools import check_teacher_pool
 from ampo_registry.testing.rewards import check_reward
 from ampo_registry.testing.rollouts import check_rollout
 from ampo_registry.testing.selectors import check_selector
+from ampo_registry.testing.steps import FakeServices, example_step
 from ampo_registry.testing.tasks import check_task
 from ampo_registry.testing.tensors import check_advantage, check_aggregator, check_shaping
 from ampo_registry.testing.trackers import check_tracker
@@ -29,6 +30,7 @@ from ampo_registry.testing.triggers import check_trigger
 
 __all__ = [
     "FakeScorer",
+    "FakeServices",
     "check_advantage",
     "check_aggregator",
     "check_reward",
@@ -48,4 +50,5 @@ __all__ = [
     "example_request",
     "example_requests",
     "example_rollout",
+    "example_step",
 ]

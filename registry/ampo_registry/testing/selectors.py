@@ -6,8 +6,9 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 
-from ampo_registry.protocols import BuildContext, SelectionContext, Selector
+from ampo_registry.protocols import BuildContext, Selector
 from ampo_registry.selectors import ScoringSelectorSpec, SelectorSpec
+from ampo_registry.step import SelectionContext
 from ampo_registry.testing.common import Rules, check_spec_class, check_state, twice
 from ampo_registry.testing.examples import FakeScorer, example_requests
 from ampo_registry.types import Selection, SelectionRequest

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 
-from ampo_registry.protocols import BuildContext, Trigger, TriggerContext
+from ampo_registry.protocols import BuildContext, Trigger
 from ampo_registry.specs import TriggerSpec
+from ampo_registry.step import TriggerContext
 from ampo_registry.testing.common import Rules, check_spec_class, check_state, twice
 from ampo_registry.testing.examples import example_group
 

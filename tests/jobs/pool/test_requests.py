@@ -21,7 +21,7 @@ from ampo_core.jobs.pool.job import Build
 from ampo_core.jobs.pool.shards import Answer, Shard, TeacherShards
 from tests.jobs.pool.server import ChatServer
 
-QUESTIONS = tuple(Question(f"uid{i}", (Message("user", f"What is {i}?"),), str(i), "sums", (1,)) for i in range(3))
+QUESTIONS = tuple(Question(f"uid{i}", (Message("user", f"What is {i}?"),), (1,), str(i), "sums") for i in range(3))
 SHARD = Shard(0, QUESTIONS)
 
 

@@ -1,0 +1,133 @@
+"""The block `objective`: the terms of the loss (Eq. 1, 2, 6, 7), and what they are made of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from ampo_registry.components import ComponentField, ScheduledField
+from ampo_registry.seams import NEEDS, LossSpec, ScheduleSpec
+from ampo_registry.specs import AdvantageSpec, AggregatorSpec
+from pydantic import BeforeValidator, Field, PositiveFloat
+
+from ampo_core.config.nodes import Finding, KeyPath
+from ampo_core.config.tree import Block
+
+Advantage = Annotated[AdvantageSpec, ComponentField("advantage")]
+Aggregator = Annotated[AggregatorSpec, ComponentField("aggregator")]
+Loss = Annotated[LossSpec, ComponentField("loss")]
+Weight = Annotated[float | ScheduleSpec, ScheduledField(least=0.0)]
+TermWeight = Annotated[
+    float | str | ScheduleSpec, ScheduledField(least=0.0, words=("unit", "proportional", "token_share"))
+]
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class OnPolicyConfig(Block):
+    """The term of the student's own tokens."""
+
+    aggregator: Aggregator = Field(default="token", description="how tokens are weighed")  # type: ignore[assignment]
+    loss: Loss = Field(default="clip", description="what a token costs")  # type: ignore[assignment]
+    weight: TermWeight = Field(
+        default="unit",
+        description="of the term: unit (1), proportional (its share of the responses), token_share, or a number",
+    )
+    mask_truncated: bool = Field(default=False, description="leave responses that hit the length limit out of the loss")
+    importance_cap: PositiveFloat | None = Field(
+        default=None, description="c: each token's loss is multiplied by min(π_old/π_sampler, c); null = not"
+    )
+
+
+class OffPolicyConfig(Block):
+    """The term of the teachers' tokens."""
+
+    aggregator: Aggregator = Field(default="seq", description="how tokens are weighed")  # type: ignore[assignment]
+    loss: Loss = Field(default="shaped", description="what a token costs")  # type: ignore[assignment]
+    weight: TermWeight = Field(default="unit", description="as for the on-policy term")
+
+
+class AuxiliaryConfig(Block):
+    """A further term, beside those of the student's and the teachers' tokens."""
+
+    loss: Loss = Field(default="nll", description="what a token costs")  # type: ignore[assignment]
+    samples: Literal["intervention", "guidance", "rollouts", "correct"] = Field(
+        default="intervention",
+        description="what it trains: what the intervention labels with its name, a selected teacher answer of each "
+        "question, the student's tokens, or those of correct responses",
+    )
+    aggregator: Aggregator = Field(default="token", description="how tokens are weighed")  # type: ignore[assignment]
+    weight: Weight = Field(default=1.0, description="of the term; 0 leaves it out of a step")
+
+
+def _refuse_k1(estimator: Any) -> Any:
+    if estimator == "k1":
+        raise ValueError(
+            "k1 estimates the KL without bias, but as a loss its gradient is 0 on average; k2 has the gradient of "
+            "KL(π_θ‖π_ref), k3 that of KL(π_ref‖π_θ): expected one of k2, k3"
+        )
+    return estimator
+
+
+class KlConfig(Block):
+    """KL to the start model, on-policy tokens only, weighted like the on-policy term."""
+
+    coefficient: PositiveFloat = Field(default=0.001, description="weight of the term")
+    estimator: Annotated[Literal["k2", "k3"], BeforeValidator(_refuse_k1)] = Field(
+        default="k3",
+        description="estimate of a token's KL; on-policy its gradient is that of KL(π_θ‖π_ref) with k2, of "
+        "KL(π_ref‖π_θ) with k3",
+    )
+
+
+class GroupFilterConfig(Block):
+    """Drops groups without signal, after guidance."""
+
+    drop: list[Literal["all_correct", "all_wrong"]] = Field(
+        default=["all_correct", "all_wrong"], min_length=1, description="which groups carry no signal"
+    )
+    resample: bool = Field(default=False, description="sample further questions until the batch is full again")
+
+
+def _of_loss(loss: LossSpec, path: KeyPath) -> Iterator[Finding]:
+    unknown = sorted(loss.needs - set(NEEDS))
+    if unknown:
+        yield Finding(path, f"the loss needs {', '.join(unknown)}, and there is only {', '.join(NEEDS)}")
+    for option, text in loss.warnings():
+        yield Finding((*path, option), text, "warning")
+
+
+class ObjectiveConfig(Block):
+    """The loss (Eq. 1, 2, 6, 7)."""
+
+    scope: Literal["group", "batch"] = Field(
+        default="group", description="aggregate per question and average, or over the mini-batch"
+    )
+    advantage: Advantage = Field(default="group_normalized", description="from rewards to advantages")  # type: ignore[assignment]
+    on_policy: OnPolicyConfig = Field(default={})  # type: ignore[assignment]
+    off_policy: OffPolicyConfig = Field(default={})  # type: ignore[assignment]
+    auxiliary: dict[str, AuxiliaryConfig] = Field(default={}, description="further terms by name")
+    entropy_coefficient: Weight = Field(
+        default=0.001, description="weight of the entropy bonus, a mean over the tokens of the two terms"
+    )
+    kl: KlConfig | None = Field(default=None, description="null = no KL term")
+    group_filter: GroupFilterConfig | None = Field(default=None, description="null = every group is trained on")
+
+    def findings(self, *, guided: bool) -> Iterator[Finding]:
+        """What is wrong with the terms, and what of their options may not do what was meant."""
+        blocks = {"on_policy": self.on_policy.loss, "off_policy": self.off_policy.loss}
+        for name, loss in blocks.items():
+            yield from _of_loss(loss, ("objective", name, "loss"))
+        for name, term in self.auxiliary.items():
+            path = ("objective", "auxiliary", name)
+            if name in blocks or not NAME.fullmatch(name):
+                text = f"found {name!r}; expected lower case letters, digits and _, and no name of the two other terms"
+                yield Finding(path, text)
+            if not guided and term.samples in ("intervention", "guidance"):
+                yield Finding((*path, "samples"), f"found {term.samples} with guidance: null, which brings no samples")
+            yield from _of_loss(term.loss, (*path, "loss"))
+
+    def reads(self, need: str) -> bool:
+        """True if a term reads `need`: the start model's log-probs ("reference"), entropies, and so on."""
+        losses = [self.on_policy.loss, self.off_policy.loss, *(term.loss for term in self.auxiliary.values())]
+        return any(need in loss.needs for loss in losses) or (need == "reference" and self.kl is not None)

@@ -1,0 +1,87 @@
+"""Spec bases of interventions, losses and schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from ampo_registry.protocols import BuildContext
+from ampo_registry.samples import Intervened, InterventionRequest
+from ampo_registry.specs import ComponentSpec
+from ampo_registry.step import Schedule, StepContext
+from ampo_registry.views import LossView
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Intervention(Protocol):
+    """Decides what the groups that need guidance consist of."""
+
+    def intervene(self, requests: Sequence[InterventionRequest], context: StepContext) -> Intervened: ...
+
+
+class InterventionSpec(ComponentSpec):
+    """Decides what a group that needs guidance consists of, once the teacher answers are selected."""
+
+    kind: ClassVar[str] = "intervention"
+    behaviour: ClassVar[tuple[str, ...]] = ("intervene",)
+
+    def build(self, context: BuildContext) -> Intervention:
+        return self
+
+    def intervene(self, requests: Sequence[InterventionRequest], context: StepContext) -> Intervened:
+        """One `Guided` for each request. Called by every rank with the same requests, also when there are none;
+        randomness comes only from `request.rng` and the seeds of `context.generate`."""
+        self._missing("intervene")
+
+
+class Loss(Protocol):
+    """The loss of each token of a term: [tokens], differentiable."""
+
+    def token_losses(self, view: LossView) -> torch.Tensor: ...
+
+
+NEEDS = ("old", "rollout", "behaviour", "reference", "entropy")
+"""What a loss may name in `needs`."""
+
+
+class LossSpec(ComponentSpec):
+    """Says what a token of a term costs."""
+
+    kind: ClassVar[str] = "loss"
+    behaviour: ClassVar[tuple[str, ...]] = ("token_losses",)
+    zero_without_advantage: ClassVar[bool] = False
+    """True if tokens whose advantage is 0 have no gradient: sequences without one are then not forwarded."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What `view` must hold besides log-probs and advantages; each of `NEEDS` may cost a forward pass."""
+        return frozenset()
+
+    def build(self, context: BuildContext) -> Loss:
+        return self
+
+    def token_losses(self, view: LossView) -> torch.Tensor:
+        """The loss of each token, [tokens], which a weighted sum turns into the term. A token's loss depends on tokens
+        of its own sequence only, so that packing, micro-batches and ranks change nothing."""
+        self._missing("token_losses")
+
+
+class ScheduleSpec(ComponentSpec):
+    """A number as a function of the step."""
+
+    kind: ClassVar[str] = "schedule"
+    behaviour: ClassVar[tuple[str, ...]] = ("value",)
+
+    def build(self, context: BuildContext) -> Schedule:
+        return self
+
+    def value(self, step: int, steps: int, metrics: Mapping[str, float]) -> float:
+        """The number at `step` (from 1) of `steps`; `metrics` are those of the step before, without times. Asked
+        again for the same step it gives the same."""
+        self._missing("value")
+
+    def range(self) -> tuple[float, float] | None:
+        """The least and the largest value it can take, or None if that is not known before the run."""
+        return None

@@ -1,0 +1,80 @@
+"""A step's context that needs neither model nor run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from random import Random
+
+from ampo_registry.errors import PluginError
+from ampo_registry.step import GenerationRequest, Scorer, StepContext
+from ampo_registry.testing.examples import EOS, FakeScorer
+from ampo_registry.tokens import LogProbs, TokenIds
+from ampo_registry.types import Grade, Message, Question, Rollout, SamplingOptions
+
+
+class FakeServices:
+    """Generates a few tokens that depend on prompt, position and round only, and calls right what holds the answer.
+
+    `asked`, `graded` and `logged` hold what it was called with.
+    """
+
+    def __init__(self, max_response_tokens: int = 64, max_tokens: int = 256, answer: str = "42") -> None:
+        self.options = SamplingOptions(1.0, 1.0, max_response_tokens, (EOS,))
+        self.max_tokens = max_tokens
+        self._answer = answer
+        self.asked: list[list[GenerationRequest]] = []
+        self.graded: list[tuple[Question, Rollout]] = []
+        self.logged: dict[str, list[float]] = {}
+
+    def generate(self, requests: Sequence[GenerationRequest], options: SamplingOptions | None) -> list[list[Rollout]]:
+        """For each request its samples: every other one ends and holds the right answer."""
+        self.asked.append(list(requests))
+        limit = (options or self.options).max_response_tokens
+        return [
+            [
+                self._rollout(request, sample, min(limit, request.max_response_tokens or limit))
+                for sample in range(request.samples)
+            ]
+            for request in requests
+        ]
+
+    def _rollout(self, request: GenerationRequest, sample: int, limit: int) -> Rollout:
+        source = Random(f"{tuple(request.prompt_token_ids)}/{request.position}/{len(self.asked)}/{sample}")
+        ids = [source.randint(1, 50) for _ in range(min(limit, source.randint(2, 8)))]
+        right = source.random() < 0.5
+        ended = len(ids) < limit
+        text = f"so <answer>{self._answer if right else 'no'}</answer>"
+        tokens = TokenIds([*ids[:-1], EOS] if ended else ids)
+        return Rollout(tokens, LogProbs([-0.5] * len(tokens)), text, "stop" if ended else "length", 0)
+
+    def grade(self, answers: Sequence[tuple[Question, Rollout]]) -> list[Grade]:
+        """Right iff the text has the question's answer in tags."""
+        self.graded += answers
+        found = [f"<answer>{question.answer}</answer>" in rollout.text for question, rollout in answers]
+        return [Grade(0.9 * right + 0.1, right, True) for right in found]
+
+    def prompt(self, messages: Sequence[Message]) -> TokenIds:
+        """A token for each character."""
+        return TokenIds(ord(letter) % 50 + 1 for message in messages for letter in message.content)
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """A word for each token but the stop token."""
+        return " ".join(f"w{token}" for token in token_ids if token != EOS)
+
+    def log(self, name: str, value: float) -> None:
+        """Keeps the value."""
+        if "/" not in name:
+            raise PluginError(f"log: the metric {name!r} needs a name of its own, such as mine/{name}")
+        self.logged.setdefault(name, []).append(value)
+
+
+def example_step(
+    step: int = 1,
+    steps: int = 10,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    scorer: Scorer | None = None,
+    services: FakeServices | None = None,
+) -> StepContext:
+    """The context of a step with a fake scorer and fake services."""
+    return StepContext(step, steps, metrics or {}, scorer or FakeScorer(), services or FakeServices())
