@@ -134,7 +134,7 @@ class _Checker:
         return TeacherAnswer(
             teacher=teacher,
             text=message.content,
-            logprobs=None if logprobs is None else LogProbs(min(float(value), 0.0) for value in logprobs),
+            logprobs=None if logprobs is None else LogProbs([min(float(value), 0.0) for value in logprobs]),
             # A number column writes a missing value as NaN, which has no place in an order.
             quality_score=None if score is None or math.isnan(score) else float(score),
         )

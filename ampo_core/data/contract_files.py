@@ -94,7 +94,8 @@ def _target(answer: TeacherAnswer, recorded: bool) -> dict[str, Any]:
         "source": answer.teacher,
         "quality_score": answer.quality_score,
     }
-    return {**target, "logprobs": answer.logprobs} if recorded else target
+    logprobs = None if answer.logprobs is None else list(answer.logprobs)
+    return {**target, "logprobs": logprobs} if recorded else target
 
 
 def _message_type() -> pa.StructType:

@@ -199,7 +199,7 @@ class _Loader:
                 self._add(row, prompts, full=room <= 0)
             done += len(part)
 
-    def _prompts(self, rows: Sequence[_Placed]) -> dict[str, tuple[int, ...]]:
+    def _prompts(self, rows: Sequence[_Placed]) -> dict[str, TokenIds]:
         """uid -> prompt of the questions among `rows` that may be taken; checks their ground truths first."""
         new = list(dict.fromkeys(placed.row.answer for placed in rows if placed.row.answer not in self.truths))
         if new:
@@ -218,7 +218,7 @@ class _Loader:
         except ConfigError as error:
             raise DataError(f"{placed.path}, row {placed.number}: {error}") from error
 
-    def _add(self, placed: _Placed, prompts: Mapping[str, tuple[int, ...]], *, full: bool) -> None:
+    def _add(self, placed: _Placed, prompts: Mapping[str, TokenIds], *, full: bool) -> None:
         if self.distinct and placed.uid in self.seen:
             self.repeats_dropped += 1
             self.answers.add(placed.uid, placed.row.answers)
@@ -235,7 +235,7 @@ class _Loader:
         rest = row.messages[1:] if row.messages[0].role == "system" else row.messages
         return (Message("system", self.system_prompt), *rest)
 
-    def _take(self, placed: _Placed, ids: tuple[int, ...]) -> None:
+    def _take(self, placed: _Placed, ids: TokenIds) -> None:
         row = placed.row
         if len(ids) > self.max_prompt_tokens:
             if not self.cut:
@@ -245,7 +245,7 @@ class _Loader:
             ids = self.tokenizer.cut_prompt(ids, self.max_prompt_tokens)
         self.seen.add(placed.uid)
         self.answers.add(placed.uid, row.answers)
-        question = Question(placed.uid, placed.messages, TokenIds.of(ids), row.answer, row.source, row.raw, row.answers)
+        question = Question(placed.uid, placed.messages, ids, row.answer, row.source, row.raw, row.answers)
         self.questions.append(question)
         self.rows.append(placed.number)
         if (reason := self.truths[row.answer].listed) is not None:

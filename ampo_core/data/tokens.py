@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ampo_registry.errors import ConfigError, unloadable
+from ampo_registry.tokens import TokenIds
 from ampo_registry.types import Message
 
 from ampo_core.config.tree import SampledModel
@@ -37,7 +38,6 @@ class PromptTokenizer:
         self.end_token_id, self.stop_token_ids, self._stop_texts = ends.answer, ends.token_ids, ends.texts
         self.notes = (*ends.notes, *self._bos_notes())
         self.known_ids = max(tokenizer.get_vocab().values(), default=-1) + 1
-        self._numbers: list[int] = []
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of `messages` in the chat template, up to where the model begins to answer.
@@ -46,27 +46,21 @@ class PromptTokenizer:
         """
         return list(self._templated(messages, tokenize=True, return_dict=False, add_generation_prompt=True))
 
-    def prompts_ids(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    def prompts_ids(self, texts: Sequence[str]) -> list[TokenIds]:
         """The `prompt_ids` of many prompts at once, from what `prompt_text` gives for them."""
         encoded = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False) if texts else {}
-        return [self.compact(ids) for ids in encoded.get("input_ids", ())]
+        return [TokenIds(ids) for ids in encoded.get("input_ids", ())]
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
         """`messages` in the chat template, up to where the model begins to answer. Raises as `prompt_ids`."""
         return self._rendered(messages, True)
 
-    def compact(self, ids: Sequence[int]) -> tuple[int, ...]:
-        """`ids` made of the same objects each time: a number of its own would take 32 bytes for each token."""
-        top = max(ids, default=-1)
-        self._numbers += range(len(self._numbers), top + 1)
-        return tuple(map(self._numbers.__getitem__, ids))
-
-    def cut_prompt(self, ids: Sequence[int], length: int) -> tuple[int, ...]:
+    def cut_prompt(self, ids: Sequence[int], length: int) -> TokenIds:
         """The last of a prompt's tokens, behind the BOS that it begins with: `length` in all."""
         bos = self.tokenizer.bos_token_id
         # a BOS that comes again is what this template opens each turn with
         kept = 0 if bos in ids[(first := leading(ids, bos)) :] else min(first, length)
-        return (*ids[:kept], *ids[len(ids) - (length - kept) :])
+        return TokenIds([*ids[:kept], *ids[len(ids) - (length - kept) :]])
 
     def answer_text(self, text: str, prompt_ids: Sequence[int]) -> str:
         """A teacher's answer as the student is to write it: without stop texts at its end, and without a leading

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from array import array
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -49,8 +49,8 @@ class Examples:
     def uids(self) -> Iterator[str]:
         """What tells each pair from others: the SHA-256 (hex) of its token ids."""
         for pair in self.pairs:
-            digest = hashlib.sha256(array("q", [len(pair.prompt_token_ids)]))
-            digest.update(array("i", pair.prompt_token_ids + pair.response_token_ids))
+            digest = hashlib.sha256(len(pair.prompt_token_ids).to_bytes(8, sys.byteorder))
+            digest.update((pair.prompt_token_ids + pair.response_token_ids).buffer)
             yield digest.hexdigest()
 
     def lines(self) -> list[str]:

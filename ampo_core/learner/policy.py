@@ -19,6 +19,7 @@ from ampo_core.learner.attention import Sequences, use_packed_attention
 from ampo_core.learner.dropout import Dropout, disable_dropout
 from ampo_core.learner.logprobs import LogprobHead
 from ampo_core.learner.packing import TokenPair
+from ampo_core.learner.tokens import tensor_of
 
 LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 """What transformers raises for files that are missing, cut short, of other shapes, or of an unknown model."""
@@ -43,12 +44,12 @@ class _Row:
         lengths = [len(pairs[index]) for index in order]
         starts = dict(zip(order, accumulate(lengths, initial=0), strict=False))
         responses = [(starts[i] + len(pair.prompt_token_ids), starts[i] + len(pair)) for i, pair in enumerate(pairs)]
-        ids = [token for i in order for token in (*pairs[i].prompt_token_ids, *pairs[i].response_token_ids)]
+        ids = tensor_of(*(part for i in order for part in (pairs[i].prompt_token_ids, pairs[i].response_token_ids)))
         return cls(
-            torch.tensor([ids], device=device),
+            ids.to(device, torch.int64)[None],
             torch.cat([torch.arange(length, device=device) for length in lengths])[None],
             torch.cat([torch.arange(start - 1, end - 1, device=device) for start, end in responses]),
-            torch.tensor([token for pair in pairs for token in pair.response_token_ids], device=device),
+            tensor_of(*(pair.response_token_ids for pair in pairs)).to(device, torch.int64),
             Sequences.of(lengths, device),
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ampo_registry.types import Grade, Question, Rollout, RolloutRequest
@@ -70,8 +70,11 @@ class SampleAhead:
         self.wait()
         if self._share is None:
             return {}
-        rollouts = [[_plain(rollout) for rollout in group] for group in self._share.rollouts]
-        return {**asdict(replace(self._share, rollouts=[])), "rollouts": rollouts, "tickets": self._tickets}
+        return {
+            "rollouts": [[_written(rollout) for rollout in group] for group in self._share.rollouts],
+            "verdicts": [[asdict(grade) for grade in group] for group in self._share.verdicts or []],
+            "tickets": self._tickets,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the share that `state_dict` gave."""
@@ -83,16 +86,17 @@ class SampleAhead:
 def _tickets(questions: Sequence[Question], requests: Sequence[RolloutRequest]) -> list[str]:
     """What tells for which questions, prompts and seeds a batch was sampled."""
     pairs = zip(questions, requests, strict=True)
-    asked = ((question.uid, request.prompt_token_ids, request.seeds) for question, request in pairs)
+    asked = ((question.uid, tuple(request.prompt_token_ids), request.seeds) for question, request in pairs)
     return [hashlib.sha256(repr(item).encode()).hexdigest() for item in asked]
 
 
-def _plain(rollout: Rollout) -> dict[str, Any]:
+def _written(rollout: Rollout) -> dict[str, Any]:
+    """`rollout` in JSON types."""
     return {**asdict(rollout), "token_ids": list(rollout.token_ids), "logprobs": list(rollout.logprobs)}
 
 
 def _rollouts(groups: Sequence[Sequence[dict[str, Any]]]) -> list[list[Rollout]]:
-    return [[Rollout(**fields) for fields in group] for group in groups]
+    return [[Rollout(**rollout) for rollout in group] for group in groups]
 
 
 def _grades(groups: Sequence[Sequence[dict[str, Any]]]) -> list[list[Grade]]:

@@ -15,6 +15,7 @@ from ampo_registry.types import Question, RolloutRequest
 from ampo_core.data.seeds import derive_seed
 from ampo_core.learner.learner import Learner
 from ampo_core.learner.packing import TokenPair
+from ampo_core.learner.tokens import tensor_of
 from ampo_core.loop.old_policy import check_parity
 from ampo_core.loop.sampling import Sampler
 
@@ -53,7 +54,7 @@ class Probe:
         found = self.learner.logprobs(pairs, temperature=options.temperature)
         sums = torch.zeros(2, dtype=torch.float64)
         for rollout, own in zip(rollouts, found, strict=True):
-            gap = (own.cpu() - torch.tensor(rollout.logprobs)).abs().sum()
+            gap = (own.cpu() - tensor_of(rollout.logprobs)).abs().sum()
             sums += torch.tensor([float(gap), len(rollout.token_ids)])
         total, tokens = ranks.sum(sums.to(ranks.device)).tolist()
         check_parity(total / tokens, self.limit, step)

@@ -1,7 +1,7 @@
 """The data that travels through one training step, in the order of its hops. All of it is frozen.
 
 Question -> Rollout -> Grade -> RolloutGroup -> TeacherAnswer -> Guidance -> Selection.
-Token ids and log-probs are compact sequences; tensors begin at the advantages.
+Token ids and log-probs are `TokenIds` and `LogProbs`, whatever sequence they came as; tensors begin at the advantages.
 """
 
 from collections.abc import Mapping
@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
 
+from ampo_registry.errors import PluginError
 from ampo_registry.tokens import LogProbs, TokenIds
-
-
-def _pack(owner: object, **fields: type[TokenIds] | type[LogProbs]) -> None:
-    """Turn fields of a frozen data class that came as another sequence into the compact one."""
-    for name, kind in fields.items():
-        value = getattr(owner, name)
-        if value is not None and type(value) is not kind:
-            object.__setattr__(owner, name, kind(value))
-
 
 FinishReason = Literal["stop", "length"]
 GradeStatus = Literal["ok", "timeout", "error"]
+
+
+def _compact(owner: object, **fields: type[TokenIds] | type[LogProbs]) -> None:
+    """Let each of these fields of a frozen data class be of its type, or None."""
+    for name, kind in fields.items():
+        value = getattr(owner, name)
+        if value is not None and not isinstance(value, kind):
+            object.__setattr__(owner, name, kind(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class TeacherAnswer:
     quality_score: float | None = None
 
     def __post_init__(self) -> None:
-        _pack(self, logprobs=LogProbs)
+        _compact(self, logprobs=LogProbs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Question:
     answers: tuple[TeacherAnswer, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        _pack(self, prompt_token_ids=TokenIds)
+        _compact(self, prompt_token_ids=TokenIds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +82,26 @@ class Rollout:
     policy_version: int
 
     def __post_init__(self) -> None:
-        _pack(self, token_ids=TokenIds, logprobs=LogProbs)
+        _compact(self, token_ids=TokenIds, logprobs=LogProbs)
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutRequest:
-    """A prompt to sample from: one response for each seed. `max_response_tokens` is the limit of this request alone, at
-    most that of the options; None: that of the options."""
+    """A prompt to sample from: one response for each seed.
+
+    `max_response_tokens` is the limit of this request alone, at least 1 and at most the options'; None: the options'.
+    """
 
     prompt_token_ids: TokenIds
     seeds: tuple[int, ...]
     max_response_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        _pack(self, prompt_token_ids=TokenIds)
+        _compact(self, prompt_token_ids=TokenIds)
+        if self.max_response_tokens is not None and self.max_response_tokens < 1:
+            raise PluginError(
+                f"a rollout request with max_response_tokens = {self.max_response_tokens}; at least 1, or None"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,10 @@ class SamplingOptions:
     top_p: float
     max_response_tokens: int
     stop_token_ids: tuple[int, ...]
+
+    def limit_of(self, request: RolloutRequest) -> int:
+        """The longest response to `request`, in tokens."""
+        return min(self.max_response_tokens, request.max_response_tokens or self.max_response_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +181,7 @@ class Guidance:
     quality_score: float | None = None
 
     def __post_init__(self) -> None:
-        _pack(self, token_ids=TokenIds, logprobs=LogProbs)
+        _compact(self, token_ids=TokenIds, logprobs=LogProbs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -375,7 +375,16 @@ class FakeEngine:
 
     def generate(self, requests: Sequence[RolloutRequest], options: SamplingOptions) -> list[list[Rollout]]:
         self.calls += 1
-        return [[self._sample(seed, len(requests), options) for seed in request.seeds] for request in requests]
+        limits = [options.limit_of(request) for request in requests]
+        if self.fault == "limit of all":
+            limits = [min(limits, default=0)] * len(limits)
+        elif self.fault == "no limit of its own":
+            limits = [options.max_response_tokens] * len(limits)
+        cut = [replace(options, max_response_tokens=limit) for limit in limits]
+        return [
+            [self._sample(seed, len(requests), own) for seed in request.seeds]
+            for request, own in zip(requests, cut, strict=True)
+        ]
 
     def _sample(self, seed: int, batch: int, options: SamplingOptions) -> Rollout:
         noise = {"batch": str(batch), "calls": str(self.calls)}.get(self.fault, "")
@@ -422,6 +431,8 @@ class Fake(RolloutSpec):
         ("greedy", "at temperature 0 the seed must not matter"),
         ("drops stop", "stop token"),
         ("long", "1 to max_response_tokens"),
+        ("no limit of its own", "1 to max_response_tokens = 4"),
+        ("limit of all", "only the length limit may end"),
         ("logprobs", "one log-prob for each token"),
         ("reason", 'has finished by "stop"'),
         ("version", "must carry the version"),

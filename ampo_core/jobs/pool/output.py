@@ -149,7 +149,7 @@ class _TokenMatch:
         ours = self.student.tokenizer.convert_ids_to_tokens(ids)
         if theirs[:-1] != ours[:-1]:
             return None
-        return LogProbs(answer.logprobs if theirs[-1] == ours[-1] else answer.logprobs[:-1])
+        return answer.logprobs if theirs[-1] == ours[-1] else answer.logprobs[:-1]
 
 
 def _judged(files: TeacherShards, shard: Shard) -> dict[str, list[Judged]]:

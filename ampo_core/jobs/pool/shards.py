@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ampo_registry.errors import RunError
+from ampo_registry.tokens import LogProbs, TokenIds
 from ampo_registry.types import Question
 
 from ampo_core.data.json_lines import json_lines
@@ -49,8 +50,8 @@ class Answer:
     tokens: int | None = None
     prompt_tokens: int | None = None
     tries: int = 1
-    token_ids: tuple[int, ...] | None = None
-    logprobs: tuple[float, ...] | None = None
+    token_ids: TokenIds | None = None
+    logprobs: LogProbs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +157,8 @@ class TeacherShards:
 
 
 def _answer(row: Mapping[str, Any]) -> Answer:
-    lists = {name: tuple(row[name]) for name in ("token_ids", "logprobs") if row.get(name) is not None}
-    return Answer(**{**row, **lists})
+    kinds = {"token_ids": TokenIds, "logprobs": LogProbs}
+    return Answer(**{**row, **{name: kind(row[name]) for name, kind in kinds.items() if row.get(name) is not None}})
 
 
 def _answer_type() -> pa.Schema:

@@ -181,8 +181,8 @@ class SampledTeacher:
             finish_reason=rollout.finish_reason,
             tokens=len(rollout.token_ids),
             prompt_tokens=len(prompt),
-            token_ids=tuple(rollout.token_ids) if recorded else None,
-            logprobs=tuple(rollout.logprobs) if recorded else None,
+            token_ids=rollout.token_ids if recorded else None,
+            logprobs=rollout.logprobs if recorded else None,
         )
 
 

@@ -51,7 +51,7 @@ def example_guidance(
     """A correct teacher answer of `tokens` tokens, EOS included; without answer tags unless `formatted`."""
     tail = f"<answer>{answer}</answer>" if formatted else answer
     grade = example_grade(formatted=formatted)
-    return Guidance(teacher, f"Reasoning of {teacher}. {tail}", TokenIds((*range(1, tokens), EOS)), grade)
+    return Guidance(teacher, f"Reasoning of {teacher}. {tail}", TokenIds([*range(1, tokens), EOS]), grade)
 
 
 def example_group(

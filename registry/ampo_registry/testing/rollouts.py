@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ampo_registry.protocols import BuildContext, RolloutEngine
@@ -25,7 +26,8 @@ def check_rollout(
     weights: Iterable[tuple[str, torch.Tensor]] | None = None,
     min_agreement: float = 1.0,
 ) -> None:
-    """An engine samples what the seed says, alone or in a batch, stops where told, and follows the weights.
+    """An engine samples what the seed says, alone or in a batch, stops where told (at a request's own limit too), and
+    follows the weights.
 
     `context` names a small model and its tokenizer; `prompts` are token ids of its vocabulary; `weights`, the
     model's own by name, are synced and must change nothing but the version. `min_agreement` is the share of
@@ -76,14 +78,15 @@ def _check_sampling(rule: Rules, engine: RolloutEngine, prompts: Sequence[Sequen
     _check_stop(rule, engine, requests, groups)
     _check_greedy(rule, engine, requests, min_agreement)
     _check_alone(rule, engine, requests, groups, min_agreement)
+    _check_limits(rule, engine, requests, groups, min_agreement)
     engine.sleep()
     engine.wake()
     rule(_tokens(engine.generate(requests, _options())) == _tokens(groups), "sleeping must not change the samples")
 
 
-def _check_rollout(rule: Rules, rollout: Rollout, stop: tuple[int, ...]) -> None:
+def _check_rollout(rule: Rules, rollout: Rollout, stop: tuple[int, ...], limit: int = LIMIT) -> None:
     ids = rollout.token_ids
-    rule(1 <= len(ids) <= LIMIT, f"a response has 1 to max_response_tokens = {LIMIT} tokens", len(ids))
+    rule(1 <= len(ids) <= limit, f"a response has 1 to max_response_tokens = {limit} tokens", len(ids))
     rule(len(rollout.logprobs) == len(ids), "there must be one log-prob for each token", len(rollout.logprobs))
     fine = all(math.isfinite(value) and value <= 1e-6 for value in rollout.logprobs)
     rule(fine, "log-probs must be finite and not above 0", rollout.logprobs)
@@ -92,7 +95,7 @@ def _check_rollout(rule: Rules, rollout: Rollout, stop: tuple[int, ...]) -> None
         rule(rollout.finish_reason == "stop", 'a response that ends with a stop token has finished by "stop"', rollout)
     else:
         rule(rollout.finish_reason == "length", 'a response without a stop token has finished by "length"', rollout)
-        rule(len(ids) == LIMIT, "only the length limit may end a response without a stop token", len(ids))
+        rule(len(ids) == limit, "only the length limit may end a response without a stop token", len(ids))
 
 
 def _check_stop(
@@ -135,4 +138,28 @@ def _check_alone(
             total += 1
             same += alone.token_ids == rollout.token_ids
     text = f"at least {min_agreement:.0%} of the samples must be the same alone and in a batch"
+    rule(same >= min_agreement * total, text, f"{same} of {total}")
+
+
+def _check_limits(
+    rule: Rules,
+    engine: RolloutEngine,
+    requests: Sequence[RolloutRequest],
+    groups: Sequence[Sequence[Rollout]],
+    min_agreement: float,
+) -> None:
+    """Requests with limits of their own, in one batch: each response is the free one, cut there."""
+    limits = [(LIMIT // 4, None, 2 * LIMIT, 1)[i % 4] for i in range(len(requests))]
+    cut = engine.generate(
+        [replace(request, max_response_tokens=limit) for request, limit in zip(requests, limits, strict=True)],
+        _options(),
+    )
+    same = total = 0
+    for limit, group, free in zip(limits, cut, groups, strict=True):
+        room = min(LIMIT, limit or LIMIT)
+        for rollout, whole in zip(group, free, strict=True):
+            _check_rollout(rule, rollout, (), room)
+            total += 1
+            same += rollout.token_ids == whole.token_ids[:room]
+    text = f"a request's own limit must cut its responses and change nothing else, in {min_agreement:.0%} of them"
     rule(same >= min_agreement * total, text, f"{same} of {total}")

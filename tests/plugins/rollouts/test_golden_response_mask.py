@@ -15,7 +15,7 @@ def test_a_response_ends_with_its_first_eos(monkeypatch, golden, tiny_model):
         # The "noise" of a row is the tokens that it is to draw, so the real loop sees the golden ids.
         monkeypatch.setattr(decoding, "uniforms", lambda seeds, limit, ids=ids: torch.tensor(ids)[seeds])
         monkeypatch.setattr(decoding, "sample_tokens", lambda logits, noise, *_: (noise, torch.zeros(len(noise))))
-        rows = [Row((5, 6), seed) for seed in range(len(ids))]
+        rows = [Row((5, 6), seed, len(ids[0])) for seed in range(len(ids))]
         sampled = decode(model, rows, SamplingOptions(1.0, 1.0, len(ids[0]), stops))
         for found, row, mask in zip(sampled, ids, case["mask"], strict=True):
             assert list(found.token_ids) == row[: sum(mask)]

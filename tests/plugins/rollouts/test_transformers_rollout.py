@@ -139,6 +139,29 @@ def test_batches_keep_both_caps(tiny_model, golden_tokenizer, monkeypatch):
     assert [len(group) for group in tight.generate(requests(1), options(limit=2))] == [1] * 5
 
 
+def test_a_request_may_have_a_limit_of_its_own(tiny_model, golden_tokenizer, monkeypatch):
+    from ampo_plugins.rollouts.transformers import engine as transformers_engine
+
+    engine = build(tiny_model, golden_tokenizer, max_batch_tokens=150)
+    limits = (3, None, 1, 7, 99)
+    free = engine.generate(requests(), options(stops=range(0, 500, 25)))
+    asked = [replace(request, max_response_tokens=own) for request, own in zip(requests(), limits, strict=True)]
+    real, sizes = transformers_engine.decode, []
+
+    def spy(model, rows, chosen):
+        sizes.append(len(rows) * (max(len(row.prompt) for row in rows) + max(row.limit for row in rows)))
+        return real(model, rows, chosen)
+
+    monkeypatch.setattr(transformers_engine, "decode", spy)
+    for own, group, whole in zip(limits, engine.generate(asked, options(stops=range(0, 500, 25))), free, strict=True):
+        for rollout, uncut in zip(group, whole, strict=True):
+            assert rollout.token_ids == uncut.token_ids[:own]
+            assert len(rollout.logprobs) == len(rollout.token_ids)
+            stopped = len(uncut.token_ids) <= (own or 12) and uncut.finish_reason == "stop"
+            assert rollout.finish_reason == ("stop" if stopped else "length")
+    assert max(sizes) <= 150
+
+
 @pytest.mark.parametrize("fixture", ["tiny_model", "tiny_untied_model"])
 def test_load_weights_changes_what_is_sampled(request, golden_tokenizer, fixture):
     from transformers import AutoModelForCausalLM

@@ -6,6 +6,7 @@ import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,6 +128,8 @@ def test_a_response_that_could_not_reach_its_limit_is_refused(engine):
     ):
         engine.generate(requests(), sampling(limit=500))
     assert engine.generate([], sampling(limit=500)) == []
+    short = [replace(request, max_response_tokens=2) for request in requests()]
+    assert {len(r.token_ids) for group in engine.generate(short, sampling(limit=500)) for r in group} == {2}
 
 
 def test_a_learner_in_another_thread_keeps_its_random_numbers(engine):

@@ -1,5 +1,7 @@
 """The `vllm_server` rollout against a stand-in of its routes: what is asked, in which order, and what goes wrong."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from ampo_plugins.rollouts.vllm.server_engine import VllmServerEngine
@@ -81,6 +83,8 @@ def test_requests_are_spread_over_the_servers_and_answers_keep_their_order(serve
     }
     assert (body["stop_token_ids"], body["ignore_eos"], body["return_token_ids"]) == ([9], True, True)
     assert engine.generate([], sampling()) == []
+    short = replace(ASKED[0], max_response_tokens=2)
+    assert [len(r.token_ids) for r in engine.generate([short], sampling(limit=5))[0]] == [2] * len(short.seeds)
     engine.close()
 
 

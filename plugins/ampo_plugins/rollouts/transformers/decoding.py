@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from ampo_registry import SamplingOptions
+from ampo_registry import LogProbs, SamplingOptions, TokenIds
 from torch import Tensor
 
 from ampo_plugins.rollouts.transformers.token_sampling import sample_tokens, uniforms
@@ -21,18 +21,19 @@ DROP_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One response to sample: its prompt and its seed."""
+    """One response to sample: its prompt, its seed, and how many tokens it may have."""
 
-    prompt: tuple[int, ...]
+    prompt: TokenIds
     seed: int
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
     """What came out for a row; `stopped` is True iff the last token is a stop token."""
 
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
+    token_ids: TokenIds
+    logprobs: LogProbs
     stopped: bool
 
 
@@ -97,14 +98,15 @@ def _forward(model: PreTrainedModel, batch: _Batch, tokens: Tensor, seen: int) -
 def decode(model: PreTrainedModel, rows: Sequence[Row], options: SamplingOptions) -> list[Sampled]:
     """Sample one response for each row, all rows at once, in the order of `rows`.
 
-    A row ends with the first token of `options.stop_token_ids` (kept) or at `options.max_response_tokens`.
+    A row ends with the first token of `options.stop_token_ids` (kept) or at its limit.
     """
-    limit = options.max_response_tokens
+    limit = max(row.limit for row in rows)
     device = model.device
     noise = uniforms([row.seed for row in rows], limit).to(device)
     tokens = torch.zeros(len(rows), limit, dtype=torch.int64, device=device)
     logprobs = torch.zeros(len(rows), limit, dtype=torch.float32, device=device)
-    lengths = torch.full((len(rows),), limit, dtype=torch.int64, device=device)
+    limits = torch.tensor([row.limit for row in rows], device=device)
+    lengths = limits.clone()
     stopped = torch.zeros(len(rows), dtype=torch.bool, device=device)
     stops = torch.tensor(options.stop_token_ids, dtype=torch.int64, device=device)
     batch, logits = _prefill(model, rows, limit)
@@ -114,14 +116,15 @@ def decode(model: PreTrainedModel, rows: Sequence[Row], options: SamplingOptions
         tokens[batch.index, step], logprobs[batch.index, step] = drawn, drawn_logprobs
         ended = batch.open & torch.isin(drawn, stops)
         lengths[batch.index[ended]], stopped[batch.index[ended]] = step + 1, True
-        batch.open = batch.open & ~ended
+        batch.open = batch.open & ~ended & (limits[batch.index] > step + 1)
         left = int(batch.open.sum())
-        if left == 0 or step + 1 == limit:
+        if left == 0:
             break
         if left <= (1 - DROP_SHARE) * len(drawn):
             kept = batch.open.nonzero().squeeze(-1)
             batch.select(kept)
             drawn = drawn[kept]
         logits = _forward(model, batch, drawn, width + step + 1)
-    ends = zip(tokens.tolist(), logprobs.tolist(), lengths.tolist(), stopped.tolist(), strict=True)
-    return [Sampled(tuple(ids[:n]), tuple(values[:n]), stop) for ids, values, n, stop in ends]
+    ids, values = tokens.int().cpu().numpy(), logprobs.cpu().numpy()
+    ends = enumerate(zip(lengths.tolist(), stopped.tolist(), strict=True))
+    return [Sampled(TokenIds(ids[i, :n]), LogProbs(values[i, :n]), stop) for i, (n, stop) in ends]

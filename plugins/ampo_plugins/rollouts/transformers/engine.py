@@ -8,16 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ampo_registry import (
-    BuildContext,
-    ConfigError,
-    LogProbs,
-    Rollout,
-    RolloutRequest,
-    RunError,
-    SamplingOptions,
-    TokenIds,
-)
+from ampo_registry import BuildContext, ConfigError, Rollout, RolloutRequest, RunError, SamplingOptions
 from ampo_registry.errors import check_whole, unloadable
 from torch import Tensor
 
@@ -44,27 +35,29 @@ class TransformersEngine:
         if self.model.device != self._home:
             raise RunError("rollout transformers: asked to sample while asleep")
         rows = [
-            (at, Row(tuple(request.prompt_token_ids), seed))
+            (at, Row(request.prompt_token_ids, seed, options.limit_of(request)))
             for at, request in enumerate(requests)
             for seed in request.seeds
         ]
         order = sorted(range(len(rows)), key=lambda i: (len(rows[i][1].prompt), rows[i][0]))
         sampled: dict[int, Sampled] = {}
-        for chunk in self._chunks(order, [row for _, row in rows], options.max_response_tokens):
+        for chunk in self._chunks(order, [row for _, row in rows]):
             sampled.update(zip(chunk, decode(self.model, [rows[i][1] for i in chunk], options), strict=True))
         rollouts: list[list[Rollout]] = [[] for _ in requests]
         for i, (at, _) in enumerate(rows):
             rollouts[at].append(self._rollout(sampled[i]))
         return rollouts
 
-    def _chunks(self, order: Sequence[int], rows: Sequence[Row], limit: int) -> Iterator[list[int]]:
+    def _chunks(self, order: Sequence[int], rows: Sequence[Row]) -> Iterator[list[int]]:
         """Split `order` (ascending prompt length) so that each chunk keeps both caps; a lone row always passes."""
         chunk: list[int] = []
+        limit = 0
         for i in order:
+            limit = max(limit, rows[i].limit)
             tokens = (len(chunk) + 1) * (len(rows[i].prompt) + limit)
             if chunk and (len(chunk) == self._max_sequences or tokens > self._max_tokens):
                 yield chunk
-                chunk = []
+                chunk, limit = [], rows[i].limit
             chunk.append(i)
         if chunk:
             yield chunk
@@ -73,9 +66,9 @@ class TransformersEngine:
         # A stop token need not be a special one, so it is left out of the text by hand.
         shown = sampled.token_ids[:-1] if sampled.stopped else sampled.token_ids
         return Rollout(
-            token_ids=TokenIds(sampled.token_ids),
-            logprobs=LogProbs(sampled.logprobs),
-            text=self.tokenizer.decode(shown, skip_special_tokens=True, clean_up_tokenization_spaces=False),
+            token_ids=sampled.token_ids,
+            logprobs=sampled.logprobs,
+            text=self.tokenizer.decode(list(shown), skip_special_tokens=True, clean_up_tokenization_spaces=False),
             finish_reason="stop" if sampled.stopped else "length",
             policy_version=self.policy_version,
         )

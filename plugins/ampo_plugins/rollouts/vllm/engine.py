@@ -112,7 +112,7 @@ class VllmEngine:
         prompts = [{"prompt_token_ids": list(request.prompt_token_ids)} for request in requests for _ in request.seeds]
         if not prompts:
             return []
-        params = [sampling_params(self.vllm, options, seed) for request in requests for seed in request.seeds]
+        params = [sampling_params(self.vllm, options, request, seed) for request in requests for seed in request.seeds]
         outputs = self.llm.generate(prompts, params, use_tqdm=False)
         return [sampled(output) for output in outputs]
 

@@ -9,7 +9,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from ampo_registry import BuildContext, ConfigError, Rollout, RolloutRequest, RunError, SamplingOptions
+from ampo_registry import (
+    BuildContext,
+    ConfigError,
+    LogProbs,
+    Rollout,
+    RolloutRequest,
+    RunError,
+    SamplingOptions,
+    TokenIds,
+)
 from torch import Tensor
 
 from ampo_plugins.rollouts.vllm.samples import Sampled, as_rollout, check_lengths
@@ -57,7 +66,7 @@ class VllmServerEngine:
                 f"rollout vllm_server: {self._used[0]} holds the weights of an earlier run; restart the server"
             )
         check_lengths(requests, options, self._max_model_len)
-        tasks = [(request.prompt_token_ids, seed) for request in requests for seed in request.seeds]
+        tasks = [(request, seed) for request in requests for seed in request.seeds]
         count, first = len(self.servers), self.context.rank
         turns = [self.servers[(first + i) % count] for i in range(len(tasks))]
         found = self._threads.map(lambda server, task: self._sample(server, task, options), turns, tasks)
@@ -66,16 +75,16 @@ class VllmServerEngine:
             for request in requests
         ]
 
-    def _sample(self, server: VllmServer, task: tuple[tuple[int, ...], int], options: SamplingOptions) -> Sampled:
-        """One response to `task`, a prompt and a seed."""
-        prompt, seed = task
+    def _sample(self, server: VllmServer, task: tuple[RolloutRequest, int], options: SamplingOptions) -> Sampled:
+        """One response to `task`, a request and one of its seeds."""
+        request, seed = task
         body = {
             "model": self.served,
-            "prompt": list(prompt),
+            "prompt": list(request.prompt_token_ids),
             "seed": seed,
             "temperature": options.temperature,
             "top_p": options.top_p,
-            "max_tokens": options.max_response_tokens,
+            "max_tokens": options.limit_of(request),
             "stop_token_ids": list(options.stop_token_ids),
             "ignore_eos": True,
             "logprobs": 0,
@@ -94,7 +103,7 @@ class VllmServerEngine:
                 f"rollout vllm_server: {server.url} ended a request by {choice['finish_reason']!r} with "
                 f"{len(ids or ())} token ids and {len(logprobs or ())} log-probs"
             )
-        return Sampled(tuple(ids), tuple(logprobs))
+        return Sampled(TokenIds(ids), LogProbs(logprobs))
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None:
         """Send `weights` (Hugging Face names) to all servers; a collective call, in which rank 0 alone talks to them.
