@@ -105,7 +105,7 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
 
     metrics = {
         **rollout_metrics(sampled, policy_version=step - 1, known_ids=parts.sampler.known_ids),
-        **(guidance_metrics(guided) if parts.guide else {}),
+        **(guidance_metrics(guided, extra) if parts.guide else {}),
         **policy_metrics,
         **parts.take_counts(),
         **group_metrics(len(sampled), trained),

@@ -64,20 +64,23 @@ def unknown_tokens(token_ids: Sequence[int], known_ids: int) -> int:
     return sum(token >= known_ids for token in token_ids) if max(token_ids, default=0) >= known_ids else 0
 
 
-def guidance_metrics(questions: Sequence[GuidedQuestion]) -> dict[str, float]:
-    """How often guidance was needed and whose it was. Shares of teachers are of this step's replacements."""
-    guided = [sample for question in questions for sample in question.samples if sample.selection is not None]
-    selections = [sample.selection for sample in guided if sample.selection is not None]
+def guidance_metrics(questions: Sequence[GuidedQuestion], extra: Sequence[Sample] = ()) -> dict[str, float]:
+    """How often guidance was needed and whose it was. Shares of teachers are of all answers that the step trains, in
+    groups and by auxiliary terms; `extra` are the step's samples of other questions."""
+    groups = [sample for question in questions for sample in question.samples]
+    beside = [sample for question in questions for sample in (*question.extra, *question.answers)]
+    guided = [(sample, chosen) for sample in (*groups, *beside, *extra) if (chosen := sample.selection) is not None]
+    selections = [selection for _, selection in guided]
     scores = [selection.score for selection in selections if selection.score is not None]
     teachers = Counter(selection.guidance.teacher for selection in selections)
     return {
         "guidance/triggered": fmean(question.triggered for question in questions),
-        "guidance/replaced": len(selections) / len(questions),
+        "guidance/replaced": sum(sample.selection is not None for sample in groups) / len(questions),
         **({"guidance/format": fmean(s.guidance.grade.formatted for s in selections)} if selections else {}),
         **({"guidance/score_mean": fmean(scores)} if scores else {}),
         **{f"guidance/answers/{name}": float(count) for name, count in sorted(teachers.items())},
         **{f"guidance/teacher/{name}": count / len(selections) for name, count in sorted(teachers.items())},
-        "tokens/teacher": float(sum(_written_by_teacher(sample) for sample in guided)),
+        "tokens/teacher": float(sum(_written_by_teacher(sample) for sample, _ in guided)),
     }
 
 

@@ -27,10 +27,10 @@ class Budget:
     """What one run spent, or several that started from each other.
 
     `tokens_generated` were sampled in training; `tokens_trained` went forward in updates, prompts included.
-    `teacher_answers`: in train the replacements, each time one is put in; in sft the examples of a pool, once each.
-    Those took `teacher_tokens` in all passes. `teachers` are those whose answers were used. `conversations` are the
-    examples of an sft run that do not say who wrote them. None is what the run's release did not record. `runs` are
-    the folders counted, and `missing` those that should have been.
+    `teacher_answers`: in train those in groups and those that auxiliary terms train, each time; in sft the examples of
+    a pool, once each. Those took `teacher_tokens` in all passes. `teachers` are those whose answers were used.
+    `conversations` are the examples of an sft run that do not say who wrote them. None is what the run's release did
+    not record. `runs` are the folders counted, and `missing` those that should have been.
     """
 
     tokens_generated: int = 0

@@ -35,7 +35,7 @@ WORSE_BY = 1.0
 @dataclass(frozen=True, slots=True)
 class Step:
     """A step's metrics, the run's config in JSON types, the run's first loss (NaN before there is one), and whether a
-    teacher answer has ever been put in.
+    teacher answer has ever been trained on.
 
     Of an evaluation `metrics` are those of the set `held_out`, by their short names.
     """
@@ -55,6 +55,11 @@ class Step:
     def setting(self, key: str) -> Any:
         """The config's value at a dotted key; None where it is not there."""
         return value_at(self.config, tuple(key.split(".")))
+
+    @property
+    def taught(self) -> bool:
+        """True if a teacher's tokens are trained on, in a group or by an auxiliary term alone."""
+        return self["guidance/replaced"] > 0 or self["tokens/teacher"] > 0
 
     @property
     def asks_for_format(self) -> bool:
@@ -207,7 +212,7 @@ TRAINING = (
         "guidance.threshold, reward.overlong_penalty, reward.repetition_penalty",
     ),
     Sign(
-        "no_groups", FEW, ("groups/trained",), lambda step: step["groups/trained"] == 0, _no_groups,
+        "no_groups", FEW, ("groups/trained",), lambda step: step["groups/trained"] == 0 and not step.taught, _no_groups,
         "objective.group_filter, reward/accuracy in the report: are the questions too hard, or too easy?",
         frozenset({"no_verdict"}),
     ),
@@ -224,14 +229,14 @@ TRAINING = (
     ),
     Sign(
         "never_right", UNLUCKY, ("reward/accuracy",),
-        lambda step: step["reward/accuracy"] == 0 and not step["guidance/replaced"] > 0,
+        lambda step: step["reward/accuracy"] == 0 and not step.taught,
         lambda _: "no response was right",
         f"data.train (too hard?), reward, guidance, {_SAMPLES}",
         NO_RESPONSE | {"not_triggered", "no_guidance", "no_advantage"},
     ),
     Sign(
         "not_taught", GUIDED, ("reward/accuracy",),
-        lambda step: step["reward/accuracy"] == 0 and step["guidance/replaced"] > 0,
+        lambda step: step["reward/accuracy"] == 0 and step.taught,
         lambda _: "no response was right, although teacher answers are trained on",
         f"training.learning_rate, objective.off_policy, {_SAMPLES}", NO_RESPONSE,
     ),

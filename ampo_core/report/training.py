@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from ampo_core.config.metric_names import MACRO, TEACHER, by_teacher
+from ampo_core.config.metric_names import ANSWERS, MACRO, TEACHER, by_teacher
 from ampo_core.report.budget import replacements, total_of
 from ampo_core.report.curves import RunCurves, Series
 from ampo_core.report.figures import (
@@ -105,8 +105,12 @@ def _counts(curves: RunCurves) -> dict[str, int | None]:
 
 
 def replaced_by_teacher(curves: RunCurves) -> dict[str, Series]:
-    """teacher -> (step, its replacements a group): its share of the step's times the step's replacements."""
+    """teacher -> (step, its answers a group): counted, or what older releases logged, its share of the replacements."""
     total = dict(curves.series.get("guidance/replaced", ()))
+    groups = dict(curves.series.get("groups/sampled", ()))
+    counts = {name: dict(series) for name, series in sorted(by_teacher(curves.series, ANSWERS).items())}
+    if counts and groups:
+        return {name: [(step, count.get(step, 0.0) / groups[step]) for step in total] for name, count in counts.items()}
     shares = {name: dict(series) for name, series in sorted(by_teacher(curves.series, TEACHER).items())}
     return {name: [(step, share.get(step, 0.0) * total[step]) for step in total] for name, share in shares.items()}
 

@@ -43,7 +43,7 @@ class Watch:
         found = {name: math.nan if value is None else value for name, value in metrics.items()}
         if math.isnan(self._first_loss):
             self._first_loss = found.get("policy/loss", math.nan)
-        self._guided |= found.get("guidance/replaced", 0.0) > 0
+        self._guided |= Step(step, found, self._config).taught
         begun = self._judge(self._signs, Step(step, found, self._config, self._first_loss, self._guided), "")
         for title, held_out, own in _sets(found):
             begun += self._judge(HELD_OUT, Step(step, own, self._config, held_out=held_out), title)

@@ -33,6 +33,17 @@ def test_the_answers_of_each_teacher_are_counted() -> None:
     assert not [name for name in guidance_metrics([group(None, None)]) if "answers" in name or "format" in name]
 
 
+def test_answers_that_auxiliary_terms_alone_train_are_counted_as_teachers_and_not_as_replacements() -> None:
+    extra, answer, late = (group(name).samples for name in "abc")
+    routed = GuidedQuestion(QUESTION, (), extra=extra, triggered=True)
+    beside = GuidedQuestion(QUESTION, group(None, "a").groups, answers=answer)
+    found = guidance_metrics([routed, beside], late)
+    assert found["guidance/replaced"] == 0.5
+    assert [found[f"guidance/answers/{name}"] for name in "abc"] == [2.0, 1.0, 1.0]
+    assert found["guidance/teacher/a"] == 0.5
+    assert found["tokens/teacher"] == 8.0
+
+
 def test_groups_with_an_advantage_are_counted_among_those_that_are_trained_on() -> None:
     samples = group(None, None).samples
     groups = [AugmentedGroup(samples, found) for found in ((0.0, 0.0), (1.0, -1.0))]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ampo_core.report.build import write_report
-from ampo_core.report.signs import HELD_OUT, SIGNS, TRAINING
+from ampo_core.report.signs import GUIDED, HELD_OUT, SIGNS, TRAINING
 from ampo_core.report.watch import Watch
 
 from .conftest import describe, write_lines, write_run
@@ -114,6 +114,14 @@ def test_a_short_run_that_shows_it_in_every_step_says_it_at_the_end(kind):
 
 def test_every_sign_has_a_case():
     assert set(BAD) == {sign.kind for sign in SIGNS["train"]}
+
+
+ROUTED = AMPO | WRONG | {"guidance/replaced": 0.0, "tokens/teacher": 90.0, "groups/trained": 0.0}
+"""All groups failed, and auxiliary terms alone train the answers."""
+
+
+def test_answers_that_auxiliary_terms_train_are_guidance():
+    assert kinds(watched(*[ROUTED] * GUIDED)) == ["not_taught"]
 
 
 @pytest.mark.parametrize("row", [GRPO, AMPO], ids=["grpo", "ampo"])
