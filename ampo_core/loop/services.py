@@ -48,10 +48,11 @@ class Services:
         return StepContext(step, self._steps, self._metrics, services=self, **given)
 
     def finish(self, metrics: Mapping[str, float]) -> None:
-        """Remember the step's `metrics`, those of rank 0 on every rank, for the next one; times are left out, for they
-        are no function of config and seed."""
+        """Remember the step's `metrics`, those of rank 0 on every rank, for the next one. Times are left out, for they
+        are no function of config and seed, and what is not finite, which no checkpoint holds."""
         own = self._sampler.ranks.first(dict(metrics))
-        self._metrics = {name: value for name, value in own.items() if not name.startswith("time/")}
+        kept = (item for item in own.items() if math.isfinite(item[1]) and not item[0].startswith("time/"))
+        self._metrics = dict(kept)
 
     def logged(self) -> dict[str, float]:
         """What the hooks of this step logged, averaged by name; and the tokens of a second generation."""
