@@ -28,7 +28,7 @@ Gather = Callable[[Sequence[nn.Parameter]], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class Row:
     """Pairs laid end to end, longest first: `token_ids` and `positions` [1, tokens]; `predicting` and `targets`
     [response tokens] are in the order of the pairs and index the row and the vocabulary."""
 
@@ -39,7 +39,7 @@ class _Row:
     sequences: Sequences
 
     @classmethod
-    def of(cls, pairs: Sequence[TokenPair], device: torch.device) -> _Row:
+    def of(cls, pairs: Sequence[TokenPair], device: torch.device) -> Row:
         order = sorted(range(len(pairs)), key=lambda index: -len(pairs[index]))
         lengths = [len(pairs[index]) for index in order]
         starts = dict(zip(order, accumulate(lengths, initial=0), strict=False))
@@ -83,7 +83,7 @@ class Policy(nn.Module):
         """
         plain = self.plain
         device = plain.get_input_embeddings().weight.device
-        row = _Row.of(pairs, device)
+        row = Row.of(pairs, device)
         hidden = plain.base_model(
             input_ids=row.token_ids, position_ids=row.positions, use_cache=False, **row.sequences.arguments()
         ).last_hidden_state
