@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from ampo_registry import TokenIds
 
 from ampo_core.distributed.ranks import Ranks
 
@@ -15,7 +17,7 @@ CPU = torch.device("cpu")
 
 def gathered(monkeypatch: pytest.MonkeyPatch, shards: list[list[Any]], total: int) -> list[Any]:
     """What rank 0 gets when the ranks hold `shards`."""
-    monkeypatch.setattr(dist, "all_gather_object", lambda into, own: into.__setitem__(slice(None), shards))
+    monkeypatch.setattr(Ranks, "each", lambda self, value: shards)
     return Ranks(0, len(shards), CPU).gather(shards[0], total)
 
 
@@ -26,6 +28,28 @@ def test_what_was_shared_out_comes_back_in_order(
 ) -> None:
     shards = [Ranks(rank, world_size, CPU).shard(items) for rank in range(world_size)]
     assert gathered(monkeypatch, shards, len(items)) == items
+
+
+def test_values_of_any_size_reach_every_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [["short"], {"long": "x" * 1000, "ids": TokenIds(range(100))}, None]
+    data = [pickle.dumps(value) for value in values]
+    sent: list[torch.Tensor] = []
+
+    def all_gather(into: list[torch.Tensor], own: torch.Tensor) -> None:
+        sent.append(own)
+        for part, found in zip(into, data, strict=True):
+            if own.dtype == torch.int64:
+                part.fill_(len(found))
+            else:
+                assert len(own) == len(part) == max(map(len, data))
+                part[: len(found)] = torch.frombuffer(bytearray(found), dtype=torch.uint8)
+
+    monkeypatch.setattr(dist, "all_gather", all_gather)
+    for rank, value in enumerate(values):
+        found = Ranks(rank, 3, CPU).each(value)
+        assert found == values
+        assert found[rank] is value
+        assert bytes(sent[-1].numpy())[: len(data[rank])] == data[rank]
 
 
 @pytest.mark.parametrize(
