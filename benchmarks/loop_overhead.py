@@ -41,20 +41,22 @@ from ampo_registry import (
     RolloutGroup,
     RolloutRequest,
     SamplingOptions,
+    StepContext,
+    TokenIds,
 )
 from ampo_registry.discovery import discover
 from rich.console import Console
 from rich.table import Table
 
-from ampo_core.config.tree import ObjectiveConfig
+from ampo_core.config.objective import ObjectiveConfig
 from ampo_core.distributed.ranks import Ranks, join_ranks
 from ampo_core.learner.packing import microbatches
 from ampo_core.learner.policy import Row
 from ampo_core.loop.ahead import SampleAhead
 from ampo_core.loop.credit import with_advantages
-from ampo_core.loop.groups import unguided
+from ampo_core.loop.groups import GuidedBatch, unguided
 from ampo_core.loop.metrics import group_metrics, group_report, rollout_metrics
-from ampo_core.loop.objective import Objective
+from ampo_core.loop.objective import ObjectiveParts
 from ampo_core.loop.old_policy import old_policy_metrics, plan_forwards
 from ampo_core.loop.sampling import Sampler
 from ampo_core.loop.sequences import minibatches, train_sequences
@@ -63,6 +65,7 @@ from ampo_core.run.folder import RunFolder
 MIB, GROUP, STEP, VOCABULARY, PROMPT, MINIBATCH, MICROBATCH = 2**20, 8, 2, 151_936, 256, 64, 18_432
 HOPS = ("requests and gathering", "verdicts", "sequences", "rows", "metrics", "reports")
 Clock = Callable[[str], Any]
+PlainPair = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +87,6 @@ class PlainRollout:
     text: str
     finish_reason: str
     policy_version: int
-
-
-@dataclass(frozen=True, slots=True)
-class PlainPair:
-    """A prompt and a response as tuples."""
-
-    prompt: tuple[int, ...]
-    response: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.prompt) + len(self.response)
 
 
 class MadeUp:
@@ -126,16 +118,17 @@ class World:
 
     def __init__(self, case: Case, ranks: Ranks, folder: Path) -> None:
         random, self.case, self.ranks, self.folder = Random(0), case, ranks, RunFolder(folder)
+        prompts = [
+            TokenIds(random.randrange(VOCABULARY) for _ in range(PROMPT)) for _ in range(case.responses // GROUP)
+        ]
         self.questions = [
-            Question(
-                f"q{i}", (Message("user", f"{i}?"),), [random.randrange(VOCABULARY) for _ in range(PROMPT)], "7", ""
-            )  # type: ignore[arg-type]
-            for i in range(case.responses // GROUP)
+            Question(f"q{i}", (Message("user", f"{i}?"),), prompt, "7", "") for i, prompt in enumerate(prompts)
         ]
         catalog = discover().catalog
         options = {"on_policy": {"importance_cap": 2.0}}
         config = ObjectiveConfig.model_validate(options, context={"catalog": catalog})
-        self.objective = Objective(config, BuildContext(), case.tokens)
+        self.context = StepContext(STEP)
+        self.objective = ObjectiveParts(config, BuildContext(), case.tokens).at(self.context)
         self.advantage = config.advantage.build(BuildContext())
         sampler = Sampler(
             engine=None,  # type: ignore[arg-type]
@@ -146,7 +139,7 @@ class World:
             ranks=ranks,
             ahead=SampleAhead(ranks),
             group_size=GROUP,
-            threshold=0.6,
+            threshold=BuildContext().build(0.6, "threshold"),
             seed=0,
         )
         made_up: Any = MadeUp(case, sampler.requests(self.questions, STEP, 0))
@@ -160,7 +153,7 @@ def step(world: World, clock: Clock) -> list[RolloutGroup]:
     with clock("requests and gathering"):
         batch = world.sampler.sample(world.questions, STEP, 0)
     with clock("verdicts"):
-        groups = world.sampler.grade(world.questions, batch)
+        groups = world.sampler.grade(world.questions, batch, world.context)
     (compact if world.case.way == "compact" else tuples)(world, groups, clock)
     return groups
 
@@ -168,8 +161,8 @@ def step(world: World, clock: Clock) -> list[RolloutGroup]:
 def compact(world: World, groups: Sequence[RolloutGroup], clock: Clock) -> None:
     """From groups to samples.jsonl, with the product's functions."""
     with clock("sequences"):
-        augmented = [with_advantages(unguided(group), world.advantage) for group in groups]
-        sequences = train_sequences(augmented, STEP, world.objective.config)
+        guided = GuidedBatch(tuple(with_advantages(unguided(group), world.advantage) for group in groups))
+        sequences = train_sequences(guided, STEP, world.objective.config, world.objective.needs)
         plan = plan_forwards(sequences, minibatches(sequences, MINIBATCH), world.objective, STEP, world.ranks)
     with clock("rows"):
         for mine in (plan.before, *plan.updates):
@@ -181,11 +174,11 @@ def compact(world: World, groups: Sequence[RolloutGroup], clock: Clock) -> None:
         metrics = {
             **rollout_metrics(groups, policy_version=STEP - 1, known_ids=VOCABULARY),
             **old_policy_metrics(sequences, plan.counts, forwarded, world.ranks),
-            **group_metrics(augmented, range(len(groups))),
+            **group_metrics(len(groups), guided),
         }
     with clock("reports"):
         world.folder.log_metrics(STEP, metrics)
-        world.folder.log_samples(STEP, [group_report(group) for group in augmented], GROUP)
+        world.folder.log_samples(STEP, [group_report(question) for question in guided.questions], GROUP)
 
 
 def tuples(world: World, groups: Sequence[RolloutGroup], clock: Clock) -> None:
@@ -194,12 +187,13 @@ def tuples(world: World, groups: Sequence[RolloutGroup], clock: Clock) -> None:
     prompts = [tuple(group.question.prompt_token_ids) for group in groups for _ in group.rollouts]
     with clock("sequences"):
         known = [torch.tensor(rollout.logprobs) for rollout in rollouts]
-        pairs = [PlainPair(prompt, rollout.token_ids) for prompt, rollout in zip(prompts, rollouts, strict=True)]
-        mine = world.ranks.balance([len(pair) for pair in pairs])
+        pairs = [(prompt, rollout.token_ids) for prompt, rollout in zip(prompts, rollouts, strict=True)]
+        lengths = [len(prompt) + len(response) for prompt, response in pairs]
+        mine = world.ranks.balance(lengths)
     with clock("rows"):
         half = len(mine) // 2
         for part in (mine[:half], mine[half:], mine[half:]):
-            for chosen in microbatches([len(pairs[i]) for i in part], budget(world.case)):
+            for chosen in microbatches([lengths[i] for i in part], budget(world.case)):
                 plain_row([pairs[part[i]] for i in chosen], world.ranks.device)
     with clock("metrics"):
         unknown = sum(sum(i >= VOCABULARY for i in r.token_ids) for r in rollouts if max(r.token_ids) >= VOCABULARY)
@@ -210,14 +204,14 @@ def tuples(world: World, groups: Sequence[RolloutGroup], clock: Clock) -> None:
 
 def plain_row(pairs: Sequence[PlainPair], device: torch.device) -> tuple[torch.Tensor, ...]:
     """The tensors of a row out of tuples."""
-    lengths = [len(pair) for pair in pairs]
-    starts = list(accumulate(lengths, initial=0))
-    responses = [(starts[i] + len(pair.prompt), starts[i] + len(pair)) for i, pair in enumerate(pairs)]
+    lengths = [len(prompt) + len(response) for prompt, response in pairs]
+    ends = list(accumulate(lengths))
+    responses = [(end - len(response), end) for end, (_, response) in zip(ends, pairs, strict=True)]
     return (
-        torch.tensor([[token for pair in pairs for token in (*pair.prompt, *pair.response)]], device=device),
+        torch.tensor([[token for prompt, response in pairs for token in (*prompt, *response)]], device=device),
         torch.cat([torch.arange(length, device=device) for length in lengths])[None],
         torch.cat([torch.arange(start - 1, end - 1, device=device) for start, end in responses]),
-        torch.tensor([token for pair in pairs for token in pair.response], device=device),
+        torch.tensor([token for _, response in pairs for token in response], device=device),
     )
 
 
@@ -265,7 +259,10 @@ def measured_apart(case: Case, count: int) -> dict[str, Any]:
         )
         for i in range(count)
     ]
-    found = [json.loads(process.communicate()[0].splitlines()[-1]) for process in started]
+    outputs = [process.communicate()[0] for process in started]
+    if any(process.returncode for process in started):
+        raise SystemExit("a rank has failed; what it said stands above")
+    found = [json.loads(output.splitlines()[-1]) for output in outputs]
     return {"seconds": {hop: sum(one["seconds"][hop] for one in found) for hop in HOPS}, "mib": found[0]["mib"]}
 
 

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import fmean
 
+import numpy
 from ampo_registry.samples import OFF_POLICY, ON_POLICY, Sample
+from ampo_registry.tokens import TokenIds
 from ampo_registry.types import GroupReport, RolloutGroup
 
 from ampo_core.distributed.ranks import Ranks
@@ -59,9 +61,9 @@ def rollout_metrics(groups: Sequence[RolloutGroup], *, policy_version: int, know
     }
 
 
-def unknown_tokens(token_ids: Sequence[int], known_ids: int) -> int:
+def unknown_tokens(token_ids: TokenIds, known_ids: int) -> int:
     """How many of `token_ids` the tokenizer does not know: the head of many models has more rows than it has tokens."""
-    return sum(token >= known_ids for token in token_ids) if max(token_ids, default=0) >= known_ids else 0
+    return int(numpy.count_nonzero(numpy.asarray(token_ids.buffer) >= known_ids))
 
 
 def guidance_metrics(questions: Sequence[GuidedQuestion], extra: Sequence[Sample] = ()) -> dict[str, float]:
