@@ -30,6 +30,9 @@ COMPONENT = "x-ampo-component"
 class ComponentField:
     """Annotation `Annotated[SelectorSpec, ComponentField("selector")]`: resolves the value against the catalog."""
 
+    words: tuple[str, ...] = ()
+    """What may stand in its place and is no component."""
+
     def __init__(self, kind: str) -> None:
         self.kind = kind
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,6 +11,14 @@ from ampo_registry.errors import PluginError
 
 if TYPE_CHECKING:
     import torch
+
+OWN_METRICS = frozenset(
+    {
+        *("loss", "loss_on", "loss_off", "entropy", "grad_norm", "learning_rate", "importance_weight"),
+        *("empty_updates", "skipped_updates", "rollout_logprob_gap", "probe_logprob_gap"),
+    }
+)
+"""Names behind `policy/` that no loss may measure something else under."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +77,21 @@ class LossView:
 
     def measure(self, name: str, values: torch.Tensor) -> None:
         """Report the mean of `values` [tokens] as the metric `policy/NAME`, or of terms but the on-policy one
-        `policy/NAME/TERM`. Nothing is trained by it."""
+        `policy/NAME/TERM`. Nothing is trained by it.
+
+        A sequence without a gradient may not be there, and counts as 0: measure what is 0 without an advantage. Raises
+        PluginError for a name that is the core's, or values that are not one a token.
+        """
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in OWN_METRICS:
+            raise PluginError(
+                f"the loss measures {name!r}: expected lower case letters, digits and _, and none of the core's "
+                f"own names ({', '.join(sorted(OWN_METRICS))})"
+            )
+        if values.shape != self.log_probs.shape:
+            raise PluginError(
+                f"the loss measures {name!r} as {tuple(values.shape)}: expected one value for each of "
+                f"{len(self.log_probs)} tokens"
+            )
         total = values.detach().sum()
         self.measured[name] = self.measured[name] + total if name in self.measured else total
 

@@ -12,6 +12,9 @@ from ampo_registry.discovery import discover
 PLUGINS = discover()
 OPTIONS: dict[str, dict[str, Any]] = {
     "labelled_arithmetic": {"questions": 60, "heldout_per_level": 8, "warmup_examples": 80},
+    "linear": {"start": 1.0, "end": 0.05},
+    "cosine": {"start": 1.0, "end": 0.05},
+    "piecewise": {"start": 1.0, "at": [[3, 0.5], [10, 0.0]]},
 }
 EXPECTATIONS: dict[str, dict[str, Any]] = {
     "token": {"total": 1.0},
@@ -118,6 +121,16 @@ def test_component_keeps_the_contract_of_its_kind(
         ("advantage", {"type": "on_policy_baseline", "ddof": 0}),
         ("teacher_pool", {"type": "dataset", "teachers": ["teacher-1"]}),
         ("reward", {"type": "math_verify", "format_weight": 0.0}),
+        ("loss", {"type": "clip", "low": None, "high": 0.28, "dual": 3.0, "log_ratio_clamp": 10.0}),
+        ("loss", {"type": "clip", "low": None, "high": None}),
+        ("loss", {"type": "gspo", "low": 0.2, "high": 0.28}),
+        ("loss", {"type": "cispo", "low": 0.2, "high": None}),
+        ("loss", {"type": "shaped", "shaping": "identity", "clip": [0.2, 0.2], "behaviour_policy": "recorded"}),
+        ("loss", {"type": "shaped", "shaping": {"type": "power", "exponent": 0.5}}),
+        ("schedule", {"type": "linear", "start": 0.9, "end": 0.1, "steps": 13, "delay": 4}),
+        ("schedule", {"type": "cosine", "start": 0.1, "end": 0.1, "steps": 7}),
+        ("schedule", {"type": "cosine", "start": 0.0, "end": 1e-9, "delay": 90}),
+        ("schedule", {"type": "piecewise", "start": 0.0, "at": [[1, 1.0]]}),
     ],
     ids=str,
 )

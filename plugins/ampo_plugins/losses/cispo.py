@@ -26,12 +26,12 @@ class Cispo(LossSpec):
         return frozenset({"old"})
 
     def token_losses(self, view: LossView) -> torch.Tensor:
-        """−sg(clip(r)) A log π of each token; measures how many ratios are cut."""
+        """−sg(clip(r)) A log π of each token; measures for how many a cut ratio makes a difference."""
         ratio = (view.log_probs.detach() - view.old).exp()
         weight = ratio
         if self.low is not None:
             weight = weight.clamp(min=1.0 - self.low)
         if self.high is not None:
             weight = weight.clamp(max=1.0 + self.high)
-        view.measure("clip_fraction", weight != ratio)
+        view.measure("clip_fraction", (weight != ratio) & (view.advantages != 0))
         return -weight * view.advantages * view.log_probs

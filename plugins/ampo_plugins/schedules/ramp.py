@@ -23,7 +23,9 @@ class Ramp(ScheduleSpec):
         """`start` in the first step after the delay, `end` in the last one of the ramp."""
         length = self.steps if self.steps is not None else steps - self.delay
         share = min(max((step - self.delay - 1) / max(length - 1, 1), 0.0), 1.0)
-        return self.start + (self.end - self.start) * self.bent(share)
+        way = self.bent(share)
+        least, largest = self.range()
+        return min(max((1.0 - way) * self.start + way * self.end, least), largest)
 
     def bent(self, share: float) -> float:
         """How much of the way is done after `share` of the steps; both from 0 to 1."""

@@ -18,9 +18,11 @@ from ampo_registry.testing.examples import (
     example_requests,
     example_rollout,
 )
+from ampo_registry.testing.losses import check_loss
 from ampo_registry.testing.pools import check_teacher_pool
 from ampo_registry.testing.rewards import check_reward
 from ampo_registry.testing.rollouts import check_rollout
+from ampo_registry.testing.schedules import check_schedule
 from ampo_registry.testing.selectors import check_selector
 from ampo_registry.testing.steps import FakeServices, example_step
 from ampo_registry.testing.tasks import check_task
@@ -33,8 +35,10 @@ __all__ = [
     "FakeServices",
     "check_advantage",
     "check_aggregator",
+    "check_loss",
     "check_reward",
     "check_rollout",
+    "check_schedule",
     "check_selector",
     "check_shaping",
     "check_spec_class",

@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from ampo_registry.catalog import Catalog
+from ampo_registry.components import ComponentField, specs_in
 from ampo_registry.errors import AmpoError
 from ampo_registry.protocols import BuildContext, Stateful
 from ampo_registry.specs import ComponentSpec, build_options, component_name
@@ -34,12 +35,13 @@ class Rules:
 def check_spec_class(spec: ComponentSpec) -> None:
     """A spec is well formed: documented, frozen, closed; it has a schema and survives a trip through YAML."""
     cls = type(spec)
-    Catalog().add(cls, "conformance", "0")
+    resolver = Catalog()
+    for kind in dict.fromkeys(type(inner) for inner in specs_in(spec)):
+        resolver.add(kind, "conformance", "0")
     rule = Rules(spec)
     rule(bool((cls.__doc__ or "").strip()), "the spec class needs a docstring")
+    _check_held(rule, spec)
     options = build_options(spec)
-    resolver = Catalog()
-    resolver.add(cls, "conformance", "0")
     loaded = yaml.safe_load(yaml.safe_dump(dict(options)))
     again = resolver.resolve(cls.kind, loaded)
     rule(again == spec, "dumping to YAML and reading back must give an equal spec", again)
@@ -60,6 +62,16 @@ def check_spec_class(spec: ComponentSpec) -> None:
         rule(False, f"the spec must be frozen, but {name} can be assigned")
     reason = spec.unavailable()
     rule(reason is None or bool(reason), "unavailable() must give a reason or None", reason)
+
+
+def _check_held(rule: Rules, spec: ComponentSpec) -> None:
+    """An option that holds a component holds its spec, also by default."""
+    for name, field in type(spec).model_fields.items():
+        value: object = getattr(spec, name)
+        places = [item for item in field.metadata if isinstance(item, ComponentField)]
+        named = any(isinstance(value, str) and value not in place.words for place in places)
+        text = f"the default of {name} is a name and no component: give its Field validate_default=True"
+        rule(not named, text, value)
 
 
 def check_unavailable(spec: ComponentSpec, build: Callable[[BuildContext], object], context: BuildContext) -> None:
