@@ -207,19 +207,22 @@ def _file_source(path: Path) -> PluginSource:
     resolved = path.resolve()
     if not resolved.is_file() or resolved.suffix != ".py":
         raise PluginError(f"--plugin {path}: no such Python file")
-    return PluginSource(resolved.stem, str(path), "file", lambda: _import_file(resolved))
+    module = resolved.parent if resolved.name == "__init__.py" else resolved  # a package by its folder's name
+    return PluginSource(module.stem, str(path), "file", lambda: _import_file(resolved, module))
 
 
-def _import_file(path: Path) -> ModuleType:
-    name = path.stem
+def _import_file(path: Path, module: Path) -> ModuleType:
+    name = module.stem
     known = sys.modules.get(name)
     if known is not None and getattr(known, "__file__", None) == str(path):
         return known
     found = None if known is not None else importlib.util.find_spec(name)
     if known is not None or (found is not None and Path(found.origin or "").resolve() != path):
-        raise PluginError(f"a module named {name!r} exists already; rename the file")
+        raise PluginError(
+            f"a module named {name!r} exists already; rename the {'file' if module == path else 'folder'}"
+        )
     # Under its own name and on sys.path, so that a reward defined there can be unpickled in a worker process.
-    added = [] if found is not None else [str(path.parent)]
+    added = [] if found is not None else [str(module.parent)]
     sys.path.extend(added)
     try:
         return importlib.import_module(name)

@@ -201,6 +201,7 @@ def plugin_file(tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
     path, modules = list(sys.path), set(sys.modules)
 
     def write(name: str, source: str) -> Path:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(source)
         return tmp_path / name
 
@@ -234,6 +235,19 @@ def test_plugin_file_from_a_folder_on_the_path(plugin_file: Callable[[str, str],
     assert "from_file" in plugins.catalog.names("selector")
     assert "my_bad_file" in _reasons(plugins)
     assert sys.path.count(str(good.parent)) == 1
+
+
+def test_packages_are_found_by_their_folders_names_and_may_import_their_own_modules(
+    plugin_file: Callable[[str, str], Path],
+) -> None:
+    packages = []
+    for name in ("one", "two"):
+        plugin_file(f"my_{name}_package/choice.py", SELECTOR.replace("NAME", name))
+        packages.append(plugin_file(f"my_{name}_package/__init__.py", "from .choice import *\n"))
+    plugins = discover(packages)
+    assert not plugins.broken
+    assert plugins.catalog.entry("selector", "two").plugin == "my_two_package"
+    assert {"one", "two"} <= set(plugins.catalog.names("selector"))
 
 
 def test_plugin_file_must_exist() -> None:
