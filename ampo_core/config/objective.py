@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from ampo_registry.components import ComponentField, ScheduledField
-from ampo_registry.seams import NEEDS, LossSpec, ScheduleSpec
-from ampo_registry.specs import AdvantageSpec, AggregatorSpec
+from ampo_registry.seams import NEEDS, InterventionSpec, LossSpec, ScheduleSpec
+from ampo_registry.specs import AdvantageSpec, AggregatorSpec, component_name
+from ampo_registry.text import nearest
 from pydantic import BeforeValidator, Field, PositiveFloat
 
 from ampo_core.config.nodes import Finding, KeyPath
@@ -113,8 +114,9 @@ class ObjectiveConfig(Block):
     kl: KlConfig | None = Field(default=None, description="null = no KL term")
     group_filter: GroupFilterConfig | None = Field(default=None, description="null = every group is trained on")
 
-    def findings(self, *, guided: bool) -> Iterator[Finding]:
-        """What is wrong with the terms, and what of their options may not do what was meant."""
+    def findings(self, intervention: InterventionSpec | None) -> Iterator[Finding]:
+        """What is wrong with the terms, and what of their options may not do what was meant; `intervention` is None
+        where there is no guidance."""
         blocks = {"on_policy": self.on_policy.loss, "off_policy": self.off_policy.loss}
         for name, loss in blocks.items():
             yield from _of_loss(loss, ("objective", name, "loss"))
@@ -123,9 +125,21 @@ class ObjectiveConfig(Block):
             if name in blocks or not NAME.fullmatch(name):
                 text = f"found {name!r}; expected lower case letters, digits and _, and no name of the two other terms"
                 yield Finding(path, text)
-            if not guided and term.samples in ("intervention", "guidance"):
+            if intervention is None and term.samples in ("intervention", "guidance"):
                 yield Finding((*path, "samples"), f"found {term.samples} with guidance: null, which brings no samples")
+            elif intervention is not None and term.samples == "intervention" and name not in intervention.terms:
+                text = (
+                    f"found intervention, and guidance.intervention ({component_name(type(intervention))}) names no "
+                    f"term {name!r}: it may train nothing; samples: guidance trains a teacher answer of each question"
+                )
+                yield Finding((*path, "samples"), text, "warning")
             yield from _of_loss(term.loss, (*path, "loss"))
+        for name in sorted(intervention.terms - self.auxiliary.keys()) if intervention is not None else ():
+            near = nearest(name, self.auxiliary)
+            hint = f"; did you mean {near!r}?" if near else ""
+            declared = ", ".join(self.auxiliary) or "none"
+            text = f"labels samples with the term {name!r}, which objective.auxiliary does not declare{hint}"
+            yield Finding(("guidance", "intervention"), f"{text}\ndeclared: {declared}")
 
     def reads(self, need: str) -> bool:
         """True if a term reads `need`: the start model's log-probs ("reference"), entropies, and so on."""

@@ -112,7 +112,7 @@ class TrainJob(LearningJob):
             yield Finding(("objective", "off_policy", "loss"), text, "warning")
 
     def _objective(self) -> Iterator[Finding]:
-        yield from self.objective.findings(guided=self.guidance is not None)
+        yield from self.objective.findings(None if self.guidance is None else self.guidance.intervention)
         if self.rollout.group_size == 1 and self.guidance is None:
             text = "a group of one rollout has nothing to be compared with: its advantage is always the same"
             yield Finding(("rollout", "group_size"), text, "warning")

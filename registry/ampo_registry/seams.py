@@ -27,6 +27,12 @@ class InterventionSpec(ComponentSpec):
     kind: ClassVar[str] = "intervention"
     behaviour: ClassVar[tuple[str, ...]] = ("intervene",)
 
+    @property
+    def terms(self) -> frozenset[str]:
+        """The terms of `objective.auxiliary` that it labels segments and extra samples with; one that is not declared
+        there is refused before the run."""
+        return frozenset()
+
     def build(self, context: BuildContext) -> Intervention:
         return self
 

@@ -5,10 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+from ampo_registry.discovery import discover
 from ampo_registry.errors import ConfigError
 
 from ampo_core.config import metric_names
 from ampo_core.config.jobs import TrainJob
+from ampo_core.config.load import load_config
 
 ERRORS = {
     "threshold above": (
@@ -129,6 +131,10 @@ WARNINGS = {
         "evaluation.sets.a.reward.format_weight: an evaluation counts correct responses",
     ),
     "warm-up": ("training.warmup_steps=1000", "the whole run of 1000 optimizer steps is warm-up"),
+    "a term without samples": (
+        "objective.auxiliary={sft: {weight: 0.1}}",
+        "objective.auxiliary.sft.samples: found intervention, and guidance.intervention (replace) names no term 'sft'",
+    ),
 }
 
 
@@ -373,3 +379,17 @@ def test_adapters_need_modules_that_the_model_has(load, folder, text):
 def test_weights_that_cannot_be_read_refuse_no_adapters(load, folder, content):
     (folder / "model" / "model.safetensors").write_bytes(content)
     assert load("", "model.lora={target_modules: [nope]}").blockers == ()
+
+
+ROUTER = Path(__file__).parents[2] / "plugins/examples/ampo-router/ampo_router/__init__.py"
+
+
+def test_a_term_that_an_intervention_labels_and_nothing_declares_is_refused_before_the_run(folder):
+    text = "extends: base.yaml\nguidance:\n  intervention: {type: router, term: stf}\n"
+    Path("c.yaml").write_text(text + "objective: {auxiliary: {sft: {}}}\n", encoding="utf-8")
+    plugins = discover([ROUTER])
+    with pytest.raises(ConfigError) as error:
+        load_config("c.yaml", (), plugins)
+    said = "c.yaml:3: guidance.intervention: labels samples with the term 'stf', which objective.auxiliary does not"
+    assert f"{said} declare; did you mean 'sft'?\ndeclared: sft" in str(error.value)
+    assert not load_config("c.yaml", ["guidance.intervention.term=sft"], plugins).warnings

@@ -24,6 +24,10 @@ class Router(InterventionSpec):
     type: Literal["router"] = "router"
     term: str = Field(default="sft", description="the term of objective.auxiliary that trains the answers")
 
+    @property
+    def terms(self) -> frozenset[str]:
+        return frozenset({self.term})
+
     def intervene(self, requests: Sequence[InterventionRequest], context: StepContext) -> Intervened:
         guided: list[Guided] = []
         for request in requests:
