@@ -104,7 +104,9 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
         parts.reporter.note(f"step {step}: none of {len(sampled)} groups has a signal, so nothing was trained")
 
     metrics = {
-        **rollout_metrics(sampled, policy_version=step - 1, known_ids=parts.sampler.known_ids),
+        **rollout_metrics(
+            sampled, parts.services.generated, policy_version=step - 1, known_ids=parts.sampler.known_ids
+        ),
         **(guidance_metrics(guided, extra) if parts.guide else {}),
         **policy_metrics,
         **parts.take_counts(),

@@ -65,13 +65,7 @@ GUIDANCE = (
     ANSWERS,
     TEACHER,
 )
-_OWN = ("reward/", "guidance/", "response/", "groups/", "policy/", "rollout/", "verifier/", "tokens/", "time/", "eval/")
 _OF_A_SET = ("length_mean", "truncated", "format", "timeouts", "errors")
-
-
-def reserved(name: str) -> bool:
-    """True for a metric name that a plugin may not take: the core's own, or none that would be found again."""
-    return name == "step" or "/" not in name or name.startswith(_OWN)
 
 
 def by_teacher(metrics: Mapping[str, T], name: str) -> dict[str, T]:

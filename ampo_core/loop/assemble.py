@@ -29,7 +29,7 @@ from ampo_core.loop.parts import TrainParts, UpdateParts
 from ampo_core.loop.probe import Probe
 from ampo_core.loop.sampling import Questions, Sampler
 from ampo_core.loop.scoring import PolicyScorer
-from ampo_core.loop.services import Services
+from ampo_core.loop.services import Services, longest_sample
 from ampo_core.loop.teachers import TeacherLibrary
 from ampo_core.report.reporting import Reporter
 from ampo_core.run.environment import Environment
@@ -81,9 +81,7 @@ def assemble(job: TrainJob, environment: Environment) -> Iterator[TrainParts]:
             steps=job.training.steps,
             questions=Questions(inputs.loaded.questions, inputs.order),
             sampler=sampler,
-            services=Services(
-                sampler, inputs.tokenizer, steps=job.training.steps, max_tokens=job.training.tokens_per_microbatch
-            ),
+            services=Services(sampler, inputs.tokenizer, steps=job.training.steps, max_tokens=longest_sample(job)),
             guide=guide,
             advantage=advantage,
             group_filter=GroupFilter(job.objective.group_filter, job.training.questions_per_batch),

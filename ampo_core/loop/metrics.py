@@ -43,9 +43,12 @@ class Stopwatch:
         return {**parts, "time/step_s": time.perf_counter() - self._started}
 
 
-def rollout_metrics(groups: Sequence[RolloutGroup], *, policy_version: int, known_ids: int) -> dict[str, float]:
+def rollout_metrics(
+    groups: Sequence[RolloutGroup], again: int = 0, *, policy_version: int, known_ids: int
+) -> dict[str, float]:
     """Rewards, lengths and counts of the sampled rollouts, before any was replaced, and by how many versions the
-    current policy is newer than the one that sampled them. The tokenizer knows the ids below `known_ids`."""
+    current policy is newer than the one that sampled them. The tokenizer knows the ids below `known_ids`; `again` are
+    the tokens of second generations, which count as generated and in nothing else."""
     grades = [grade for group in groups for grade in group.grades]
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     lengths = [len(rollout.token_ids) for rollout in rollouts]
@@ -57,7 +60,7 @@ def rollout_metrics(groups: Sequence[RolloutGroup], *, policy_version: int, know
         "response/truncated": fmean(rollout.finish_reason == "length" for rollout in rollouts),
         "response/unknown_tokens": float(sum(unknown_tokens(rollout.token_ids, known_ids) for rollout in rollouts)),
         "rollout/staleness": fmean(policy_version - rollout.policy_version for rollout in rollouts),
-        "tokens/generated": float(sum(lengths)),
+        "tokens/generated": float(sum(lengths) + again),
     }
 
 

@@ -8,30 +8,40 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from ampo_registry.errors import PluginError
 from ampo_registry.protocols import JsonValue
-from ampo_registry.step import GenerationRequest, Scorer, StepContext
+from ampo_registry.step import GenerationRequest, Scorer, StepContext, checked_metric
 from ampo_registry.tokens import TokenIds
 from ampo_registry.types import Grade, GradeRequest, Message, Question, Rollout, RolloutRequest, SamplingOptions
 
-from ampo_core.config.metric_names import reserved
+from ampo_core.config.jobs import TrainJob
+from ampo_core.config.positions import positions_of
 from ampo_core.data.seeds import derive_seed
 from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.grading.penalties import penalised
 from ampo_core.loop.sampling import Sampler
 
 
+def longest_sample(job: TrainJob) -> int:
+    """The most tokens that a prompt and its response may have together: what the config has room for, for no engine
+    need take more, at most a micro-batch and the model's positions."""
+    room = job.rollout.room()
+    longest = job.data.max_prompt_tokens + job.rollout.max_response_tokens if room is None else room[1]
+    return min(longest, job.training.tokens_per_microbatch, positions_of(job.model.path) or longest)
+
+
 class Services:
     """One for the run: `begin` a step, hand its context to the hooks, and `finish` it with its metrics.
 
-    `max_tokens` is the longest prompt with its response that can be trained on. Every call of `generate` and `grade` is
+    `max_tokens` is the longest prompt with its response (`longest_sample`). Every call of `generate` and `grade` is
     made by all ranks together.
     """
 
     def __init__(self, sampler: Sampler, tokenizer: PromptTokenizer, *, steps: int, max_tokens: int) -> None:
         self._sampler, self._tokenizer, self._steps = sampler, tokenizer, steps
         self.max_tokens = max_tokens
-        self._step = self._round = self._generated = 0
+        self._step = self._round = 0
+        self.generated = 0
+        """Tokens of second generations in this step, on all ranks."""
         self._metrics: dict[str, float] = {}
         self._logged: defaultdict[str, list[float]] = defaultdict(list)
 
@@ -42,7 +52,7 @@ class Services:
 
     def begin(self, step: int, scorer: Scorer | None = None) -> StepContext:
         """The context of `step`; what was logged and counted in the step before is dropped."""
-        self._step, self._round, self._generated = step, 0, 0
+        self._step, self._round, self.generated = step, 0, 0
         self._logged.clear()
         given = {} if scorer is None else {"scorer": scorer}
         return StepContext(step, self._steps, self._metrics, services=self, **given)
@@ -57,26 +67,22 @@ class Services:
     def logged(self) -> dict[str, float]:
         """What the hooks of this step logged, averaged by name; and the tokens of a second generation."""
         found = {name: fmean(values) for name, values in sorted(self._logged.items())}
-        return {**found, **({"guidance/generated": float(self._generated)} if self._round else {})}
+        return {**found, **({"guidance/generated": float(self.generated)} if self._round else {})}
 
     def generate(self, requests: Sequence[GenerationRequest], options: SamplingOptions | None) -> list[list[Rollout]]:
-        """`StepContext.generate`. Raises PluginError for a prompt or limit that leaves no room in a sample."""
+        """`StepContext.generate`. Raises PluginError for a request without room."""
         options = options or self.options
-        for request in requests:
-            limit = options.max_response_tokens if request.max_response_tokens is None else request.max_response_tokens
-            if not request.prompt_token_ids or not 0 < limit <= options.max_response_tokens or request.samples < 1:
-                raise PluginError(
-                    f"generate: a request has {len(request.prompt_token_ids)} prompt tokens, {request.samples} samples "
-                    f"and the limit {limit}; it needs one of each, and a limit of at most {options.max_response_tokens}"
-                )
         self._round += 1
-        rollouts = self._sampler.ranks.map(
-            lambda mine: self._sampler.generate(mine, options), self._rollout_requests(requests)
-        )
-        self._generated += sum(len(rollout.token_ids) for group in rollouts for rollout in group)
+        asked = self._rollout_requests(requests, options)
+        if not asked:
+            return []
+        rollouts = self._sampler.ranks.map(lambda mine: self._sampler.generate(mine, options), asked)
+        self.generated += sum(len(rollout.token_ids) for group in rollouts for rollout in group)
         return rollouts
 
-    def _rollout_requests(self, requests: Sequence[GenerationRequest]) -> list[RolloutRequest]:
+    def _rollout_requests(
+        self, requests: Sequence[GenerationRequest], options: SamplingOptions
+    ) -> list[RolloutRequest]:
         """Seeds are numbered within (run seed, step, position, round)."""
         drawn: defaultdict[int, int] = defaultdict(int)
         found = []
@@ -85,7 +91,8 @@ class Services:
             drawn[request.position] += request.samples
             place = (self._sampler.seed, self._step, request.position, self._round)
             seeds = tuple(derive_seed("generate", *place, first + i) for i in range(request.samples))
-            found.append(RolloutRequest(request.prompt_token_ids, seeds, request.max_response_tokens))
+            limit = request.limit(options, self.max_tokens)
+            found.append(RolloutRequest(request.prompt_token_ids, seeds, limit))
         return found
 
     def grade(self, answers: Sequence[tuple[Question, Rollout]]) -> list[Grade]:
@@ -109,11 +116,7 @@ class Services:
 
     def log(self, name: str, value: float) -> None:
         """`StepContext.log`."""
-        if reserved(name):
-            raise PluginError(f"log: the metric {name!r} is the core's own; choose another name, such as mine/{name}")
-        if not math.isfinite(value):
-            raise PluginError(f"log: the metric {name!r} is {value}, expected a finite number")
-        self._logged[name].append(float(value))
+        self._logged[name].append(checked_metric(name, value))
 
     def state_dict(self) -> dict[str, JsonValue]:
         """The last step's metrics, which schedules may read."""

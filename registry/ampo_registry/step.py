@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol, cast
@@ -31,7 +32,8 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """A prompt to go on from: `samples` responses, each of at most `max_response_tokens` (None: the run's limit).
+    """A prompt to go on from: `samples` responses, each of at most `max_response_tokens` (None: the run's limit, or as
+    many as there is room for).
 
     `position` is the place in the batch of the group that it is for, from which the seeds are made.
     """
@@ -43,6 +45,22 @@ class GenerationRequest:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt_token_ids", TokenIds.of(self.prompt_token_ids))
+
+    def limit(self, options: SamplingOptions, max_tokens: int) -> int:
+        """The most tokens of a response, prompt and response being at most `max_tokens` together.
+
+        Raises PluginError for a request without prompt, samples or room, or with a limit that is more than there is.
+        """
+        prompt, given = len(self.prompt_token_ids), self.max_response_tokens
+        room = min(options.max_response_tokens, max_tokens - prompt)
+        limit = room if given is None else given
+        if prompt and self.samples > 0 and 0 < limit <= room:
+            return limit
+        raise PluginError(
+            f"generate: the request at position {self.position} asks for {self.samples} samples of at most {limit} "
+            f"tokens after a prompt of {prompt}; it needs one of each, and has room for {max(room, 0)}: at most "
+            f"{options.max_response_tokens} in a response (rollout.max_response_tokens), {max_tokens} with its prompt"
+        )
 
 
 class StepServices(Protocol):
@@ -65,6 +83,21 @@ class StepServices(Protocol):
     def text(self, token_ids: Sequence[int]) -> str: ...
 
     def log(self, name: str, value: float) -> None: ...
+
+
+CORE = ("reward/", "guidance/", "response/", "groups/", "policy/", "rollout/", "verifier/", "tokens/", "time/", "eval/")
+"""What metrics of the core begin with."""
+
+
+def checked_metric(name: str, value: float) -> float:
+    """`value`, if a plugin may log it as `name`. Raises PluginError for a name that is the core's or that holds no
+    "/", and for a value that is no finite number."""
+    if "/" not in name or name.startswith(CORE):
+        own = f"mine/{name.rpartition('/')[2]}"
+        raise PluginError(f"log: the metric {name!r} needs a name of its own, such as {own}; not {', '.join(CORE)}")
+    if not math.isfinite(value):
+        raise PluginError(f"log: the metric {name!r} is {value}, expected a finite number")
+    return float(value)
 
 
 class _Missing:
@@ -100,7 +133,7 @@ class StepContext:
 
     @property
     def max_tokens(self) -> int:
-        """The longest sample, prompt and response together, that can be trained on."""
+        """The longest sample, prompt and response together, that can be drawn and trained on."""
         return self.services.max_tokens
 
     def generate(
@@ -109,8 +142,9 @@ class StepContext:
         """Sample with the current policy: a list for each request, its samples in order.
 
         Without `options` as the run does. A seed is a function of (run seed, step, position, round), where a round is
-        one call of this method in a step. Log-probs at another temperature than the run's are not the trainer's: a
-        sample of such a rollout has `logprobs` None.
+        one call of this method in a step; samples of one position are numbered through. Log-probs at another
+        temperature or top_p than the run's are not the trainer's: a sample of such a rollout has `logprobs` None.
+        Raises PluginError for a request without room.
         """
         return self.services.generate(requests, options)
 
@@ -130,7 +164,7 @@ class StepContext:
     def log(self, name: str, value: float) -> None:
         """A metric of the step under a name of your own, such as `mine/share`; several values of a name are averaged.
 
-        Raises PluginError for a name that is the core's.
+        Raises PluginError for a name that is the core's and for a value that is no finite number.
         """
         self.services.log(name, value)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from random import Random
 
-from ampo_registry.errors import PluginError
-from ampo_registry.step import GenerationRequest, Scorer, StepContext
+from ampo_registry.step import GenerationRequest, Scorer, StepContext, checked_metric
 from ampo_registry.testing.examples import EOS, FakeScorer
 from ampo_registry.tokens import LogProbs, TokenIds
 from ampo_registry.types import Grade, Message, Question, Rollout, SamplingOptions
@@ -27,15 +26,12 @@ class FakeServices:
         self.logged: dict[str, list[float]] = {}
 
     def generate(self, requests: Sequence[GenerationRequest], options: SamplingOptions | None) -> list[list[Rollout]]:
-        """For each request its samples: every other one ends and holds the right answer."""
+        """For each request its samples, of which about half are right. Raises PluginError as a run does."""
         self.asked.append(list(requests))
-        limit = (options or self.options).max_response_tokens
+        limits = [request.limit(options or self.options, self.max_tokens) for request in requests]
         return [
-            [
-                self._rollout(request, sample, min(limit, request.max_response_tokens or limit))
-                for sample in range(request.samples)
-            ]
-            for request in requests
+            [self._rollout(request, sample, limit) for sample in range(request.samples)]
+            for request, limit in zip(requests, limits, strict=True)
         ]
 
     def _rollout(self, request: GenerationRequest, sample: int, limit: int) -> Rollout:
@@ -62,10 +58,8 @@ class FakeServices:
         return " ".join(f"w{token}" for token in token_ids if token != EOS)
 
     def log(self, name: str, value: float) -> None:
-        """Keeps the value."""
-        if "/" not in name:
-            raise PluginError(f"log: the metric {name!r} needs a name of its own, such as mine/{name}")
-        self.logged.setdefault(name, []).append(value)
+        """Keeps the value. Raises PluginError as a run does."""
+        self.logged.setdefault(name, []).append(checked_metric(name, value))
 
 
 def example_step(
