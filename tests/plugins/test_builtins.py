@@ -121,6 +121,11 @@ def test_component_keeps_the_contract_of_its_kind(
         ("advantage", {"type": "on_policy_baseline", "ddof": 0}),
         ("teacher_pool", {"type": "dataset", "teachers": ["teacher-1"]}),
         ("reward", {"type": "math_verify", "format_weight": 0.0}),
+        (
+            "intervention",
+            {"type": "prefix", "share": {"type": "cosine", "start": 0.95, "end": 0.05}, "train": "context"},
+        ),
+        ("intervention", {"type": "hint", "sentences": 1, "train": "original"}),
         ("loss", {"type": "clip", "low": None, "high": 0.28, "dual": 3.0, "log_ratio_clamp": 10.0}),
         ("loss", {"type": "clip", "low": None, "high": None}),
         ("loss", {"type": "gspo", "low": 0.2, "high": 0.28}),

@@ -18,6 +18,7 @@ from ampo_registry.testing.examples import (
     example_requests,
     example_rollout,
 )
+from ampo_registry.testing.interventions import check_intervention, example_interventions
 from ampo_registry.testing.losses import check_loss
 from ampo_registry.testing.pools import check_teacher_pool
 from ampo_registry.testing.rewards import check_reward
@@ -35,6 +36,7 @@ __all__ = [
     "FakeServices",
     "check_advantage",
     "check_aggregator",
+    "check_intervention",
     "check_loss",
     "check_reward",
     "check_rollout",
@@ -50,6 +52,7 @@ __all__ = [
     "example_grade",
     "example_group",
     "example_guidance",
+    "example_interventions",
     "example_question",
     "example_request",
     "example_requests",
