@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
+import numpy
 from ampo_registry.errors import DataError
 from ampo_registry.protocols import JsonValue, TeacherPool
 from ampo_registry.tokens import LogProbs, TokenIds
@@ -147,8 +147,9 @@ def _unfit_logprobs(answer: TeacherAnswer, length: int) -> str | None:
     logprobs = answer.logprobs
     if logprobs is None or len(logprobs) not in (length - 1, length):
         return f"{needs}; found {'none' if logprobs is None else len(logprobs)}"
-    wrong = next((value for value in logprobs if not (math.isfinite(value) and value <= 0.0)), None)
-    return None if wrong is None else f"{needs}, a finite number of at most 0; found {wrong:g}"
+    values = numpy.asarray(logprobs.buffer)
+    wrong = values[~(numpy.isfinite(values) & (values <= 0.0))]
+    return f"{needs}, a finite number of at most 0; found {wrong[0]:g}" if len(wrong) else None
 
 
 def _row_of(answer: TeacherAnswer, question: Question, questions: Sequence[Question]) -> int:

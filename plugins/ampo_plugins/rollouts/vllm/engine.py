@@ -109,7 +109,8 @@ class VllmEngine:
 
     def _sample(self, requests: Sequence[RolloutRequest], options: SamplingOptions) -> list[Sampled]:
         """One sample for each seed of each request, in order."""
-        prompts = [{"prompt_token_ids": list(request.prompt_token_ids)} for request in requests for _ in request.seeds]
+        lists = [(list(request.prompt_token_ids), request.seeds) for request in requests]
+        prompts = [{"prompt_token_ids": ids} for ids, seeds in lists for _ in seeds]
         if not prompts:
             return []
         params = [sampling_params(self.vllm, options, request, seed) for request in requests for seed in request.seeds]
