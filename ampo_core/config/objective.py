@@ -133,6 +133,9 @@ class ObjectiveConfig(Block):
                     f"term {name!r}: it may train nothing; samples: guidance trains a teacher answer of each question"
                 )
                 yield Finding((*path, "samples"), text, "warning")
+            if term.samples == "guidance" and term.loss.zero_without_advantage:
+                text = "found a loss without gradient where the advantage is 0; answers of guidance have none: use nll"
+                yield Finding((*path, "loss"), text)
             yield from _of_loss(term.loss, (*path, "loss"))
         for name in sorted(intervention.terms - self.auxiliary.keys()) if intervention is not None else ():
             near = nearest(name, self.auxiliary)

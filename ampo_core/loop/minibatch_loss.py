@@ -47,7 +47,7 @@ class MiniBatchLoss:
         for i, part, entropy in zip(indices, log_probs, entropies, strict=True):
             self.forwarded[i] = (part.detach(), entropy.detach())
         total = log_probs[0].new_zeros(())
-        for term in self._objective.terms:
+        for term in self._objective.active:
             weights = self._weights[term.name]
             parts = [
                 (self._sequences[i], weights[i], part, entropy)
@@ -74,12 +74,7 @@ class MiniBatchLoss:
         """Σ weight · token loss over the term's tokens in `parts`; for the student's with KL and importance weights."""
         config = self._objective.config
         view = term_view(term.name, parts, self._objective.needs_of(term), first=self._first)
-        losses = term.loss.token_losses(view)
-        if losses.shape != view.log_probs.shape:
-            raise PluginError(
-                f"objective.{term.name}: {type(term.loss).__name__}.token_losses gave a tensor of shape "
-                f"{tuple(losses.shape)} for {len(view.log_probs)} tokens; there must be one loss a token"
-            )
+        losses = token_losses(term, view)
         for name, value in view.measured.items():
             self._add(f"{name}/{term.name}", value)
         if term.name == ON_POLICY and config.on_policy.importance_cap is not None:
@@ -97,6 +92,22 @@ class MiniBatchLoss:
         self._sums[name] = self._sums.get(name, torch.zeros_like(value)).detach() + value.detach()
 
 
+def token_losses(term: Term, view: LossView) -> torch.Tensor:
+    """The loss of each token of `view`, as `term` has it. Raises PluginError for what is not one number a token, with a
+    gradient."""
+    where = f"objective.{term.name}: {type(term.loss).__name__}.token_losses"
+    try:
+        losses: object = term.loss.token_losses(view)
+    except PluginError as error:
+        raise PluginError(f"{where}: {error}") from error
+    if not isinstance(losses, torch.Tensor) or losses.shape != view.log_probs.shape:
+        found = f"shape {tuple(losses.shape)}" if isinstance(losses, torch.Tensor) else type(losses).__name__
+        raise PluginError(f"{where} gave {found} for {len(view.log_probs)} tokens; there must be one loss a token")
+    if view.log_probs.requires_grad and not losses.requires_grad:
+        raise PluginError(f"{where} gave losses without a gradient: nothing would be learnt from them")
+    return losses
+
+
 def term_view(term: str, parts: Sequence[Part], needs: frozenset[str], *, first: bool) -> LossView:
     """The tokens of `term` in `parts`, laid end to end. Raises ValueError where log-probs that it needs are missing."""
     pieces = [_cut(log_probs, sequence.of(term)) for sequence, _, log_probs, _ in parts]
@@ -111,8 +122,9 @@ def term_view(term: str, parts: Sequence[Part], needs: frozenset[str], *, first:
             "reference": sequence.reference_log_probs,
             "entropy": entropy,
         }[name]
-        if name == "rollout" and known is None:
-            return given(sequence, "old", own, entropy)
+        if name == "rollout" and not sequence.recorded(term):
+            old = given(sequence, "old", own, entropy).to(own)
+            return old if known is None else torch.where(known.to(own).isnan(), old, known.to(own))
         if name == "behaviour" and known is None:
             return own.new_zeros(len(own))
         if name == "old" and known is None and first:

@@ -6,12 +6,13 @@ how its sequences are packed, split, accumulated or sharded changes nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from ampo_registry.errors import RunError
-from ampo_registry.protocols import Aggregator, BuildContext
+from ampo_registry.protocols import Aggregator, BuildContext, Constant
 from ampo_registry.samples import OFF_POLICY, ON_POLICY
 from ampo_registry.seams import Loss, LossSpec
 from ampo_registry.step import Schedule, StepContext
@@ -24,13 +25,15 @@ from ampo_core.loop.sequences import MAIN, TrainSequence
 @dataclass(frozen=True, slots=True)
 class Term:
     """A term of the objective in a step: what its tokens cost, how they are weighed, and its weight, which is a number
-    or a share of the scope (proportional, token_share)."""
+    or a share of the scope (proportional, token_share). `silent`: its weight has come to 0, and nothing of it is
+    computed."""
 
     name: str
     spec: LossSpec
     loss: Loss
     aggregator: Aggregator
     weight: float | str
+    silent: bool = False
 
     def share(self, totals: Totals, everything: Totals) -> float:
         """The weight of the term in its scope: a number, or its share of the responses or of the tokens."""
@@ -53,9 +56,14 @@ class Objective:
     max_response_tokens: int
 
     @property
+    def active(self) -> tuple[Term, ...]:
+        """The terms that are computed."""
+        return tuple(term for term in self.terms if not term.silent)
+
+    @property
     def needs(self) -> frozenset[str]:
         """What any of the terms reads: of "old", "rollout", "behaviour", "reference" and "entropy"."""
-        return frozenset(need for term in self.terms for need in self.needs_of(term))
+        return frozenset(need for term in self.active for need in self.needs_of(term))
 
     def needs_of(self, term: Term) -> frozenset[str]:
         """What `term` reads, importance weights and KL included."""
@@ -66,12 +74,22 @@ class Objective:
 
     def needing(self, need: str) -> tuple[str, ...]:
         """Names of the terms that read `need`."""
-        return tuple(term.name for term in self.terms if need in self.needs_of(term))
+        return tuple(term.name for term in self.active if need in self.needs_of(term))
+
+    def needs_old(self, sequence: TrainSequence) -> bool:
+        """True if a term reads π_old on tokens of `sequence`, or would like the sampler's log-probs and they are not
+        known there."""
+        for term in self.active:
+            needs = self.needs_of(term) if sequence.of(term.name) else frozenset[str]()
+            if "old" in needs or ("rollout" in needs and not sequence.recorded(term.name)):
+                return True
+        return False
 
     @property
     def regularised(self) -> bool:
         """True if entropy or KL give every sequence of a group a gradient, whatever its advantage."""
-        return self.entropy_coefficient > 0 or self.config.kl is not None
+        has_kl = self.config.kl is not None and any(term.name == ON_POLICY for term in self.active)
+        return self.entropy_coefficient > 0 or has_kl
 
     def trained(self, sequences: Sequence[TrainSequence]) -> list[int]:
         """Indices of the sequences that need a forward: unmasked, and with a gradient. The others still count in
@@ -82,10 +100,8 @@ class Objective:
         if self.regularised and sequence.of(*MAIN):
             return True
         return any(
-            sequence.of(term.name)
-            and (sequence.advantage != 0.0 or not term.spec.zero_without_advantage)
-            and (term.weight != 0.0 or term.name in MAIN)
-            for term in self.terms
+            sequence.of(term.name) and (sequence.advantage != 0.0 or not term.spec.zero_without_advantage)
+            for term in self.active
         )
 
     def weights(self, sequences: Sequence[TrainSequence]) -> dict[str, torch.Tensor]:
@@ -108,7 +124,7 @@ class Objective:
             everything = Totals(
                 sum(part.tokens for part in parts), sum(part.sequences for part in parts), self.max_response_tokens
             )
-            for term in self.terms:
+            for term in self.active:
                 chosen = [i for i in members if sequences[i].of(term.name)]
                 if not chosen:
                     continue
@@ -154,14 +170,16 @@ class ObjectiveParts:
         """The objective of the step of `context`. Raises RunError for a weight below 0 or that is no number."""
         terms = []
         for block in self._blocks:
-            weight = block.weight
-            number = weight if isinstance(weight, str) else _weight(context.value(weight), block.term.name)
-            terms.append(Term(block.term.name, block.term.spec, block.term.loss, block.term.aggregator, number))
+            term, weight = block.term, block.weight
+            number = weight if isinstance(weight, str) else _weight(context.value(weight), f"{term.name}.weight")
+            # a main term whose weight is 0 throughout is still measured: loss and clip fraction are of use without it
+            measured = term.name in MAIN and isinstance(weight, Constant)
+            terms.append(replace(term, weight=number, silent=number == 0.0 and not measured))
         entropy = _weight(context.value(self._entropy), "entropy_coefficient")
         return Objective(self.config, tuple(terms), entropy, self.max_response_tokens)
 
 
-def _weight(value: float, name: str) -> float:
-    if not 0.0 <= value < float("inf"):
-        raise RunError(f"objective: the schedule of {name} came to {value}; a weight is a number of at least 0")
+def _weight(value: object, name: str) -> float:
+    if not isinstance(value, int | float) or not 0.0 <= value < math.inf:
+        raise RunError(f"objective: the schedule of {name} came to {value!r}; a weight is a number of at least 0")
     return float(value)

@@ -52,11 +52,10 @@ def plan_forwards(
         return [indices[j] for j in ranks.balance([len(sequences[i].pair) for i in indices])]
 
     plan = Forwards([], [], {})
-    old = objective.needing("old")
     for number, members in enumerate(minibatches):
         trained = [members[j] for j in objective.trained([sequences[i] for i in members])]
         first = number == 0
-        needed = {i for i in trained if sequences[i].of(*old) and not sequences[i].stale}
+        needed = {i for i in trained if objective.needs_old(sequences[i]) and not sequences[i].stale}
         forwarded = {i for i in trained if sequences[i].measured and (first or i in needed)}
         mine = share(trained)
         measured = [i for i in members if sequences[i].measured]

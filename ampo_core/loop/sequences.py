@@ -26,10 +26,10 @@ class TrainSequence:
 
     `group` numbers the question within the batch: the scope of a mean per question. `spans` say which terms train which
     tokens; several may train the same ones, and what is masked is in none. `foreign`: of a question that is not of this
-    batch. `stale`: an older policy than the current one sampled it.
+    batch. `stale`: an older policy than the current one sampled it, and its log-probs are known.
     `old_log_probs` are those of π_old, None where that is the policy that the loss is first computed with;
-    `rollout_log_probs` the sampler's, `behaviour_log_probs` those of who wrote the tokens, `reference_log_probs` those
-    of the start model: each where the objective needs it.
+    `rollout_log_probs` the sampler's, NaN where it did not write the token, `behaviour_log_probs` those of who wrote
+    the tokens, `reference_log_probs` those of the start model: each where the objective needs it.
     """
 
     pair: TokenPair
@@ -56,6 +56,11 @@ class TrainSequence:
     def tokens(self, *terms: str) -> int:
         """How many tokens `terms` train."""
         return sum(end - start for start, end in self.of(*terms))
+
+    def recorded(self, term: str) -> bool:
+        """True if the sampler wrote all tokens of `term`, and its log-probs of them are here."""
+        values = self.rollout_log_probs
+        return values is not None and not any(bool(values[start:end].isnan().any()) for start, end in self.of(term))
 
     @property
     def measured(self) -> tuple[tuple[int, int], ...]:
@@ -100,9 +105,10 @@ def _sequence(
     extra: bool = False,
     foreign: bool = False,
 ) -> TrainSequence:
-    stale = sample.rollout is not None and sample.rollout.policy_version < step - 1
     known = None if sample.logprobs is None else tensor_of(sample.logprobs)
-    own = sample.rollout is not None
+    own = _sampled(sample, known)
+    plain = own is not None and sample.selection is None
+    stale = plain and sample.rollout is not None and sample.rollout.policy_version < step - 1
     return TrainSequence(
         pair=TokenPair(sample.prompt_token_ids, sample.token_ids),
         group=number,
@@ -112,9 +118,20 @@ def _sequence(
         foreign=foreign,
         stale=stale,
         old_log_probs=known if stale else None,
-        rollout_log_probs=known if own and "rollout" in needs else None,
+        rollout_log_probs=own if "rollout" in needs else None,
         behaviour_log_probs=known if "behaviour" in needs else None,
     )
+
+
+def _sampled(sample: Sample, known: torch.Tensor | None) -> torch.Tensor | None:
+    """Of the log-probs `known` those of tokens that the sampler wrote; in a response that a teacher began NaN
+    elsewhere."""
+    if sample.rollout is None or known is None or sample.selection is None:
+        return known if sample.rollout is not None else None
+    own = torch.full_like(known, torch.nan)
+    for start, end in sample.spans(ON_POLICY):
+        own[start:end] = known[start:end]
+    return own
 
 
 def _spans(sample: Sample, config: ObjectiveConfig, *, extra: bool) -> tuple[Span, ...]:

@@ -1,4 +1,4 @@
-"""Loss `nll`: −log π, supervised learning on the tokens of a term, whatever they earned."""
+"""Loss `nll`: −log π, supervised fine-tuning on the tokens of a term, whatever they earned (arXiv 2203.02155)."""
 
 from __future__ import annotations
 
