@@ -50,16 +50,16 @@ def check_intervention(
     spec: InterventionSpec,
     requests: Requests = example_interventions,
     *,
-    terms: Sequence[str] = (),
     keeps_right: bool = True,
 ) -> None:
     """An intervention gives one `Guided` for each request, of samples that can be trained, the same for the same seed.
 
-    `terms` are the auxiliary terms that it labels segments with; `keeps_right` is False for one that is meant to lose
-    right rollouts. `requests` makes requests from a seed; give your own if it needs more than the examples hold.
+    `keeps_right` is False for one that is meant to lose right rollouts. `requests` makes requests from a seed; give
+    your own if it needs more than the examples hold.
     """
     check_spec_class(spec)
     rule = Rules(spec)
+    terms = _terms(rule, spec)
     logged: set[str] = set()
     empty = _intervene(rule, spec.build(BuildContext()), [], 1, logged)
     _check_result(rule, [], empty, terms, keeps_right)
@@ -77,6 +77,15 @@ def check_intervention(
     silent = sorted(set(spec.logs) - logged)
     rule(not silent, "`logs` names metrics that it logs in every run; these never came", silent or None)
     _check_memory(rule, spec, requests)
+
+
+def _terms(rule: Rules, spec: InterventionSpec) -> Sequence[str]:
+    """The auxiliary terms that it labels samples with."""
+    found = cast(object, spec.terms)
+    rule(isinstance(found, frozenset), "terms must be a frozenset of names", found)
+    own = sorted(spec.terms & {ON_POLICY, OFF_POLICY})
+    rule(not own, f"terms names auxiliary terms; {ON_POLICY} and {OFF_POLICY} are always there", own or None)
+    return tuple(spec.terms)
 
 
 def _afresh(rule: Rules, spec: InterventionSpec, requests: Requests, seed: int) -> object:
@@ -144,8 +153,8 @@ def _check_sample(rule: Rules, sample: Sample, terms: Sequence[str], where: str)
     unknown = sorted({term for term, _ in sample.segments if term is not None} - set(terms))
     rule(
         not unknown,
-        f"in {where} a segment is trained by a term of the objective or is context (None): {sorted(terms)}; give "
-        "check_intervention the `terms` that a config is to declare in objective.auxiliary",
+        f"in {where} a segment is trained by a term of the objective or is context (None): {sorted(terms)}; an "
+        "auxiliary one that a config is to declare must be named in the spec's `terms`",
         unknown or None,
     )
     longest = FakeServices().max_tokens
