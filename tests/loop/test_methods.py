@@ -45,6 +45,15 @@ def test_gspo_clips_whole_responses(world: Path, student: Path, tmp_path: Path) 
     assert not any(name.startswith("guidance/") for line in lines for name in line)
 
 
+def test_the_share_of_a_prefix_falls(world: Path, student: Path, tmp_path: Path) -> None:
+    lines = steps_of(ROOT / "configs/methods/prefix.yaml", tmp_path, world, student)
+    assert [line["prefix/share"] for line in lines] == pytest.approx([0.95, 0.5, 0.05])
+    a_prefix = [line["tokens/teacher"] / (line["guidance/replaced"] * 12) for line in lines]
+    assert a_prefix[0] > a_prefix[1] > a_prefix[2]
+    assert all(line["guidance/generated"] > 0 for line in lines)
+    assert all(line["policy/loss_off"] != 0 for line in lines)
+
+
 def test_chords_supervised_term_has_an_answer_of_every_question_and_a_weight_that_falls(
     world: Path, student: Path, tmp_path: Path
 ) -> None:
