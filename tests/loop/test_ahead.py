@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 import torch
-from ampo_registry import Grade, Message, Question, Rollout, RolloutRequest, RunError
+from ampo_registry import Grade, Message, Question, Rollout, RolloutRequest, RunError, TokenIds
 
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.loop.ahead import SampleAhead, SampledBatch
@@ -59,6 +60,31 @@ def test_rollouts_of_other_questions_prompts_or_seeds_are_not_used(ahead: Sample
     else:
         questions, requests = questions[:2], requests[:2]
     assert ahead.take(questions, requests) is None
+
+
+def test_a_long_prompt_counts_to_its_last_token(ahead: SampleAhead) -> None:
+    long = [replace(request, prompt_token_ids=TokenIds(range(1000))) for request in REQUESTS]
+    ahead.start(QUESTIONS, long, sampled)
+    other = [replace(request, prompt_token_ids=TokenIds([*range(999), 7])) for request in long]
+    assert ahead.take(QUESTIONS, other) is None
+
+
+def test_what_an_older_version_has_written_down_is_taken(ahead: SampleAhead) -> None:
+    """Its prompts were tuples, whose text tells a batch from others."""
+    rollout = {
+        "token_ids": [0, 2],
+        "logprobs": [-0.5, -0.25],
+        "text": "0",
+        "finish_reason": "stop",
+        "policy_version": 4,
+    }
+    grade = {"reward": 0.9, "correct": True, "formatted": False, "status": "ok", "detail": ""}
+    ticket = sha256(repr(("q0", (1, 0), (10, 20))).encode()).hexdigest()
+    ahead.load_state_dict({"rollouts": [[rollout] * 2], "verdicts": [[grade] * 2], "tickets": [ticket]})
+    found = ahead.take(QUESTIONS[:1], REQUESTS[:1])
+    assert found == SampledBatch(
+        [[Rollout((0, 2), (-0.5, -0.25), "0", "stop", 4)] * 2], [[Grade(0.9, True, False)] * 2]
+    )
 
 
 def test_what_goes_wrong_in_the_thread_is_raised(ahead: SampleAhead) -> None:
