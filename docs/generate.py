@@ -70,8 +70,7 @@ def _block(view: SchemaView, schema: Schema, path: str, job: str, seen: set[str]
         described = view.resolve(value)
         references = list(_references(value))
         if COMPONENT in json.dumps(value):
-            each = "a list, each " if described.get("type") == "array" else ""
-            expected = f"{each}a [{_kind(value)}](#{_kind(value)}){_null(value)}"
+            expected = _component(view, value)
         elif references:
             several = {"array": " for each item", "object": " for each name"} if "properties" not in described else {}
             expected = f"a block{several.get(described.get('type', ''), '')}{_null(value)}"
@@ -112,14 +111,16 @@ def _references(schema: Any) -> Iterator[Schema]:
         yield from _references(schema.get("items"))
 
 
-def _kind(schema: Any) -> str:
-    if isinstance(schema, dict):
-        if COMPONENT in schema:
-            return str(schema[COMPONENT])
-        return next((found for part in schema.values() if (found := _kind(part))), "")
-    if isinstance(schema, list):
-        return next((found for part in schema if (found := _kind(part))), "")
-    return ""
+def _component(view: SchemaView, schema: Schema) -> str:
+    """What may stand where a component may, with a link to those of its kind."""
+    if COMPONENT in schema:
+        kind = str(schema[COMPONENT])
+        return f"{'an' if kind[0] in 'aeiou' else 'a'} [{kind}](#{kind})"
+    if "items" in schema:
+        return f"a list, each {_component(view, schema['items'])}"
+    return (
+        " or ".join(_component(view, part) for part in schema["anyOf"]) if "anyOf" in schema else view.describe(schema)
+    )
 
 
 def _null(schema: Schema) -> str:

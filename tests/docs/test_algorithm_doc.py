@@ -7,11 +7,21 @@ import re
 from pathlib import Path
 
 import pytest
-from ampo_plugins import advantages, aggregators, selectors, shapings, teacher_pools, triggers
+from ampo_plugins import (
+    advantages,
+    aggregators,
+    interventions,
+    losses,
+    schedules,
+    selectors,
+    shapings,
+    teacher_pools,
+    triggers,
+)
 from ampo_registry.specs import component_name
 from pydantic import BaseModel
 
-from ampo_core.config.objective import KlConfig, ObjectiveConfig, OffPolicyConfig, OnPolicyConfig
+from ampo_core.config.objective import AuxiliaryConfig, KlConfig, ObjectiveConfig, OffPolicyConfig, OnPolicyConfig
 from ampo_core.config.tree import GuidanceConfig
 
 ROOT = Path(__file__).parents[2]
@@ -57,13 +67,17 @@ def test_every_equation_has_its_place() -> None:
     )
 
 
-@pytest.mark.parametrize("block", [GuidanceConfig, ObjectiveConfig, OnPolicyConfig, OffPolicyConfig, KlConfig])
+BLOCKS = (GuidanceConfig, ObjectiveConfig, OnPolicyConfig, OffPolicyConfig, AuxiliaryConfig, KlConfig)
+FOLDERS = [advantages, aggregators, interventions, losses, schedules, selectors, shapings, teacher_pools, triggers]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
 def test_every_option_of_the_objective_is_explained(block: type[BaseModel]) -> None:
     missing = [name for name in block.model_fields if not re.search(rf"\b{name}\b", PAGE)]
     assert not missing
 
 
-@pytest.mark.parametrize("folder", [advantages, aggregators, selectors, shapings, teacher_pools, triggers])
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_every_built_in_and_its_options_are_explained(folder: object) -> None:
     for spec in folder.ampo_specs():  # type: ignore[attr-defined]
         assert f"`{component_name(spec)}`" in PAGE

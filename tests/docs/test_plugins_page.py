@@ -15,6 +15,7 @@ import yaml
 from ampo_registry import hooks, protocols
 from ampo_registry.checks import KINDS
 from ampo_registry.discovery import HOOKS, discover
+from ampo_registry.seams import NEEDS
 from ampo_registry.specs import ComponentSpec
 from pydantic import BaseModel
 
@@ -25,6 +26,7 @@ CLASSES = [item for item in PUBLIC if inspect.isclass(item)]
 SPECS = [item for item in CLASSES if issubclass(item, ComponentSpec)]
 RECORDS = [item for item in CLASSES if dataclasses.is_dataclass(item)]
 PROTOCOLS = [item for item in CLASSES if getattr(item, "_is_protocol", False)]
+EXAMPLES = re.findall(r"<!-- save: (\w+\.py) -->\n```python\n(.*?)```", PAGE, re.S)
 ERRORS = [item for item in CLASSES if issubclass(item, ampo_registry.AmpoError)]
 
 
@@ -39,7 +41,9 @@ def signature(function: Any) -> str:
 
 
 def own_methods(cls: type) -> dict[str, Any]:
-    return {name: item for name, item in vars(cls).items() if inspect.isfunction(item) and name[0] != "_"}
+    found = {name: getattr(item, "__func__", item) for name, item in vars(cls).items() if name[0] != "_"}
+    found = {name: item.fget if isinstance(item, property) and cls in SPECS else item for name, item in found.items()}
+    return {name: item for name, item in found.items() if inspect.isfunction(item)}
 
 
 def row(name: str, text: str = PAGE) -> list[str]:
@@ -71,8 +75,10 @@ def test_methods_of_a_kind(kind):
 
 
 def test_no_method_is_shown_that_is_not_there():
-    known = {f"{name}{signature(item)}" for cls in SPECS + PROTOCOLS for name, item in own_methods(cls).items()}
-    shown = re.findall(r"^ *def ((?!ampo_|test_).*?)$", "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.S)), re.M)
+    classes = SPECS + PROTOCOLS + RECORDS
+    known = {f"{name}{signature(item)}" for cls in classes for name, item in own_methods(cls).items()}
+    blocks = re.findall(r"(?<!-->)\n```python\n(.*?)```", PAGE, re.S)
+    shown = re.findall(r"^ *def ((?!ampo_|test_).*?)$", "\n".join(blocks).replace("'", ""), re.M)
     assert shown
     assert set(shown) <= known
 
@@ -111,6 +117,16 @@ def test_fields_of_a_record(record):
     assert row(record.__name__)[1] == ", ".join(f"`{name}`" for name in fields)
     properties = [name for name, item in vars(record).items() if isinstance(item, property)]
     assert all(f"`{name}`" in row(record.__name__)[2] for name in properties)
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
+def test_methods_of_a_record(record):
+    assert [name for name in own_methods(record) if not re.search(rf"\b{name}\(", PAGE)] == []
+
+
+def test_what_a_loss_may_need():
+    assert re.findall(r"^\| `(\w+)` \| `view\.", section("loss"), re.M) == [*NEEDS]
+    assert "`zero_without_advantage`" in section("loss")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.__name__)
@@ -161,3 +177,12 @@ def test_the_observer_example_runs(tmp_path):
     plugins.report = pytest.fail
     plugins.notify("ampo_step_finished", report=ampo_registry.StepReport(3, {"reward/mean": 0.5}), context=context)
     assert (tmp_path / "rewards.txt").read_text() == "3 0.5\n"
+
+
+@pytest.mark.parametrize(("name", "code"), EXAMPLES, ids=[name for name, _ in EXAMPLES])
+def test_a_component_of_the_page_keeps_its_contract(name, code, tmp_path):
+    file = tmp_path / name
+    file.write_text(code, encoding="utf-8")
+    plugins = discover([file])
+    (entry,) = [entry for entry in plugins.catalog.entries() if entry.name == file.stem]
+    assert ampo_registry.BuildContext().build(plugins.catalog.resolve(entry.kind, entry.name))
