@@ -70,7 +70,7 @@ def test_a_long_prompt_counts_to_its_last_token(ahead: SampleAhead) -> None:
 
 
 def test_what_an_older_version_has_written_down_is_taken(ahead: SampleAhead) -> None:
-    """Its prompts were tuples, whose text tells a batch from others."""
+    """A ticket is made of question, prompt and seeds as a tuple of tuples."""
     rollout = {
         "token_ids": [0, 2],
         "logprobs": [-0.5, -0.25],
