@@ -169,7 +169,7 @@ class Moved(ScheduleSpec):
         ("nan", "must be a finite number at step 1 of 1"),
         ("text", "must be a finite number at step 1 of 1; found '0.5'"),
         ("restless", "asked again, it must give the same"),
-        ("first step", r"reads the metric 'reward/mean', .* in the first step there are none: use metrics.get"),
+        ("first step", r"reads the metric 'reward/mean', .*in the first step there are none: use metrics.get"),
         ("unknown", r"reads the metric 'reward/men', which is not there at step 2 of 2$"),
         ("writes", "the metrics must be left as they are"),
     ],
