@@ -1,4 +1,4 @@
-"""A stranger's environment: AMPO and the example plugin as wheels, none of it from this checkout."""
+"""A stranger's environment: AMPO and the example plugins as wheels, none of it from this checkout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ import pytest
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLE = ROOT / "plugins" / "examples" / "ampo-nearest-length"
+EXAMPLES = sorted(path.parent for path in (ROOT / "plugins" / "examples").glob("*/pyproject.toml"))
+PACKAGES = {path.name.replace("-", "_"): path for path in EXAMPLES}
+EXAMPLE = PACKAGES["ampo_nearest_length"]
 CONFIG = """\
 job: train
 model: {path: some/model}
@@ -60,7 +62,7 @@ stages: [{name: prepare, config: prepare.yaml}, {name: train, config: run.yaml}]
 
 @dataclass(frozen=True)
 class Clean:
-    """An environment with the two wheels, run from an empty folder."""
+    """An environment with the wheels, run from an empty folder."""
 
     python: Path
     folder: Path
@@ -84,10 +86,10 @@ def _must(done: subprocess.CompletedProcess[str]) -> str:
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     out = tmp_path_factory.mktemp("wheels")
-    for project in (ROOT, EXAMPLE):
+    for project in (ROOT, *EXAMPLES):
         build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(project)]
         _must(subprocess.run(build, capture_output=True, text=True, check=False))
-    return [next(out.glob(f"{name}-*.whl")) for name in ("ampo_rl", "ampo_nearest_length")]
+    return [next(out.glob(f"{name}-*.whl")) for name in ("ampo_rl", *PACKAGES)]
 
 
 @pytest.fixture(scope="module")
@@ -114,15 +116,16 @@ def test_wheels_hold_what_they_should(wheels: list[Path]) -> None:
     names = [set(zipfile.ZipFile(wheel).namelist()) for wheel in wheels]
     assert {"ampo_core/cli/main.py", "ampo_registry/catalog.py", "ampo_plugins/selectors/length.py"} <= names[0]
     assert {"ampo_core/py.typed", "ampo_registry/py.typed", "ampo_plugins/py.typed"} <= names[0]
-    assert {"ampo_nearest_length/__init__.py", "ampo_nearest_length/py.typed"} <= names[1]
-    assert not [name for name in names[0] | names[1] if name.startswith(("tests/", "plugins/", "registry/"))]
+    for package, held in zip(PACKAGES, names[1:], strict=True):
+        assert {f"{package}/__init__.py", f"{package}/py.typed"} <= held
+    assert not [name for name in set().union(*names) if name.startswith(("tests/", "plugins/", "registry/"))]
 
 
 def test_modules_come_from_the_wheels(clean: Clean) -> None:
-    modules = "ampo_core, ampo_registry, ampo_plugins, ampo_nearest_length"
+    modules = ", ".join(["ampo_core", "ampo_registry", "ampo_plugins", *PACKAGES])
     out = _must(clean.run(clean.python, "-c", f"import {modules}\nfor m in ({modules}): print(m.__file__)"))
     places = [Path(line) for line in out.splitlines()]
-    assert len(places) == 4
+    assert len(places) == 3 + len(PACKAGES)
     assert all(place.is_relative_to(clean.python.parents[1]) for place in places), places
 
 
@@ -143,15 +146,14 @@ def test_plugin_is_taken_by_a_config(clean: Clean) -> None:
     assert "Traceback" not in refused.stderr
 
 
-def test_authors_own_test_passes(clean: Clean) -> None:
-    test = EXAMPLE / "tests" / "test_nearest_length.py"
-    out = _must(clean.run(clean.python, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", clean.folder, test))
-    assert "1 passed" in out
+def test_authors_own_tests_pass(clean: Clean) -> None:
+    tests = [path / "tests" for path in EXAMPLES]
+    _must(clean.run(clean.python, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", clean.folder, *tests))
 
 
-def test_plugin_is_strictly_typed_for_mypy(clean: Clean) -> None:
-    source = EXAMPLE / "ampo_nearest_length" / "__init__.py"
-    _must(clean.run(sys.executable, "-m", "mypy", "--strict", "--python-executable", clean.python, source))
+def test_plugins_are_strictly_typed_for_mypy(clean: Clean) -> None:
+    sources = [path / package / "__init__.py" for package, path in PACKAGES.items()]
+    _must(clean.run(sys.executable, "-m", "mypy", "--strict", "--python-executable", clean.python, *sources))
 
 
 def test_type_checkers_see_a_wrong_signature(clean: Clean) -> None:
@@ -165,12 +167,11 @@ def test_type_checkers_see_a_wrong_signature(clean: Clean) -> None:
     assert "reportIncompatibleMethodOverride" in pyright.stdout
 
 
-def test_plugin_is_strictly_typed_for_pyright(clean: Clean) -> None:
-    source = clean.folder / "ampo_nearest_length.py"
-    source.write_text((EXAMPLE / "ampo_nearest_length" / "__init__.py").read_text())
-    (clean.folder / "pyrightconfig.json").write_text(
-        '{"typeCheckingMode": "strict", "include": ["ampo_nearest_length.py"]}'
-    )
+def test_plugins_are_strictly_typed_for_pyright(clean: Clean) -> None:
+    for package, path in PACKAGES.items():
+        (clean.folder / f"{package}.py").write_text((path / package / "__init__.py").read_text())
+    included = json.dumps([f"{package}.py" for package in PACKAGES])
+    (clean.folder / "pyrightconfig.json").write_text(f'{{"typeCheckingMode": "strict", "include": {included}}}')
     out = _must(clean.run(sys.executable, "-m", "pyright", "--pythonpath", clean.python))
     assert "0 errors" in out
 
@@ -187,6 +188,11 @@ def test_plugin_chooses_in_a_real_training_step(clean: Clean) -> None:
     assert step["guidance/score_mean"] < 0.0
     [manifest] = [path for path in clean.folder.rglob("manifest.json") if path.parent == metrics.parent]
     assert "ampo-nearest-length" in manifest.read_text()
+
+
+def test_configs_of_the_plugins_are_valid(clean: Clean) -> None:
+    for config in sorted(path for example in EXAMPLES for path in example.glob("*.yaml")):
+        _must(clean.script("ampo-run", config, "--check"))
 
 
 @pytest.mark.slow
