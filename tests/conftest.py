@@ -32,6 +32,7 @@ LONGEST = (
     "plugins/vllm",
     "distributed/test_two_hosts.py",
     "loop/test_train.py",
+    "loop/test_methods.py",
 )
 """What takes longest: it comes first, so that no worker is left alone with it."""
 

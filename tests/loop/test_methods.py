@@ -11,9 +11,8 @@ from ampo_registry.discovery import discover
 from ampo_core.config.load import load_config
 from ampo_core.jobs.table import run_job
 from ampo_core.run.environment import Environment
-from tests.loop.test_train import metrics_of, plugins, student, world
+from tests.loop.worlds import metrics_of
 
-__all__ = ["plugins", "student", "world"]
 pytestmark = pytest.mark.process
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "plugins" / "examples"

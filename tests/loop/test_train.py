@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -17,105 +16,11 @@ import torch
 import yaml
 from ampo_registry import ConfigError, DataError, RunError
 from ampo_registry.discovery import Plugins, discover
-from rich.console import Console
 
-from ampo_core.config.load import load_config
-from ampo_core.jobs.table import run_job
-from ampo_core.run.environment import Environment
 from tests.forge import Forge, own_environment
+from tests.loop.worlds import metrics_of, run, train
 
 pytestmark = pytest.mark.process
-
-PREPARE = {
-    "job": "prepare",
-    "task": {
-        "type": "labelled_arithmetic",
-        "questions": 40,
-        "levels": {1: 0.5, 2: 0.5},
-        "heldout_levels": [1],
-        "heldout_per_level": 4,
-        "warmup_examples": 300,
-        "warmup_levels": {1: 1.0},
-    },
-    "reward": {"type": "math_verify", "workers": 1},
-}
-
-TRAIN = {
-    "job": "train",
-    "run": {"seed": 3},
-    "model": {"dtype": "float32", "gradient_checkpointing": False},
-    "data": {"max_prompt_tokens": 64},
-    "rollout": {"type": "transformers", "group_size": 4, "max_response_tokens": 40},
-    "reward": {"type": "math_verify", "workers": 1},
-    "training": {
-        "steps": 3,
-        "questions_per_batch": 6,
-        "questions_per_minibatch": 3,
-        "tokens_per_microbatch": 1024,
-        "learning_rate": 1e-3,
-    },
-    "deepspeed": {"zero_stage": 0},
-    "checkpoint": {"every": 2},
-    "resources": {"threads": 1},
-}
-
-
-@pytest.fixture(scope="module")
-def plugins() -> Plugins:
-    return discover()
-
-
-def run(config: Mapping[str, Any], folder: Path, plugins: Plugins, *overrides: str) -> tuple[Path, str]:
-    """The job's output and what it printed; `folder` gets the config and the run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
-    loaded = load_config(path, [f"run.dir={folder}", *overrides], plugins)
-    screen = StringIO()
-    output = run_job(loaded.job, Environment.of(loaded, plugins, console=Console(file=screen, width=100)))
-    assert output is not None
-    return output, screen.getvalue()
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, plugins: Plugins) -> Path:
-    return run(PREPARE, tmp_path_factory.mktemp("world"), plugins)[0]
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory: pytest.TempPathFactory, plugins: Plugins, world: Path) -> Path:
-    """A student that answers level 1 now and then, so that groups with and without a correct answer occur."""
-    sft = {
-        "job": "sft",
-        "model": {"path": str(world / "model"), "dtype": "float32", "gradient_checkpointing": False},
-        "data": {"train": [str(world / "sft.parquet")], "format": "messages", "max_tokens": 128},
-        "training": {
-            "epochs": 8,
-            "batch": 30,
-            "accumulation": 1,
-            "learning_rate": 5e-3,
-            "tokens_per_microbatch": 2048,
-        },
-        "deepspeed": {"zero_stage": 0},
-        "resources": {"threads": 1},
-    }
-    return run(sft, tmp_path_factory.mktemp("student"), plugins)[0]
-
-
-def train(world: Path, student: Path, **blocks: Any) -> dict[str, Any]:
-    config = json.loads(json.dumps(TRAIN))
-    config["model"]["path"] = str(student)
-    config["data"]["train"] = [str(world / "train.parquet")]
-    for name, block in blocks.items():
-        config[name] = {**config.get(name, {}), **block} if isinstance(block, dict) else block
-    return config
-
-
-def metrics_of(policy: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what depends on the clock."""
-    lines = (policy.parents[2] / "metrics.jsonl").read_text("utf-8").splitlines()
-    return [{k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in lines]
-
 
 EVALUATION = {"every": 2, "temperature": 1.0, "sets": {"level1": {"samples": 2, "pass_at": [2]}}}
 
