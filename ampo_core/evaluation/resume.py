@@ -17,7 +17,7 @@ from ampo_registry.types import Question
 from ampo_core.config.jobs import EvaluateJob
 from ampo_core.evaluation.predictions import FILE, Pair, Predictions, answer_of
 from ampo_core.evaluation.results import SetResult
-from ampo_core.run.changes import Change, config_changes, manifest_changes
+from ampo_core.run.changes import Change, config_changes, manifest_changes, of_older_release
 from ampo_core.run.environment import Environment
 from ampo_core.run.resume import Beginning, allowed, look, refusal
 
@@ -51,7 +51,8 @@ def begin_evaluation(
     models = () if job.predictions else job.models
     pairs = {(model, name) for model in models for name in job.evaluation.sets}
     keeps = frozenset(pair for pair in pairs if not _touched(pair, job, config, rest))
-    return EvaluationStart(Beginning(path, now, 0, notes=tuple(allowed([*config, *rest]))), keeps)
+    notes = (*of_older_release(path, now), *allowed([*config, *rest]))
+    return EvaluationStart(Beginning(path, now, 0, notes=notes), keeps)
 
 
 def kept_results(

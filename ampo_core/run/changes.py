@@ -19,8 +19,11 @@ Change = tuple[str, object, object]
 PLACE_ONLY = ("run.name", "run.dir")
 """Keys of a config that say where a run lies and nothing else: a folder may be moved."""
 
-RENAMED = {"ampo": "ampo-rl"}
+OWN = "ampo-rl"
+RENAMED = {"ampo": OWN}
 """Distributions whose name in older manifests is another."""
+GOES_ON = ("0.1", "0.2")
+"""Releases of our own distribution that compute the same: a run of one goes on under another."""
 
 
 def differences(before: object, after: object, key: str = "") -> list[Change]:
@@ -63,24 +66,34 @@ def config_changes(folder: Path, config: Mapping[str, Any]) -> list[Change]:
     return [change for change in changes if change[0] not in PLACE_ONLY]
 
 
-def moved_keys(folder: Path) -> list[str]:
-    """What is said where the run in `folder` has a config of an older version, with other keys."""
+def of_older_release(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """What is said where an older release began the run in `folder`: which one, and which keys of its config have
+    moved."""
+    before, now = (found.get("versions", {}).get(OWN) for found in (read_manifest(folder), manifest))
+    notes = [f"{folder}: {OWN} {before} began it, {now} goes on with it"] if _goes_on(before, now) else []
     moved = in_keys_of_today(_written_config(folder))[1]
     lines = "\n".join(f"  {line}" for line in moved)
-    return [f"{folder}: its config is of an older version; keys have moved since:\n{lines}"] if moved else []
+    return [*notes, *([f"{folder}: its config is older, and these keys have moved since:\n{lines}"] if moved else [])]
+
+
+def _goes_on(before: object, after: object) -> bool:
+    """True for two releases of our own distribution that differ and compute the same."""
+    return before != after and all(".".join(str(version).split(".")[:2]) in GOES_ON for version in (before, after))
 
 
 def manifest_changes(folder: Path, manifest: Mapping[str, Any]) -> list[Change]:
     """How `manifest` differs from manifest.json in `folder` in what may change a result.
 
     That is the versions of Python (its first two numbers) and of NUMERIC_PACKAGES, the plugins, the hashes of data,
-    models and questions, and the teachers. Platform, number of CPUs and other packages are noted in a manifest and may
-    differ.
+    models and questions, and the teachers. Platform, number of CPUs, other packages and a release of our own that
+    computes the same are noted in a manifest and may differ.
     """
     before = read_manifest(folder)
     if "questions" not in before:  # a run of release 0.1: which they were is not known
         before["questions"] = manifest.get("questions")
-    return differences(_what_matters(before), _what_matters(manifest))
+    own = {f"{part}.{OWN}" for part in ("versions", "plugins")}
+    changes = differences(_what_matters(before), _what_matters(manifest))
+    return [(key, old, new) for key, old, new in changes if not (key in own and _goes_on(old, new))]
 
 
 def read_config(folder: Path) -> dict[str, Any]:

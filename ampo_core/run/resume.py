@@ -17,7 +17,7 @@ from ampo_registry.errors import ConfigError
 
 from ampo_core.config.jobs import Job, PoolJob, SftJob, TrainJob
 from ampo_core.config.run_names import finished_output, step_of
-from ampo_core.run.changes import Change, config_changes, listed, manifest_changes, moved_keys, read_manifest
+from ampo_core.run.changes import Change, config_changes, listed, manifest_changes, of_older_release, read_manifest
 from ampo_core.run.checkpoint_store import CheckpointStore, read_state
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import RunFolder, check_free, discard_unfinished
@@ -99,8 +99,8 @@ def open_again(
     changes = [*config_changes(path, environment.config), *manifest_changes(path, manifest)]
     if changes and not environment.allow_changes:
         raise ConfigError(refusal(f"{path} holds an unfinished run", changes))
-    folder = RunFolder.reopen(path, environment.yaml, manifest, environment.config, 0)
-    return folder, (f"{path}: goes on with what is there", *allowed(changes))
+    notes = (f"{path}: goes on with what is there", *of_older_release(path, manifest), *allowed(changes))
+    return RunFolder.reopen(path, environment.yaml, manifest, environment.config, 0), notes
 
 
 def begin(
@@ -122,14 +122,15 @@ def begin(
     checkpoint = CheckpointStore(path / "checkpoints", job.checkpoint).newest()
     changes = config_changes(path, environment.config)
     if checkpoint is None:
-        notes = [f"{path} has no checkpoint yet: the run starts over", *allowed(changes)]
+        older = of_older_release(path, now)
+        notes = [f"{path} has no checkpoint yet: the run starts over", *older, *allowed(changes)]
         return Beginning(path, now, 0, None, tuple(notes))
     changes += manifest_changes(path, now)
     if changes and not environment.allow_changes:
         raise ConfigError(refusal(f"{path} holds an unfinished run", changes))
     _check_fits(path, checkpoint, changes, steps, world_size)
     step = step_of(checkpoint)
-    notes = [f"goes on after step {step} of {steps}", *moved_keys(path), *allowed(changes)]
+    notes = [f"goes on after step {step} of {steps}", *of_older_release(path, now), *allowed(changes)]
     return Beginning(path, now, step, checkpoint, tuple(notes))
 
 

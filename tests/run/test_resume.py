@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from io import StringIO
 from pathlib import Path
@@ -14,7 +15,7 @@ from ampo_registry import ConfigError
 from ampo_registry.discovery import Plugins, discover
 from rich.console import Console
 
-from ampo_core.config.jobs import SftJob
+from ampo_core.config.jobs import SftJob, TrainJob
 from ampo_core.config.load import load_config
 from ampo_core.config.tree import CheckpointConfig
 from ampo_core.jobs.table import run_job
@@ -144,11 +145,77 @@ def test_a_run_that_began_under_the_distributions_old_name_goes_on(world: World)
     world.start(2)
     world.manifest |= {"versions": now, "plugins": {"ampo-rl": "0.1.0"}}
     assert world.begin().resume_step == 2
-    world.manifest |= {"versions": {**now, "ampo-rl": "0.2.0"}, "plugins": {"ampo-rl": "0.2.0"}}
+    world.manifest |= {"versions": {**now, "ampo-rl": "0.3.0"}, "plugins": {"ampo-rl": "0.3.0"}}
     with pytest.raises(ConfigError) as refused:
         world.begin()
     changed = [line.strip() for line in str(refused.value).splitlines() if "->" in line]
-    assert changed == [f"{part}.ampo-rl: '0.1.0' -> '0.2.0'" for part in ("versions", "plugins")]
+    assert changed == [f"{part}.ampo-rl: '0.1.0' -> '0.3.0'" for part in ("versions", "plugins")]
+
+
+TODAY = """
+job: train
+run: {name: old}
+model: {path: model, dtype: float32, gradient_checkpointing: false}
+data: {train: [train.parquet], max_prompt_tokens: 64}
+rollout: {type: transformers, max_response_tokens: 112}
+reward: {workers: 1}
+guidance: {selector: {type: comprehension, score_rounding: {decimals: 2}}}
+objective:
+  scope: batch
+  advantage: {zero_without_correct: true}
+  on_policy: {weight: proportional}
+  off_policy: {weight: proportional, loss: {type: shaped, shaping: {type: ratio, gamma: 0.1}}}
+  entropy_coefficient: 0.0
+training:
+  {steps: 6, questions_per_batch: 16, questions_per_minibatch: 4, tokens_per_microbatch: 4096, learning_rate: 2.0e-4,
+  betas: [0.9, 0.95], weight_decay: 0.0}
+deepspeed: {zero_stage: 0}
+checkpoint: {every: 3, keep: 3, best: null}
+resources: {threads: 1}
+tracking: []
+"""
+
+
+def test_a_run_of_release_0_1_says_where_its_keys_have_moved_and_goes_on(
+    tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is one that release 0.1 has left; the keys of `TODAY` say the same."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(Path(__file__).parents[1] / "release_0_1" / "run", "runs/old")
+    checkpoint = Path("runs/old/checkpoints/step-000003")
+    for name in ("policy", "deepspeed", "ranks"):
+        (checkpoint / name).mkdir(parents=True)
+    for name in ("ranks/0.pt", "ranks/0.json"):
+        (checkpoint / name).touch()
+    checkpoint.joinpath("state.json").write_text('{"format": 1, "metrics": {}, "trackers": {}, "world_size": 1}')
+    now = json.loads(Path("runs/old/manifest.json").read_text())
+    now["versions"]["ampo-rl"] = now["plugins"]["ampo-rl"] = "0.2.0"
+
+    def begun(*overrides: str) -> Beginning:
+        Path("today.yaml").write_text(TODAY)
+        loaded = load_config("today.yaml", overrides, plugins)
+        console = Console(file=StringIO(), width=200)
+        assert isinstance(loaded.job, TrainJob)
+        environment = Environment.of(loaded, plugins, console=console, allow_changes=False)
+        return begin(loaded.job, environment, lambda: now, steps=loaded.job.training.steps, world_size=1)
+
+    beginning = begun()
+    assert beginning.resume_step == 3
+    goes_on, release, moved = beginning.notes
+    assert goes_on == "goes on after step 3 of 6"
+    assert release == "runs/old: ampo-rl 0.1.0 began it, 0.2.0 goes on with it"
+    assert moved.startswith("runs/old: its config is older, and these keys have moved since:\n")
+    assert [line.strip().split(": ")[0] for line in moved.splitlines()[1:]] == [
+        *(f"objective.on_policy.{key}" for key in ("clip", "dual_clip", "log_ratio_clamp")),
+        *(f"objective.off_policy.{key}" for key in ("shaping", "clip", "behaviour")),
+    ]
+    with pytest.raises(ConfigError, match=r"objective.on_policy.loss.high: 0.2 -> 0.28") as refused:
+        begun("objective.on_policy.loss.high=0.28")
+    assert str(refused.value).count(" -> ") == 1
+    now["versions"]["torch"] = "2.99"
+    with pytest.raises(ConfigError, match=r"versions\.torch") as refused:
+        begun()
+    assert str(refused.value).count(" -> ") == 1
 
 
 CHANGES: dict[str, tuple[Callable[[World], Any], str]] = {
@@ -156,7 +223,7 @@ CHANGES: dict[str, tuple[Callable[[World], Any], str]] = {
     "seed": (lambda w: w.config["run"].update(seed=7), "run.seed: 0 -> 7"),
     "torch": (lambda w: w.manifest["versions"].update(torch="2.14.0"), "versions.torch: '2.13.0' -> '2.14.0'"),
     "python": (lambda w: w.manifest["versions"].update(python="3.12.1"), "versions.python: '3.11' -> '3.12'"),
-    "plugin": (lambda w: w.manifest["plugins"].update({"ampo-rl": "0.2.0"}), "plugins.ampo-rl: '0.1.0' -> '0.2.0'"),
+    "plugin": (lambda w: w.manifest["plugins"].update({"ampo-rl": "0.3.0"}), "plugins.ampo-rl: '0.1.0' -> '0.3.0'"),
     "new plugin": (lambda w: w.manifest["plugins"].update(mine="1"), "plugins.mine: None -> '1'"),
     "data": (lambda w: w.manifest["data"]["a.jsonl"].update(sha256="bb"), "data.a.jsonl.sha256: 'aa' -> 'bb'"),
     "model": (lambda w: w.manifest.update(models={"model": None}), "models.model: {'config.json'"),
