@@ -57,6 +57,9 @@ def _text(item: ErrorDetails, path: KeyPath, plain: Any, view: SchemaView, broke
         return f"{own if own is not None else item['msg']} (found {_show(found)})"
     if schema is None:
         return f"{item['msg']} (found {_show(found)})"
+    if item["type"] == "missing" and isinstance(found, str) and found in view.names(schema):
+        option = item["loc"][-1]
+        return f"found {_show(found)}, which needs the option {option}: write {{type: {found}, {option}: ...}}"
     if item["type"] == "missing":
         return f"missing; expected {view.describe(schema)}"
     hint = nearest(found, view.choices(schema)).partition(" (")[0] if isinstance(found, str) else ""
@@ -148,9 +151,9 @@ def _component(
     if "claimed by" in str(error):
         return str(error)
     if COMPONENT not in view.resolve(schema) and not error.location:
-        hint = nearest(name, view.choices(schema)).partition(" (")[0]
+        hint = nearest(name, [*view.choices(schema), *view.names(schema)]).partition(" (")[0]
         return f"found {_show(name)}, expected {view.describe(schema)}{hint}"
-    lines = [f"no {kind.replace('_', ' ')} is named {name!r}{nearest(name, view.choices(schema))}"]
+    lines = [f"no {kind.replace('_', ' ')} is named {name!r}{nearest(name, view.names(schema))}"]
     if broken:
         lines.append("    these plugins could not be loaded, so their names are not known:")
         lines += [f"      {plugin}" for plugin in broken]

@@ -77,7 +77,7 @@ class Job(Block):
         return True
 
     def used_components(self) -> Iterator[tuple[KeyPath, ComponentSpec]]:
-        """The components that it builds, wherever they stand."""
+        """The components that it builds, wherever they stand, those inside of others too."""
         return (found for found in _components(self, ()) if found[0] != ("rollout",) or self.samples())
 
     def used_models(self) -> Iterator[NamedModel]:
@@ -148,7 +148,7 @@ class LearningJob(Job):
 def _components(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, ComponentSpec]]:
     if isinstance(value, ComponentSpec):
         yield path, value
-    elif isinstance(value, BaseModel):
+    if isinstance(value, BaseModel):
         for name in type(value).model_fields:
             yield from _components(getattr(value, name), (*path, name))
     elif isinstance(value, dict):

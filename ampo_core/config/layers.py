@@ -139,7 +139,7 @@ def put(
         return Node(items, base.place)
     component = view.component(schema)
     if base is not None and component is not None:
-        base = _named(base, component[1])
+        base = _named(base, component[1], view.words(schema))
     if base is None or not isinstance(base.value, dict):
         base = Node({}, value.place)
     kind = base.child("type")
@@ -153,7 +153,11 @@ def merge(base: Node, over: Node, schema: Schema, view: SchemaView) -> Node:
     """`over` on top of `base`; places stay with what they belong to. `schema` is {} where nothing is known."""
     component, written = view.component(schema), over
     if component is not None:
-        base, over = _named(base, component[1]), over if isinstance(over.value, dict) else _named(over, None)
+        words = view.words(schema)
+        base, over = (
+            _named(base, component[1], words),
+            over if isinstance(over.value, dict) else _named(over, None, words),
+        )
     if not isinstance(base.value, dict) or not isinstance(over.value, dict):
         return written
     before, after = base.child("type"), over.child("type")
@@ -168,9 +172,9 @@ def merge(base: Node, over: Node, schema: Schema, view: SchemaView) -> Node:
     return Node(merged, base.place)
 
 
-def _named(node: Node, default: str | None) -> Node:
-    """A component in its long form."""
-    if isinstance(node.value, str):
+def _named(node: Node, default: str | None, words: Sequence[str] = ()) -> Node:
+    """A component in its long form; one of `words`, which is none, as it is."""
+    if isinstance(node.value, str) and node.value not in words:
         return Node({"type": node}, node.place)
     if isinstance(node.value, dict) and default is not None and "type" not in node.value:
         return Node({"type": Node(default, node.place), **node.value}, node.place)

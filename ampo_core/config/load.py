@@ -21,7 +21,7 @@ from ampo_core.config.layers import COMMAND_LINE, complete, merge, override_node
 from ampo_core.config.machines import launcher_faults, unmet_resources
 from ampo_core.config.nodes import Finding, KeyPath, Node, Problem, dotted, nearest, raise_problems
 from ampo_core.config.positions import beyond_positions, beyond_room
-from ampo_core.config.ready import hub_models, missing_files, unavailable
+from ampo_core.config.ready import component_warnings, hub_models, missing_files, unavailable
 from ampo_core.config.references import is_filled_in, leaves
 from ampo_core.config.schema import SchemaView, view_of
 from ampo_core.config.yaml_source import dump_yaml
@@ -118,7 +118,7 @@ def _validate(model: type[Job], root: Node, view: SchemaView, plugins: Plugins) 
 
 
 def _all_findings(job: Job) -> list[Finding]:
-    return [*job.findings(), *beyond_positions(job), *beyond_room(job)]
+    return [*job.findings(), *beyond_positions(job), *beyond_room(job), *component_warnings(job)]
 
 
 def _findings(job: Job, root: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:

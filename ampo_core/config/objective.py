@@ -94,8 +94,6 @@ def _of_loss(loss: LossSpec, path: KeyPath) -> Iterator[Finding]:
     unknown = sorted(loss.needs - set(NEEDS))
     if unknown:
         yield Finding(path, f"the loss needs {', '.join(unknown)}, and there is only {', '.join(NEEDS)}")
-    for option, text in loss.warnings():
-        yield Finding((*path, option), text, "warning")
 
 
 class ObjectiveConfig(Block):

@@ -1,6 +1,7 @@
-"""What a run needs of this machine: components that can run here, and files that are there.
+"""What a run needs of this machine: components that can run here, and files that are there; and what components say of
+their own options.
 
-`--check` says these as warnings; a real run ends with exit 2 before anything starts.
+`--check` says what is missing as warnings; a real run ends with exit 2 before anything starts.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from ampo_registry.errors import ConfigError
 
 from ampo_core.config.job import Job, NamedModel
 from ampo_core.config.models import HUB_NAME, cached_config, model_folder
-from ampo_core.config.nodes import KeyPath
+from ampo_core.config.nodes import Finding, KeyPath
 from ampo_core.config.references import is_filled_in
 
 
@@ -27,6 +28,16 @@ def unavailable(job: Job) -> Iterator[tuple[KeyPath, str]]:
             reason = f"unavailable() of {type(spec).__name__} raised {type(error).__name__}: {error}"
         if reason is not None:
             yield path, reason
+
+
+def component_warnings(job: Job) -> Iterator[Finding]:
+    """What the components of `job` say of their own options."""
+    for path, spec in job.used_components():
+        try:
+            said = list(spec.warnings())
+        except Exception as error:  # a plugin's own code
+            said = [("type", f"warnings() of {type(spec).__name__} raised {type(error).__name__}: {error}")]
+        yield from (Finding((*path, option), text, "warning") for option, text in said)
 
 
 def missing_files(job: Job) -> Iterator[tuple[KeyPath, str]]:

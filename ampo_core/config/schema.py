@@ -66,6 +66,17 @@ class SchemaView:
         inner = [part for word in ("anyOf", "oneOf") for part in schema.get(word, ())]
         return next((found for part in inner if (found := self.component(part))), None)
 
+    def words(self, schema: Schema) -> list[str]:
+        """The words that may stand in the place of a component and name none."""
+        schema = self.resolve(schema)
+        parts = () if COMPONENT in schema or not self.component(schema) else schema.get("anyOf", ())
+        return [str(word) for part in parts if not self.component(part) for word in _words(part)]
+
+    def names(self, schema: Schema) -> list[str]:
+        """The names of the components that may stand there, also of those that cannot do without options."""
+        named = [leaf.get("properties", {}).get("type", {}).get("const") for leaf in self.variants(schema)]
+        return [str(name) for name in named if name is not None] if self.component(schema) else []
+
     def block(self, schema: Schema, value: Any) -> Schema | None:
         """The alternative of `schema` that the mapping `value` is meant for."""
         objects = [leaf for leaf in self.variants(schema) if leaf.get("type") == "object"]
@@ -115,11 +126,10 @@ class SchemaView:
         """What may stand there, for a person."""
         schema = self.resolve(schema)
         if COMPONENT in schema:
-            kind, names = str(schema[COMPONENT]), self.choices(schema)
-            typed = [leaf["properties"]["type"]["const"] for leaf in self.variants(schema) if leaf.get("properties")]
-            written = "as a name or {type: NAME, ...}" if names or not typed else "as {type: NAME, ...}"
+            kind, names = str(schema[COMPONENT]), self.names(schema)
+            written = "as a name or {type: NAME, ...}" if self.choices(schema) or not names else "as {type: NAME, ...}"
             article = "an" if kind[0] in "aeiou" else "a"
-            return f"{article} {kind.replace('_', ' ')} ({', '.join(names or typed) or 'none installed'}), {written}"
+            return f"{article} {kind.replace('_', ' ')} ({', '.join(names) or 'none installed'}), {written}"
         if "anyOf" in schema and self.component(schema):
             return " or ".join(self.describe(part) for part in schema["anyOf"])
         return " or ".join(dict.fromkeys(self._leaf(leaf) for leaf in self.variants(schema)))

@@ -10,7 +10,7 @@ the installed plugins. A component builds what it holds with `context.build(spec
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, cast
@@ -23,6 +23,7 @@ from ampo_registry.catalog import Catalog, ComponentError
 from ampo_registry.seams import ScheduleSpec
 from ampo_registry.specs import ComponentSpec, build_options
 
+LARGEST = sys.float_info.max
 COMPONENT = "x-ampo-component"
 """Key of the JSON Schema that marks a component's place; its value is the kind."""
 
@@ -83,22 +84,48 @@ class ScheduledField(ComponentField):
         if isinstance(value, str) and value in self.words:
             return value
         if isinstance(value, int | float) and not isinstance(value, bool):
-            if self.whole and value != int(value):
-                raise ValueError("expected a whole number or a schedule")
-            self._check(float(value), float(value))
+            if not self._allows(value, value) or (self.whole and value != int(value)):
+                raise ValueError(f"expected {self._expected()}")
             return int(value) if self.whole else float(value)
+        if value is None or isinstance(value, bool | list | tuple):
+            raise ValueError(f"expected {self._expected()}")
         spec = super()._resolve(value, info)
-        found = spec.range()
-        if found is not None:
-            self._check(*found)
+        limits = _range(spec)
+        if limits is not None and not self._allows(*limits):
+            given = f"the schedule gives values from {limits[0]:g} to {limits[1]:g}"
+            raise ValueError(f"{given}; expected values{self._bounds()}")
         return spec
 
-    def _check(self, lowest: float, highest: float) -> None:
-        least = -math.inf if self.least is None else self.least
-        most = math.inf if self.most is None else self.most
-        if not (math.isfinite(lowest) and math.isfinite(highest) and least <= lowest and highest <= most):
-            given = "" if lowest == highest else f"the schedule gives values from {lowest:g} to {highest:g}; "
-            raise ValueError(f"{given}expected finite numbers from {least:g} to {most:g}")
+    def _allows(self, lowest: float, highest: float) -> bool:
+        least = -LARGEST if self.least is None else self.least
+        most = LARGEST if self.most is None else self.most
+        return least <= lowest <= highest <= most
+
+    def _bounds(self) -> str:
+        named = ((">=", self.least), ("<=", self.most))
+        bounds = [f"{sign} {bound:g}" for sign, bound in named if bound is not None]
+        return f" {' and '.join(bounds)}" if bounds else " that are finite"
+
+    def _expected(self) -> str:
+        number = f"a {'whole' if self.whole else 'finite'} number" + self._bounds().removesuffix(" that are finite")
+        return ", ".join([*self.words, number]) + " or a schedule"
+
+
+def _range(spec: ScheduleSpec) -> tuple[float, float] | None:
+    """`spec.range()`, which is a plugin's own code. Raises ComponentError for what is none."""
+    where = f"range() of the schedule {type(spec).__name__}"
+    try:
+        found = cast(object, spec.range())
+    except Exception as error:
+        raise ComponentError(f"{where} raised {type(error).__name__}: {error}") from error
+    if found is None:
+        return None
+    pair = cast(tuple[object, ...], found) if isinstance(found, tuple) else ()
+    match pair:
+        case (int() | float() as least, int() | float() as most):
+            return float(least), float(most)
+        case _:
+            raise ComponentError(f"{where} gave {found!r}: expected (least, largest), or None where that is not known")
 
 
 Scheduled = Annotated[float | ScheduleSpec, ScheduledField()]
