@@ -17,7 +17,7 @@ from ampo_core.config.objective import ObjectiveConfig
 from ampo_core.config.tree import GuidanceConfig
 from ampo_core.data.seeds import derive_seed, request_rng
 from ampo_core.loop.groups import GuidedBatch, GuidedQuestion, unguided
-from ampo_core.loop.intervened import guided_question, step_extra
+from ampo_core.loop.intervened import guided_question, intervened, step_extra
 from ampo_core.loop.scoring import PolicyScorer
 from ampo_core.loop.teachers import TeacherLibrary
 
@@ -127,10 +127,8 @@ class Guide:
             )
             for i in fired
         ]
-        found = self.intervention.intervene(requests, context)
         name = type(self.intervention).__name__
-        if len(found.guided) != len(requests):
-            raise PluginError(f"{name}.intervene answered {len(found.guided)} of {len(requests)} requests")
+        found = intervened(self.intervention.intervene(requests, context), len(requests), name)
         questions = [unguided(group) for group in groups]
         for request, guided, i in zip(requests, found.guided, fired, strict=True):
             questions[i] = guided_question(request.question, guided, self.terms, context.max_tokens, name)

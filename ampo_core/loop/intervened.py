@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ampo_registry.errors import PluginError
-from ampo_registry.samples import OFF_POLICY, ON_POLICY, Guided, Sample
+from ampo_registry.samples import OFF_POLICY, ON_POLICY, Guided, Intervened, Sample
 from ampo_registry.text import nearest
 from ampo_registry.types import Question
 
 from ampo_core.loop.groups import AugmentedGroup, GuidedQuestion
+
+
+def intervened(found: object, requests: int, plugin: str) -> Intervened:
+    """`found`, if it is what `plugin` owes for so many requests. Raises PluginError for anything else."""
+    if not isinstance(found, Intervened):
+        raise PluginError(f"{plugin}.intervene must give an Intervened; found {type(found).__name__}")
+    if len(found.guided) != requests:
+        raise PluginError(f"{plugin}.intervene answered {len(found.guided)} of {requests} requests")
+    return found
 
 
 def guided_question(
@@ -20,11 +30,15 @@ def guided_question(
     if not isinstance(guided, Guided):
         raise PluginError(f"{plugin}.intervene must give a Guided for each request; found {type(guided).__name__}")
     names = tuple(auxiliary)
-    for sample in (sample for group in guided.groups for sample in group):
-        _check(sample, (ON_POLICY, OFF_POLICY, *names), max_tokens, plugin)
-        if sample.question.uid != question.uid:
-            raise PluginError(f"{plugin}.intervene put a sample of another question into a group")
-    groups = tuple(AugmentedGroup(tuple(group)) for group in guided.groups if group)
+    given: tuple[Any, ...] = guided.groups
+    for group in given:
+        if isinstance(group, Sample):
+            raise PluginError(f"{plugin}.intervene: Guided.groups holds groups; a single one is Guided((samples,))")
+        for sample in group:
+            _check(sample, (ON_POLICY, OFF_POLICY, *names), max_tokens, plugin)
+            if sample.question.uid != question.uid:
+                raise PluginError(f"{plugin}.intervene put a sample of another question into a group")
+    groups = tuple(AugmentedGroup(tuple(group)) for group in given if group)
     return GuidedQuestion(question, groups, step_extra(guided.extra, names, max_tokens, plugin), triggered=True)
 
 
@@ -43,8 +57,8 @@ def _check(sample: Sample, terms: Sequence[str], max_tokens: int, plugin: str) -
     if unknown is not None:
         near = nearest(unknown, terms)
         allowed = ", ".join(terms) or "none: objective.auxiliary declares no term"
-        hint = f"; did you mean {near!r}?" if near else ""
-        raise PluginError(f"{plugin}.intervene: no term {unknown!r} may train this sample{hint} Allowed: {allowed}")
+        hint = f"did you mean {near!r}? " if near else ""
+        raise PluginError(f"{plugin}.intervene: no term {unknown!r} may train this sample; {hint}Allowed: {allowed}")
     length = len(sample.prompt_token_ids) + len(sample.token_ids)
     if not sample.prompt_token_ids or not sample.token_ids or length > max_tokens:
         raise PluginError(

@@ -1,0 +1,92 @@
+"""What an intervention gives is checked before it is used, and said in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from ampo_registry import Guided, Intervened, PluginError, Sample, Selection
+from ampo_registry.testing import example_group, example_guidance, example_question, example_step
+
+from ampo_core.config.tree import GuidanceConfig
+from ampo_core.loop.groups import GuidedBatch
+from ampo_core.loop.guidance import Guide
+
+GROUP = example_group((0.0, 1.0, 0.1))
+ANSWER = Selection(example_guidance("A"), -0.5)
+
+
+def intervene(result: Any, terms: tuple[str, ...] = ()) -> GuidedBatch:
+    """A group that fired and one that did not, guided by an intervention that gives `result`."""
+
+    class Gives:
+        """Gives what it is told to."""
+
+        def intervene(self, requests: Any, context: Any) -> Any:
+            return result(requests[0]) if callable(result) else result
+
+    config = GuidanceConfig.model_construct(teacher_reward="verified")
+    parts: Any = (None, None, None, Gives(), None, None)
+    guide = Guide(config, *parts, 0, dict.fromkeys(terms, False))
+    guidance = {1: ((ANSWER.guidance,), [ANSWER])}
+    return guide.intervene([GROUP, GROUP], guidance, [1], 4, example_step())
+
+
+def one(samples: Any, **fields: Any) -> Any:
+    """An intervention whose only group `samples` makes of the request."""
+    return lambda request: Intervened((Guided((samples(request),), **fields),))
+
+
+def changed(**fields: Any) -> Any:
+    return one(lambda request: (replace(request.samples[0], **fields),))
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (None, "must give an Intervened; found NoneType"),
+        ([Guided(())], "must give an Intervened; found list"),
+        (Intervened(()), "answered 0 of 1 requests"),
+        (Intervened((None,)), "must give a Guided for each request; found NoneType"),  # type: ignore[arg-type]
+        (lambda request: Intervened((Guided(request.samples),)), r"a single one is Guided\(\(samples,\)\)"),
+        (one(lambda request: request.group.rollouts), "must give samples; found Rollout"),
+        (one(lambda request: (request.answer(ANSWER, "off_polcy"),)), "did you mean 'off_policy'.* Allowed: on_policy"),
+        (one(lambda request: (request.answer(ANSWER, "sft"),)), r"no term 'sft' may train this sample; Allowed: on_p"),
+        (
+            lambda request: Intervened((Guided((), (request.answer(ANSWER),)),)),
+            r"no term 'off_policy' .* Allowed: none: objective\.auxiliary declares no term",
+        ),
+        (
+            lambda request: Intervened((Guided(()),), (request.samples[0],)),
+            r"no term 'on_policy' .* Allowed: none: objective\.auxiliary declares no term",
+        ),
+        (changed(question=example_question(5)), "put a sample of another question into a group"),
+        (changed(prompt_token_ids=()), "a sample has 0 prompt and 4 response tokens; it needs one of each"),
+        (changed(prompt_token_ids=[1] * 253), "253 prompt and 4 response tokens; .* at most 256 together"),
+        (changed(reward=float("inf")), "a sample's reward is inf, expected a finite number"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(result: Any, message: str) -> None:
+    with pytest.raises(PluginError, match=rf"^Gives\.intervene.*{message}"):
+        intervene(result)
+
+
+def test_groups_of_any_size_and_samples_beside_them_are_taken() -> None:
+    seen = []
+
+    def split(request: Any) -> Intervened:
+        seen.append(request)
+        again = replace(request.samples[0], question=example_question(7))
+        sft: Sample = request.answer(ANSWER, "sft")
+        context = replace(again, segments=((None, len(again.token_ids)),))
+        return Intervened((Guided((request.samples, request.samples[:1], ()), (sft,)),), (context,))
+
+    first, second = (batch := intervene(split, ("sft",))).questions
+    assert [len(group.samples) for group in first.groups] == [3]
+    assert [len(group.samples) for group in second.groups] == [3, 1]
+    assert (first.triggered, second.triggered) == (False, True)
+    assert [sample.segments for sample in second.extra] == [(("sft", len(ANSWER.guidance.token_ids)),)]
+    assert [sample.question.uid for sample in batch.extra] == ["question-7"]
+    [request] = seen
+    assert (request.position, request.selections, request.candidates) == (5, (ANSWER,), (ANSWER.guidance,))
