@@ -146,8 +146,10 @@ class InterventionRequest:
     def with_wrong_replaced(self, fresh: Sequence[Sample]) -> tuple[Sample, ...]:
         """The group with each of `fresh` in the place of one wrong rollout, drawn at random (Eq. 4). Its size stays.
 
-        Draws from `rng`: a second call draws other places.
+        Draws from `rng`: a second call draws other places. Raises PluginError for more samples than wrong rollouts.
         """
+        if len(fresh) > len(self.group.wrong):
+            raise PluginError(f"with_wrong_replaced: {len(fresh)} samples for {len(self.group.wrong)} wrong rollouts")
         samples = list(self.samples)
         for index, sample in zip(self.rng.sample(self.group.wrong, len(fresh)), fresh, strict=True):
             samples[index] = sample

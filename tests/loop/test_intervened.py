@@ -90,3 +90,8 @@ def test_groups_of_any_size_and_samples_beside_them_are_taken() -> None:
     assert [sample.question.uid for sample in batch.extra] == ["question-7"]
     [request] = seen
     assert (request.position, request.selections, request.candidates) == (5, (ANSWER,), (ANSWER.guidance,))
+
+
+def test_no_more_samples_are_put_in_than_rollouts_are_wrong() -> None:
+    with pytest.raises(PluginError, match="with_wrong_replaced: 3 samples for 2 wrong rollouts"):
+        intervene(one(lambda request: request.with_wrong_replaced([request.answer(ANSWER)] * 3)))

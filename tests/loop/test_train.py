@@ -338,6 +338,10 @@ TOGETHER: dict[str, dict[str, Any]] = {
         }
     },
     "sampled ahead": {"rollout": {"ahead": 1}},
+    "prefix under ZeRO 3": {
+        "guidance": {"intervention": {"type": "prefix", "share": {"type": "linear", "start": 0.7, "end": 0.2}}},
+        "deepspeed": {"zero_stage": 3},
+    },
 }
 
 
@@ -347,7 +351,7 @@ def of_two_ranks(world: Path, student: Path, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("two")
     configs = []
     for number, blocks in enumerate(TOGETHER.values()):
-        config = train(world, student, **blocks, deepspeed={"zero_stage": 2}, resources={"devices": 2})
+        config = train(world, student, **{"deepspeed": {"zero_stage": 2}, "resources": {"devices": 2}, **blocks})
         config["run"] |= {"dir": str(folder), "name": str(number)}
         configs.append(folder / f"{number}.yaml")
         configs[-1].write_text(yaml.safe_dump(config), encoding="utf-8")

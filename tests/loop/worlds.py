@@ -50,14 +50,17 @@ TRAIN = {
 }
 
 
-def run(config: Mapping[str, Any], folder: Path, plugins: Plugins, *overrides: str) -> tuple[Path, str]:
+def run(
+    config: Mapping[str, Any], folder: Path, plugins: Plugins, *overrides: str, allow_changes: bool = False
+) -> tuple[Path, str]:
     """The job's output and what it printed; `folder` gets the config and the run."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
     loaded = load_config(path, [f"run.dir={folder}", *overrides], plugins)
     screen = StringIO()
-    output = run_job(loaded.job, Environment.of(loaded, plugins, console=Console(file=screen, width=100)))
+    console = Console(file=screen, width=100)
+    output = run_job(loaded.job, Environment.of(loaded, plugins, console=console, allow_changes=allow_changes))
     assert output is not None
     return output, screen.getvalue()
 

@@ -32,6 +32,11 @@ class Mixed(InterventionSpec):
 
     type: Literal["mixed"] = "mixed"
     fault: str = ""
+    declared: tuple[str, ...] = ()
+
+    @property
+    def terms(self) -> Any:
+        return list(self.declared) if self.fault == "names" else frozenset(self.declared)
 
     def intervene(self, requests: Sequence[InterventionRequest], context: StepContext) -> Intervened:
         if self.fault == "silent":
@@ -87,7 +92,7 @@ class Mixed(InterventionSpec):
         ("right", r"only wrong rollouts may be lost, .* found '\[1, 3\] lost of \[1, 3\] that are right'"),
         (
             "term",
-            r"Guided\.extra, which auxiliary terms alone see, .* declare in objective\.auxiliary; found \['sft'\]",
+            r"Guided\.extra, which auxiliary terms alone see, .* named in the spec's `terms`; found \['sft'\]",
         ),
         ("stranger", r"Intervened\.extra, .* found \['on_policy'\]"),
         ("global", "two fresh builds must give the same .* draw from request.rng or through context.generate alone"),
@@ -97,6 +102,7 @@ class Mixed(InterventionSpec):
         ("segments", r"intervene\(\) asked for what a run refuses: a sample's segments .* do not add up to its"),
         ("writes", "the requests must be left as they are"),
         ("endless", r"position 0 asks for 1 samples of at most 65 tokens after a prompt of 7; .* has room for 64"),
+        ("names", r"terms must be a frozenset of names; found \[\]"),
         ("silent", "'step' needs a name of its own, such as mine/step"),
     ],
 )
@@ -108,9 +114,14 @@ def test_intervention_rules(fault: str, rule: str) -> None:
 
 def test_what_an_intervention_is_meant_to_do_is_said_to_the_check() -> None:
     check_intervention(Mixed(fault="right"), keeps_right=False)
-    check_intervention(Mixed(fault="term"), terms=["sft"])
+    check_intervention(Mixed(fault="term", declared=("sft",)))
     alone = [request for request in example_interventions() if not request.group.correct]
     check_intervention(Mixed(fault="right"), lambda seed: [replace(r, rng=random.Random(seed)) for r in alone])
+
+
+def test_terms_that_every_objective_has_are_not_declared() -> None:
+    with pytest.raises(AssertionError, match=r"on_policy and off_policy are always there; found \['off_policy'\]"):
+        check_intervention(Mixed(declared=("sft", "off_policy")))
 
 
 class Promising(Mixed):

@@ -66,6 +66,17 @@ STAGES = {
         "resources": {"threads": 1},
     },
 }
+INTERVENTIONS = {
+    "prefix": {"type": "prefix", "share": 0.4},
+    "hint": {"type": "hint", "template": "{question}{hint}"},
+}
+for name, intervention in INTERVENTIONS.items():
+    STAGES[name] = {
+        **STAGES["ampo"],
+        "guidance": {"trigger": "always", "intervention": intervention},
+        "evaluation": None,
+        "training": {**STAGES["ampo"]["training"], "steps": 2},
+    }
 
 
 def test_an_ampo_run_of_five_steps_samples_from_the_policy_it_trains(tmp_path):
@@ -96,3 +107,9 @@ def test_an_ampo_run_of_five_steps_samples_from_the_policy_it_trains(tmp_path):
     assert all(line["tokens/generated"] > 0 for line in lines[1:])
     assert {"eval/level1/avg@2"} <= set(lines[0])
     assert (folder / "checkpoints" / f"step-{STEPS:06}" / "policy" / "model.safetensors").exists()
+    for name in INTERVENTIONS:
+        text = (tmp_path / "runs" / "world" / name / "metrics.jsonl").read_text("utf-8")
+        lines = [json.loads(line) for line in text.splitlines()]
+        assert [line["step"] for line in lines] == [1, 2]
+        assert all(line["guidance/generated"] > 0 for line in lines)
+        assert all(line["policy/rollout_logprob_gap"] < 1e-4 for line in lines)
