@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from ampo_registry.components import ComponentField, ScheduledField
+from ampo_registry.samples import OFF_POLICY, ON_POLICY
 from ampo_registry.seams import NEEDS, InterventionSpec, LossSpec, ScheduleSpec
 from ampo_registry.specs import AdvantageSpec, AggregatorSpec, component_name
 from ampo_registry.text import nearest
@@ -142,7 +143,18 @@ class ObjectiveConfig(Block):
             text = f"labels samples with the term {name!r}, which objective.auxiliary does not declare{hint}"
             yield Finding(("guidance", "intervention"), f"{text}\ndeclared: {declared}")
 
+    @property
+    def losses(self) -> dict[str, LossSpec]:
+        """term -> what its tokens cost."""
+        further = {name: term.loss for name, term in self.auxiliary.items()}
+        return {ON_POLICY: self.on_policy.loss, OFF_POLICY: self.off_policy.loss, **further}
+
+    def logs(self) -> Iterator[str]:
+        """Metrics of the terms: each one's loss, and what it measures in every run."""
+        for term, loss in self.losses.items():
+            yield f"policy/loss/{term}"
+            yield from (f"policy/{name}" if term == ON_POLICY else f"policy/{name}/{term}" for name in loss.logs)
+
     def reads(self, need: str) -> bool:
         """True if a term reads `need`: the start model's log-probs ("reference"), entropies, and so on."""
-        losses = [self.on_policy.loss, self.off_policy.loss, *(term.loss for term in self.auxiliary.values())]
-        return any(need in loss.needs for loss in losses) or (need == "reference" and self.kl is not None)
+        return any(need in loss.needs for loss in self.losses.values()) or (need == "reference" and self.kl is not None)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from ampo_registry.components import specs_in
-from ampo_registry.seams import ScheduleSpec
+from ampo_registry.seams import LossSpec, ScheduleSpec
 from pydantic import Field
 
 from ampo_core.config import rules
@@ -159,8 +159,8 @@ class TrainJob(LearningJob):
         of_a_teacher = tuple(name.removesuffix("NAME") for name in (ANSWERS, TEACHER))
         if best is not None and self.guidance is not None and best.startswith(of_a_teacher):
             return
-        own = [*TRAIN, *(GUIDANCE if self.guidance is not None else ()), *(n for s in specs_in(self) for n in s.logs)]
-        own += [f"policy/loss/{name}" for name in ("on_policy", "off_policy", *self.objective.auxiliary)]
+        own = [*TRAIN, *(GUIDANCE if self.guidance is not None else ()), *self.objective.logs()]
+        own += [name for spec in specs_in(self) if not isinstance(spec, LossSpec) for name in spec.logs]
         yield from rules.known_best(self.checkpoint, [*evaluation_metrics(self.evaluation), *own])
 
     def _adapters(self) -> Iterator[Finding]:

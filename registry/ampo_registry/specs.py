@@ -43,7 +43,8 @@ class ComponentSpec(BaseModel):
     kind: ClassVar[str]
     behaviour: ClassVar[tuple[str, ...]]
     logs: ClassVar[tuple[str, ...]] = ()
-    """Metrics that it logs in every run, so that `checkpoint.best` may name them."""
+    """Metrics that it logs in every run, so that `checkpoint.best` may name them; of a loss what it measures, by the
+    names that `view.measure` gets."""
 
     def unavailable(self) -> str | None:
         """Why this component cannot run here (a missing package, a later release), or None. Must be cheap."""

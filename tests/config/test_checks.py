@@ -381,7 +381,8 @@ def test_weights_that_cannot_be_read_refuse_no_adapters(load, folder, content):
     assert load("", "model.lora={target_modules: [nope]}").blockers == ()
 
 
-ROUTER = Path(__file__).parents[2] / "plugins/examples/ampo-router/ampo_router/__init__.py"
+EXAMPLES = Path(__file__).parents[2] / "plugins/examples"
+ROUTER, CHORD = (EXAMPLES / f"ampo-{name}/ampo_{name}/__init__.py" for name in ("router", "chord"))
 
 
 def test_a_term_that_an_intervention_labels_and_nothing_declares_is_refused_before_the_run(folder):
@@ -393,3 +394,14 @@ def test_a_term_that_an_intervention_labels_and_nothing_declares_is_refused_befo
     said = "c.yaml:3: guidance.intervention: labels samples with the term 'stf', which objective.auxiliary does not"
     assert f"{said} declare; did you mean 'sft'?\ndeclared: sft" in str(error.value)
     assert not load_config("c.yaml", ["guidance.intervention.term=sft"], plugins).warnings
+
+
+def test_what_a_loss_measures_can_be_the_best_under_the_name_of_its_term(folder):
+    text = "extends: base.yaml\nobjective: {auxiliary: {sft: {loss: chord, samples: guidance}}}\n"
+    Path("c.yaml").write_text(text, encoding="utf-8")
+    plugins = discover([CHORD])
+    for best in ("policy/phi/sft", "policy/loss/sft"):
+        assert not load_config("c.yaml", [f"checkpoint.best={best}"], plugins).warnings
+    for best in ("phi", "policy/phi"):
+        with pytest.raises(ConfigError, match=f"no metric {best}"):
+            load_config("c.yaml", [f"checkpoint.best={best}"], plugins)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import pytest
 from ampo_registry import (
@@ -118,6 +118,18 @@ def test_a_loss_without_fault_passes_and_one_that_could_skip_sequences_is_told()
     kit.check_loss(Priced())
     with pytest.raises(AssertionError, match="tokens with advantage 0 have no gradient: say zero_without_advantage"):
         kit.check_loss(Priced(zero=False))
+
+
+class Boastful(Priced):
+    """Names a metric that it measures in no batch."""
+
+    type: Literal["boastful"] = "boastful"  # type: ignore[assignment]
+    logs: ClassVar[tuple[str, ...]] = ("gap",)
+
+
+def test_a_loss_that_names_what_it_does_not_measure_is_told() -> None:
+    with pytest.raises(AssertionError, match=r"`logs` names what view.measure gets in every batch.* found \['gap'\]"):
+        kit.check_loss(Boastful())
 
 
 def test_a_loss_that_needs_what_there_is_not_is_told_the_nearest() -> None:

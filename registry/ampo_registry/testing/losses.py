@@ -46,6 +46,8 @@ def check_loss(spec: LossSpec) -> None:
     whole, again = (_outcome(rule, component, spec.needs, sequences) for _ in range(2))
     rule(torch.equal(whole.losses, again.losses), "the same view must give the same losses")
     rule(bool((whole.gradient != 0).any()), "there must be a gradient for some token")
+    silent = sorted(set(spec.logs) - set(whole.measured))
+    rule(not silent, "`logs` names what view.measure gets in every batch; these never came", silent or None)
     _check_without_advantage(rule, component, spec, sequences)
     _check_split(rule, component, spec.needs, sequences)
     check_state(spec, component)

@@ -3,7 +3,7 @@ arXiv 2508.11408)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ampo_registry import ComponentSpec, LossSpec, LossView, hookimpl
 
@@ -15,6 +15,7 @@ class Chord(LossSpec):
     """Imitates a teacher's tokens, those least that the student is sure of or would never write."""
 
     type: Literal["chord"] = "chord"
+    logs: ClassVar[tuple[str, ...]] = ("phi",)
 
     def token_losses(self, view: LossView) -> torch.Tensor:
         """−φ(p) log p of each token, p the student's probability of it; φ is a weight without gradient."""
