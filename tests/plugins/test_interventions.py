@@ -111,6 +111,14 @@ def test_a_share_of_1_is_replace_and_asks_for_nothing() -> None:
     assert [group] == guided(Replace(), request((5,)))[0]
 
 
+def test_a_whole_answer_that_is_context_trains_nothing() -> None:
+    given = request((9,))
+    [group], _ = guided(Prefix(share=1.0, train="context"), given)
+    [sample] = fresh(group, given)
+    assert sample.segments == ((None, 9),)
+    assert sample.token_ids == given.candidates[0].token_ids
+
+
 def test_a_share_of_0_is_a_fresh_rollout() -> None:
     given = request((9,))
     [group], services = guided(Prefix(share=0.0), given)

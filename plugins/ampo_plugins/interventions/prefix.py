@@ -4,7 +4,7 @@ run (UFT, arXiv 2505.16984; Prefix-RFT, arXiv 2507.01679)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 from ampo_registry import (
@@ -86,7 +86,7 @@ class _Prefix:
             for selection in request.selections
         ]
         continued = iter(self._continued([start for start in starts if not start.whole], context))
-        samples = iter([start.request.answer(start.selection) if start.whole else next(continued) for start in starts])
+        samples = iter([self._whole(start) if start.whole else next(continued) for start in starts])
         return Intervened(
             tuple(Guided((r.with_wrong_replaced([next(samples) for _ in r.selections]),)) for r in requests)
         )
@@ -111,6 +111,9 @@ class _Prefix:
         if grades:
             context.log("prefix/correct", sum(grade.correct for grade in grades) / len(grades))
         return [self._sample(*parts) for parts in zip(starts, written, wholes, grades, strict=True)]
+
+    def _whole(self, start: _Start) -> Sample:
+        return replace(start.request.answer(start.selection), segments=((self._term, len(start.tokens)),))
 
     def _sample(self, start: _Start, written: Rollout, whole: Rollout, grade: Grade) -> Sample:
         question = start.request.question
