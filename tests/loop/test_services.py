@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,9 +29,10 @@ from ampo_registry.testing import example_question, example_rollout
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import join_ranks
+from ampo_core.loop import services as services_module
 from ampo_core.loop.ahead import SampleAhead
 from ampo_core.loop.sampling import Sampler
-from ampo_core.loop.services import Services
+from ampo_core.loop.services import Services, longest_sample
 
 PROMPT = TokenIds([1, 2, 3])
 
@@ -174,3 +176,27 @@ def test_metrics_are_averaged_by_name_and_forgotten_after_the_step(services: Ser
             context.log(name, 1.0)
     services.begin(2)
     assert services.logged() == {}
+
+
+@pytest.mark.parametrize(
+    ("room", "positions", "microbatch", "expected"),
+    [
+        (None, 512, 4096, 104),
+        (None, 80, 4096, 80),
+        (None, None, 4096, 104),
+        (("max_model_len", 300), 512, 4096, 300),
+        (("max_model_len", 300), 200, 4096, 200),
+        (("max_model_len", 300), None, 256, 256),
+    ],
+)
+def test_a_sample_is_no_longer_than_config_engine_micro_batch_and_model_allow(
+    room: Any, positions: int | None, microbatch: int, expected: int, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(services_module, "positions_of", {"m": positions}.get)
+    job: Any = SimpleNamespace(
+        rollout=SimpleNamespace(room=lambda: room, max_response_tokens=40),
+        data=SimpleNamespace(max_prompt_tokens=64),
+        training=SimpleNamespace(tokens_per_microbatch=microbatch),
+        model=SimpleNamespace(path="m"),
+    )
+    assert longest_sample(job) == expected
