@@ -172,6 +172,5 @@ def update(batch: GuidedBatch, parts: UpdateParts, context: StepContext) -> dict
         reports.append(report)
         losses.append(loss)
     metrics = old_policy_metrics(sequences, plan.counts, forwarded, parts.ranks)
-    if not any(sequence.stale and sequence.measured for sequence in sequences):
-        check_parity(metrics.get("policy/rollout_logprob_gap"), parts.gap_limit, context.step)
+    check_parity(metrics.get("policy/rollout_logprob_gap"), parts.gap_limit, context.step, sequences)
     return {**metrics, **update_metrics(reports, losses, parts.ranks, rate)}

@@ -151,9 +151,16 @@ class ObjectiveConfig(Block):
 
     def logs(self) -> Iterator[str]:
         """Metrics of the terms: each one's loss, and what it measures in every run."""
+        yield from (f"policy/loss/{name}" for name in self.losses)
         for term, loss in self.losses.items():
-            yield f"policy/loss/{term}"
             yield from (f"policy/{name}" if term == ON_POLICY else f"policy/{name}/{term}" for name in loss.logs)
+
+    def reading_teachers(self) -> Iterator[KeyPath]:
+        """The losses that read the log-probs that teachers' data recorded."""
+        terms = {name: term for name, term in self.auxiliary.items() if term.samples in ("intervention", "guidance")}
+        paths: dict[KeyPath, LossSpec] = {("objective", "off_policy"): self.off_policy.loss}
+        paths |= {("objective", "auxiliary", name): term.loss for name, term in terms.items()}
+        yield from ((*path, "loss") for path, loss in paths.items() if "behaviour" in loss.needs)
 
     def reads(self, need: str) -> bool:
         """True if a term reads `need`: the start model's log-probs ("reference"), entropies, and so on."""

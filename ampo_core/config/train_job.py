@@ -107,9 +107,9 @@ class TrainJob(LearningJob):
                 "whole off-policy term; consider weight: proportional or scope: group"
             )
             yield Finding(("objective", "off_policy", "weight"), text, "warning")
-        if "behaviour" in off_policy.loss.needs:
+        for path in self.objective.reading_teachers():
             text = "it needs the teachers' per-token log-probs in the data; an answer without them stops the run"
-            yield Finding(("objective", "off_policy", "loss"), text, "warning")
+            yield Finding(path, text, "warning")
 
     def _objective(self) -> Iterator[Finding]:
         yield from self.objective.findings(None if self.guidance is None else self.guidance.intervention)

@@ -12,6 +12,7 @@ import torch
 from ampo_registry.protocols import BuildContext, RolloutEngine
 
 from ampo_core.config.jobs import TrainJob
+from ampo_core.config.nodes import dotted
 from ampo_core.config.positions import positions_of, require_room
 from ampo_core.data.order import QuestionStream
 from ampo_core.data.overlap import question_notes
@@ -128,7 +129,7 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
     teachers: tuple[str, ...] = ()
     if job.guidance is not None:
         pool = context.build(job.guidance.teacher_pool)
-        recorded = "behaviour" in job.objective.off_policy.loss.needs
+        recorded = next(map(dotted, job.objective.reading_teachers()), "")
         library = TeacherLibrary(pool, tokenizer, grader, ranks, job.rollout.max_response_tokens, recorded)
         teachers = library.check(loaded.questions, loaded.place, reading)
     graders: dict[str, Grader] = {}

@@ -111,10 +111,10 @@ def old_policy_metrics(
     return {"policy/entropy": entropy / tokens, "policy/rollout_logprob_gap": gap / tokens} if tokens else {}
 
 
-def check_parity(gap: float | None, limit: float | None, step: int) -> None:
+def check_parity(gap: float | None, limit: float | None, step: int, sequences: Sequence[TrainSequence] = ()) -> None:
     """Raise RunError if sampler and learner, with the same weights, give the same tokens log-probs that differ by more
-    than `limit` nats on average."""
-    if limit is None or gap is None or gap <= limit:
+    than `limit` nats on average. Not asked where an older policy sampled some of `sequences` that are measured."""
+    if limit is None or gap is None or gap <= limit or any(s.stale and s.measured for s in sequences):
         return
     raise RunError(
         f"step {step}: the rollout's log-probs differ from the learner's by {gap:.4g} nats a token on average, more "

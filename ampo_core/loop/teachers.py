@@ -28,14 +28,16 @@ LeftOut = Literal["incorrect", "overlong", "ungraded"]
 @dataclass(slots=True)
 class TeacherLibrary:
     """The pool's answers as graded candidates. Each is tokenised and graded when first needed, and where the verifier
-    gave no verdict each time that its question comes again: a failure says nothing of the answer."""
+    gave no verdict each time that its question comes again: a failure says nothing of the answer.
+
+    `recorded` is the key of a loss that needs the log-probs that the data recorded; empty: none does."""
 
     pool: TeacherPool
     tokenizer: PromptTokenizer
     grader: Grader
     ranks: Ranks
     max_response_tokens: int
-    recorded: bool = False
+    recorded: str = ""
     counts: Counter[LeftOut] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     """What `check` found that a person should know."""
@@ -92,7 +94,7 @@ class TeacherLibrary:
                 controls.append(self.tokenizer.controls_in(answer.text))
                 if self.recorded:
                     length = len(self.tokenizer.answer_ids(answer.text, question.prompt_token_ids))
-                    if (fault := _unfit_logprobs(answer, length)) is not None:
+                    if (fault := _unfit_logprobs(answer, length, self.recorded)) is not None:
                         raise DataError(f"{place(_row_of(answer, question, questions))}: {fault}")
         if not teachers:
             raise DataError(
@@ -127,23 +129,25 @@ class TeacherLibrary:
             return "ungraded"
         if not grade.correct:
             return "incorrect"
-        logprobs = recorded_logprobs(question, answer, len(token_ids)) if self.recorded else answer.logprobs
+        logprobs = answer.logprobs
+        if self.recorded:
+            logprobs = recorded_logprobs(question, answer, len(token_ids), self.recorded)
         return Guidance(answer.teacher, text, token_ids, grade, logprobs, answer.quality_score)
 
 
-def recorded_logprobs(question: Question, answer: TeacherAnswer, length: int) -> LogProbs:
+def recorded_logprobs(question: Question, answer: TeacherAnswer, length: int, key: str) -> LogProbs:
     """Recorded teacher log-probs, one a token; a missing one for the EOS counts as 0 (π_φ = 1).
 
-    Raises DataError if there are none, or not as many as tokens.
+    Raises DataError if there are none, or not as many as tokens; `key` is that of the loss that needs them.
     """
-    if (fault := _unfit_logprobs(answer, length)) is not None:
+    if (fault := _unfit_logprobs(answer, length, key)) is not None:
         raise DataError(f"question {question.uid[:12]}: {fault}")
     return ((answer.logprobs or LogProbs()) + [0.0])[:length]
 
 
-def _unfit_logprobs(answer: TeacherAnswer, length: int) -> str | None:
+def _unfit_logprobs(answer: TeacherAnswer, length: int, key: str) -> str | None:
     """Why the recorded log-probs of an answer of `length` tokens cannot be those of its tokens, or None."""
-    needs = f"objective.off_policy.loss needs a log-prob for each of the {length} tokens of {answer.teacher}'s answer"
+    needs = f"{key} needs a log-prob for each of the {length} tokens of {answer.teacher}'s answer"
     logprobs = answer.logprobs
     if logprobs is None or len(logprobs) not in (length - 1, length):
         return f"{needs}; found {'none' if logprobs is None else len(logprobs)}"

@@ -72,8 +72,12 @@ class Sample:
     def answer(
         cls, question: Question, selection: Selection, *, reward: float | None = None, term: str = OFF_POLICY
     ) -> Sample:
-        """A teacher's whole answer as one segment of `term`; without `reward` it earns what its grade says."""
+        """A teacher's whole answer as one segment of `term`; without `reward` it earns what its grade says.
+
+        Recorded log-probs that are not one a token are left out: where a loss reads them, they were checked before.
+        """
         guidance = selection.guidance
+        fitting = guidance.logprobs is not None and len(guidance.logprobs) == len(guidance.token_ids)
         return cls(
             question=question,
             prompt_token_ids=question.prompt_token_ids,
@@ -82,7 +86,7 @@ class Sample:
             text=guidance.text,
             reward=guidance.grade.reward if reward is None else reward,
             grade=guidance.grade,
-            logprobs=guidance.logprobs,
+            logprobs=guidance.logprobs if fitting else None,
             selection=selection,
         )
 

@@ -300,6 +300,16 @@ def test_a_held_component_of_the_same_type_merges_and_another_one_replaces(load:
     assert held("shaped")["shaping"] == {"type": "power", "exponent": 0.5}
 
 
+def test_an_auxiliary_loss_that_reads_recorded_log_probs_asks_for_them(load: Load) -> None:
+    recorded = "{type: shaped, behaviour_policy: recorded}"
+    text = f"objective: {{auxiliary: {{a: {{samples: rollouts, loss: {recorded}}}, b: {{loss: {recorded}}}}}}}\n"
+    loaded = load(text)
+    assert [".".join(map(str, path)) for path in loaded.job.objective.reading_teachers()] == [
+        "objective.auxiliary.b.loss"
+    ]
+    assert any("objective.auxiliary.b.loss: it needs the teachers' per-token log-probs" in w for w in loaded.warnings)
+
+
 def test_what_a_held_component_warns_of_or_lacks_is_said_at_its_key(load: Load) -> None:
     loaded = load(on_policy("{type: blend, loss: {type: shaped, clip: [0.1, 0.1]}}", "loss"))
     assert [text.partition(": the shaped")[0] for text in loaded.warnings] == [

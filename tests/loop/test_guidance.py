@@ -249,7 +249,9 @@ def test_recorded_log_probs_must_fit_the_tokens(catalog: Any, tokenizer: PromptT
             return [TeacherAnswer("A", text, (-0.5,) * self.count if self.count else None)]
 
     def library(count: int) -> TeacherLibrary:
-        return TeacherLibrary(Pool(count=count), tokenizer, InProcessGrader(catalog), ranks, 96, recorded=True)
+        return TeacherLibrary(
+            Pool(count=count), tokenizer, InProcessGrader(catalog), ranks, 96, recorded="objective.off_policy.loss"
+        )
 
     question = question_of(tokenizer, "7", [])
     assert library(length).candidates([question])[0][0].logprobs == (-0.5,) * length
@@ -276,7 +278,9 @@ def test_recorded_log_probs_of_a_pool_are_finite_and_at_most_0(
             return [TeacherAnswer("A", text, (*(-0.5,) * (length - 1), self.last))]
 
     for last in (0.13, math.nan, -math.inf):
-        library = TeacherLibrary(Pool(last=last), tokenizer, InProcessGrader(catalog), ranks, 96, recorded=True)
+        library = TeacherLibrary(
+            Pool(last=last), tokenizer, InProcessGrader(catalog), ranks, 96, recorded="objective.off_policy.loss"
+        )
         with pytest.raises(DataError, match=f"question 0: .*a finite number of at most 0; found {last:g}"):
             library.check([question_of(tokenizer, "7", [])])
 
@@ -288,7 +292,7 @@ def test_the_row_that_brings_unfit_log_probs_is_named(catalog: Any, tokenizer: P
     rows = [{"target_lst": [{"content": answer.text}]} for answer in answers]
     questions = [replace(question_of(tokenizer, "7", []), answers=answers, extra=row) for row in rows]
     pool = catalog.resolve("teacher_pool", "dataset")
-    library = TeacherLibrary(pool, tokenizer, InProcessGrader(catalog), ranks, 96, recorded=True)
+    library = TeacherLibrary(pool, tokenizer, InProcessGrader(catalog), ranks, 96, recorded="objective.off_policy.loss")
     with pytest.raises(DataError, match=r"^row 2: .* of B's answer; found 1$"):
         library.check(questions, lambda index: f"row {index + 1}")
 

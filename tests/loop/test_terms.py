@@ -21,7 +21,7 @@ from ampo_core.loop.credit import with_advantages
 from ampo_core.loop.groups import AugmentedGroup, GuidedBatch, GuidedQuestion
 from ampo_core.loop.minibatch_loss import MiniBatchLoss, term_view
 from ampo_core.loop.objective import Objective, ObjectiveParts
-from ampo_core.loop.old_policy import fill_in, plan_forwards
+from ampo_core.loop.old_policy import check_parity, fill_in, plan_forwards
 from ampo_core.loop.sequences import TrainSequence, minibatches, train_sequences
 
 _spec = importlib.util.spec_from_file_location("objectives", Path(__file__).parent / "objectives.py")
@@ -232,6 +232,22 @@ def test_only_what_the_sampler_recorded_under_this_prompt_makes_a_rollout_stale(
     assert [s.stale for s in sequences] == [True, False, False]
     assert [s.old_log_probs is None for s in sequences] == [False, True, True]
     assert plan_forwards(sequences, [[], [0, 1, 2]], objective, 5, ONE).before == [1, 2]
+
+
+def test_replayed_rollouts_do_not_silence_the_comparison_of_sampler_and_learner() -> None:
+    objective = make_objective({"auxiliary": {"more": {}}})
+    replayed = replace(plain("x"), segments=(("more", 4),))
+    sequences = sequences_of(objective, guided("q", (plain(version=6),)), extra=[replayed], step=7)
+    assert [(s.stale, bool(s.measured)) for s in sequences] == [(False, True), (True, False)]
+    with pytest.raises(RunError, match="step 7"):
+        check_parity(0.1, 0.05, 7, sequences)
+    check_parity(0.1, 0.05, 7, sequences_of(objective, guided("q", (plain(version=5),)), step=7))
+
+
+def test_log_probs_that_do_not_fit_an_answer_are_those_of_nobody() -> None:
+    for recorded in ((-0.5, -0.5), (-0.5,) * 4, None):
+        selection = Selection(replace(GUIDANCE, logprobs=recorded))
+        assert Sample.answer(question("q"), selection).logprobs is None
 
 
 def at(options: Mapping[str, Any], step: int, steps: int = 3) -> Objective:
