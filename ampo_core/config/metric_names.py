@@ -10,6 +10,8 @@ from ampo_core.config.held_out import HeldOutConfig
 T = TypeVar("T")
 ANSWERS, TEACHER = "guidance/answers/NAME", "guidance/teacher/NAME"
 """Any teacher's name may stand for NAME."""
+TERM_LOSS = "policy/loss/NAME"
+"""Any term's name may stand for NAME."""
 MACRO = "eval/macro/avg"
 _UPDATES = (
     "policy/loss",

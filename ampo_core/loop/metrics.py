@@ -162,4 +162,11 @@ def group_report(question: GuidedQuestion) -> GroupReport:
         sources=tuple(POLICY_SOURCE if chosen is None else chosen.guidance.teacher for chosen in selections),
         scores=tuple(None if chosen is None else chosen.score for chosen in selections),
         segments=tuple(sample.segments for sample in samples),
+        given=tuple(_given(sample) for sample in samples),
     )
+
+
+def _given(sample: Sample) -> int:
+    """Characters of the sample's text before what the student wrote."""
+    own = sample.text if sample.rollout is None else sample.rollout.text
+    return len(sample.text) - len(own) if sample.text.endswith(own) else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os.path import commonpath
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from ampo_core.report.training import (
     guidance_section,
     health_section,
     learning_section,
+    plugin_section,
     replaced_by_teacher,
     run_tiles,
     time_section,
@@ -111,6 +112,7 @@ def _training(run: RunData) -> Page:
         if run.curves.series
         else Section("curves", "Learning", paragraph("No step is done yet.")),
         guidance_section(run.curves, samples),
+        plugin_section(lines),
         time_section(run.curves),
         _rollouts(rows, samples.total) if samples is not None else None,
         health_section(run.curves),
@@ -155,7 +157,12 @@ def _comparison(subject: Subject) -> Page:
     sections: list[Section | None] = []
     if drawn:
         lines = lines_of(drawn)
-        sections += [final_section(drawn, scores), learning_section(lines), guidance_figures(lines)]
+        sections += [
+            final_section(drawn, scores),
+            learning_section(lines),
+            guidance_figures(lines),
+            plugin_section(lines),
+        ]
     for number, item in enumerate(scores):
         sections += evaluation_sections(item, f"e{number}-" if len(scores) > 1 else "")
     if drawn:
@@ -218,7 +225,10 @@ def _named(subject: Subject) -> list[tuple[str, str]]:
 
 
 def _threshold(run: RunData) -> float:
+    """From which reward on a response is shown as right: τ, or where that is a schedule its upper limit 1 − λ."""
     found = run.setting("guidance.threshold")
+    if isinstance(found, Mapping):
+        found = 1.0 - float(run.setting("reward.format_weight", 0.0))
     return float(found) if isinstance(found, int | float) else 0.5
 
 

@@ -13,6 +13,7 @@ from ampo_registry.errors import ConfigError
 
 from ampo_core.report.budget import replacements
 from ampo_core.report.lineage import Lineage, lineage, read_metrics
+from ampo_core.report.settings import value_of
 from ampo_core.run.changes import read_config, read_manifest
 
 SETTINGS = {
@@ -24,6 +25,8 @@ SETTINGS = {
         "objective.scope",
         "objective.advantage.type",
         "objective.on_policy.loss",
+        "objective.off_policy.loss",
+        "objective.auxiliary",
         "objective.entropy_coefficient",
         "objective.kl",
         "objective.group_filter",
@@ -63,10 +66,7 @@ class CardRun:
 
     def value(self, key: str) -> Any:
         """The value of a dotted key of the config; None if a block of it is null."""
-        found: Any = self.config
-        for name in key.split("."):
-            found = found.get(name) if isinstance(found, Mapping) else None
-        return found
+        return value_of(self.config, key)
 
     @property
     def base_on_hub(self) -> str | None:

@@ -9,6 +9,7 @@ from ampo_registry.errors import ConfigError
 
 from ampo_core.report.budget import read_budget, total_budget
 from ampo_core.report.html import facts, paragraph, table
+from ampo_core.report.settings import auxiliary, in_words, intervention, schedules
 from ampo_core.report.sources import WITH_CURVES, RunData
 
 SPENT = {
@@ -31,6 +32,8 @@ def run_facts(run: RunData) -> str:
         ("data", ", ".join(map(str, data)) if isinstance(data, list) else str(data)),
         ("teachers", ", ".join(map(str, run.manifest.get("teachers") or ()))),
         ("guidance", _guidance(run)),
+        ("further terms", _listed(auxiliary(run.config))),
+        ("schedules", _listed(schedules(run.config))),
         ("a step", _batch(run)),
         ("seed", str(run.manifest.get("seed", ""))),
         ("devices", f"{devices} on {nodes} node{'s' if nodes != 1 else ''}" if isinstance(devices, int) else ""),
@@ -47,7 +50,13 @@ def _guidance(run: RunData) -> str:
     if not run.setting("guidance"):
         return "none (GRPO)"
     selector, trigger = run.setting("guidance.selector.type"), run.setting("guidance.trigger.type")
-    return f"{selector} selector, {trigger} trigger, up to {run.setting('guidance.replacements')} answers a group"
+    answers = in_words(run.setting("guidance.replacements"))
+    other = f", intervention {given}" if (given := intervention(run.config)) else ""
+    return f"{selector} selector, {trigger} trigger, up to {answers} answers a group{other}"
+
+
+def _listed(named: Mapping[str, str]) -> str:
+    return " · ".join(f"{name}: {text}" for name, text in named.items())
 
 
 def _batch(run: RunData) -> str:

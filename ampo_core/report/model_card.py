@@ -17,6 +17,7 @@ from ampo_core.config.yaml_source import dump_yaml
 from ampo_core.report.budget import total_budget
 from ampo_core.report.card_facts import CardRun, generate_options, messages, sampling_defaults, serve_options
 from ampo_core.report.markdown import cell
+from ampo_core.report.settings import auxiliary, in_words, intervention
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -49,11 +50,13 @@ def model_card(run_folder: Path, step: int, policy: Path) -> ModelCard:
     run = CardRun.read(run_folder, step)
     licence = base_licence(run)
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, autoescape=False)
-    environment.filters |= {"cell": cell, "code": code, "number": number, "repr": repr}
+    environment.filters |= {"cell": cell, "code": code, "number": number, "repr": repr, "words": in_words}
     config = dump_yaml(run.config).rstrip()
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         run=run,
         value=run.value,
+        intervention=intervention(run.config),
+        terms=auxiliary(run.config),
         messages=messages(run),
         generate_options=generate_options(run),
         serve_options=serve_options(run),

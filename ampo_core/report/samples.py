@@ -22,7 +22,8 @@ LONGEST_TEXT = 6_000
 
 Row = dict[str, Any]
 """place (step or set), step, who, teacher (bool), reward, correct (None where only the reward tells), score, question,
-truth, text, cut (characters left out)."""
+truth, text, cut (characters left out), given (characters of the text that a teacher wrote and the student went on
+from), trained (which terms train how many tokens; empty where its source says it)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,8 @@ def _training_row(record: Mapping[str, Any]) -> Row:
         "correct": None,
         "score": record.get("score"),
         **_texts(record.get("prompt"), record.get("answer"), record["text"]),
+        "given": min(int(record.get("given") or 0), LONGEST_TEXT),
+        "trained": " · ".join(f"{term or 'context'} {tokens}" for term, tokens in record.get("segments") or ()),
     }
 
 
@@ -119,6 +122,8 @@ def _texts(question: object, truth: object, text: object) -> Row:
     return {
         "question": None if question is None else str(question)[:LONGEST_TEXT],
         "truth": None if truth is None else str(truth)[:LONGEST_TEXT],
+        "given": 0,
+        "trained": "",
         "text": whole[:LONGEST_TEXT],
         "cut": max(0, len(whole) - LONGEST_TEXT),
     }

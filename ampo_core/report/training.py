@@ -7,7 +7,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from ampo_core.config.metric_names import ANSWERS, MACRO, TEACHER, by_teacher
+from ampo_registry.samples import OFF_POLICY, ON_POLICY
+from ampo_registry.step import CORE
+
+from ampo_core.config.metric_names import ANSWERS, MACRO, TEACHER, TERM_LOSS, by_teacher
 from ampo_core.report.budget import replacements, total_of
 from ampo_core.report.curves import RunCurves, Series
 from ampo_core.report.figures import (
@@ -46,6 +49,7 @@ GUIDANCE = (
     Panel("guidance/triggered", "Questions that needed guidance", share=True),
     Panel("guidance/replaced", "Teacher answers put in, mean over all groups", "answers a group"),
     Panel("guidance/score_mean", "Score of the chosen answers", "score"),
+    Panel("guidance/generated", "Tokens that were sampled for guidance", "tokens"),
 )
 HEALTH = (
     Panel("response/truncated", "Responses cut off at the length limit", share=True),
@@ -74,11 +78,27 @@ HOPS = {
     "time/sync_s": "weight sync",
 }
 STEP_TIME = "time/step_s"
+MAIN_TERMS = (ON_POLICY, OFF_POLICY)
 
 
 def learning_section(lines: Sequence[Line]) -> Section:
-    """Held-out accuracy first, then what changes while the policy learns."""
-    return Section("curves", "Learning", figures=figures_of((*held_out_panels(lines), *LEARNING), lines))
+    """Held-out accuracy first, then what changes while the policy learns; each term where there are further ones."""
+    start = TERM_LOSS.removesuffix("NAME")
+    own = [Panel(name, f"Loss of the term {name.removeprefix(start)}", "weighed loss") for name in _names(lines, start)]
+    panels = (*held_out_panels(lines), *LEARNING, *(own if len(own) > len(MAIN_TERMS) else ()))
+    return Section("curves", "Learning", figures=figures_of(panels, lines))
+
+
+def plugin_section(lines: Sequence[Line]) -> Section | None:
+    """The metrics that plugins log under names of their own; None without any."""
+    names = [name for name in _names(lines, "") if not name.startswith(CORE)]
+    figures = figures_of([Panel(name, name, name.rpartition("/")[2]) for name in names], lines)
+    return Section("plugins", "Metrics of plugins", figures=figures) if figures else None
+
+
+def _names(lines: Sequence[Line], start: str) -> list[str]:
+    """The metrics of any run whose names begin with `start`, in order."""
+    return sorted({name for line in lines for run in line.curves for name in run.series if name.startswith(start)})
 
 
 def guidance_section(curves: RunCurves, samples: Samples | None) -> Section | None:

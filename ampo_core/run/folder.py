@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ampo_registry.errors import ConfigError, RunError
+from ampo_registry.samples import OFF_POLICY, ON_POLICY
 from ampo_registry.types import GroupReport
 
 from ampo_core.config.run_names import step_name
@@ -170,8 +171,12 @@ def discard_unfinished(path: Path) -> bool:
 
 
 def _sample(step: int, group: GroupReport, slot: int) -> dict[str, Any]:
+    """The line of a slot; `segments` and `given` only of a sample that is not one segment of its source's own term."""
     source, score = group.sources[slot], group.scores[slot]
     from_teacher = source != POLICY_SOURCE
+    segments = group.segments[slot] if group.segments else ()
+    plain = [term for term, _ in segments] in ([], [OFF_POLICY if from_teacher else ON_POLICY])
+    given = group.given[slot] if group.given else 0
     return {
         "step": step,
         "uid": group.question.uid,
@@ -183,6 +188,8 @@ def _sample(step: int, group: GroupReport, slot: int) -> dict[str, Any]:
         "source": "teacher" if from_teacher else POLICY_SOURCE,
         "teacher": source if from_teacher else None,
         "score": score if score is None or math.isfinite(score) else None,
+        **({} if plain else {"segments": [list(segment) for segment in segments]}),
+        **({"given": given} if given else {}),
     }
 
 

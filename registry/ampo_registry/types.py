@@ -215,7 +215,8 @@ class Totals:
 @dataclass(frozen=True, slots=True)
 class GroupReport:
     """A question as it was trained on: `sources` holds "policy" or the teacher's name for each response, `segments`
-    which term trained how many of its tokens (None: context)."""
+    which term trained how many of its tokens (None: context), `given` how many characters of its text the student went
+    on from."""
 
     question: Question
     texts: tuple[str, ...]
@@ -223,6 +224,7 @@ class GroupReport:
     sources: tuple[str, ...]
     scores: tuple[float | None, ...]
     segments: tuple[tuple[tuple[str | None, int], ...], ...] = ()
+    given: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ def in_code() -> set[str]:
     found = {name for text in SOURCES.values() for name in re.findall(rf'"((?:{FAMILIES})/[\w{{}}@./]+)"', text)}
     found -= {name for name in found if name.startswith("eval/{")}
     found -= {"policy/{name}"}  # what a loss measures of the on-policy term, by a name that the loss gives
-    named = {re.sub(r"^((?:guidance|policy)/.*/){name}$", r"\1NAME", name) for name in found}
+    named = {re.sub(r"^((?:guidance|policy)/\w+/){(?:name|term)}$", r"\1NAME", name) for name in found}
     named = {name.replace("policy/{name}/{term}", "policy/MEASURE/TERM") for name in named}
     parts = {f"time/{part}_s" for part in re.findall(r'watch\.measure\("(\w+)"\)', inspect.getsource(train))}
     return (named - {"time/{name}_s"}) | parts

@@ -6,7 +6,7 @@ import pytest
 from ampo_registry import Grade, Guidance, Question, Rollout, Sample, Selection
 
 from ampo_core.loop.groups import AugmentedGroup, GuidedBatch, GuidedQuestion
-from ampo_core.loop.metrics import group_metrics, guidance_metrics
+from ampo_core.loop.metrics import group_metrics, group_report, guidance_metrics
 
 QUESTION, GRADE = Question("q", (), (1,), "2", "toy"), Grade(1.0, True, True)
 
@@ -49,3 +49,15 @@ def test_groups_with_an_advantage_are_counted_among_those_that_are_trained_on() 
     groups = [AugmentedGroup(samples, found) for found in ((0.0, 0.0), (1.0, -1.0))]
     batch = GuidedBatch(tuple(GuidedQuestion(QUESTION, (one,)) for one in groups))
     assert group_metrics(3, batch) == {"groups/sampled": 3.0, "groups/trained": 2.0, "groups/with_signal": 1.0}
+
+
+def test_the_report_of_a_question_says_what_the_student_went_on_from() -> None:
+    written = Rollout((7, 8), (-1.0, -1.0), " is 2", "stop", 0)
+    answer = Selection(Guidance("a", "1+1 is two", (5, 6, 9), GRADE))
+    segments = (("off_policy", 2), ("on_policy", 2))
+    mixed = Sample(QUESTION, (1,), (5, 6, 7, 8), segments, "1+1 is 2", 1.0, GRADE, rollout=written, selection=answer)
+    plain = group(None, "b").samples
+    found = group_report(GuidedQuestion(QUESTION, (AugmentedGroup((*plain, mixed)),), extra=(mixed,)))
+    assert found.sources == ("policy", "b", "a", "a")
+    assert found.segments == ((("on_policy", 2),), (("off_policy", 2),), segments, segments)
+    assert found.given == (0, 0, 3, 3)

@@ -123,6 +123,19 @@ def test_rollouts_are_filtered_and_stay_text(run, browser, show):
     assert "1 of 1 shown" in browser.find_element("css selector", ".filters output").text
 
 
+def test_what_the_student_went_on_from_is_marked(run, browser, show):
+    line = {"step": 1, "prompt": "1+1?", "answer": "2", "reward": 1.0, "source": "teacher", "teacher": "t", "score": 1}
+    mixed = {"text": "one and one is 2", "segments": [["off_policy", 3], ["on_policy", 4]], "given": 8}
+    write_lines(run / "samples.jsonl", [{**line, "text": ""}, {**line, **mixed}])
+    show(write_report([run]))
+    plain, found = browser.find_elements("css selector", ".rollout")
+    assert "(empty)" in plain.text
+    assert "trained as" not in plain.text
+    assert "trained as off_policy 3 · on_policy 4 tokens" in found.text
+    assert [item.text for item in found.find_elements("css selector", "mark.given")] == ["one and "]
+    assert "one and one is 2" in found.text
+
+
 def test_predictions_are_marked_by_their_grade(tmp_path, browser, show):
     folder = write_evaluation(tmp_path / "e", {"m": 0.5})
     line = {"model": "m", "set": "easy", "text": "2", "answer": "2"}

@@ -7,17 +7,20 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 from ampo_registry import ConfigError
 
 from ampo_core.cli import main as cli
+from ampo_core.config.moved import in_keys_of_today
 from ampo_core.report import build
 from ampo_core.report.build import refresh_report, write_report
 from ampo_core.report.library import plotting_library, script_hash
 from ampo_core.report.page import script_safe
 
-from .conftest import EVIL, describe, write_evaluation, write_run
+from .conftest import EVIL, describe, write_evaluation, write_lines, write_run
 
 
 def words(path):
@@ -200,3 +203,73 @@ def test_nothing_heavy_is_imported(run):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+SEAMS = """
+guidance:
+  threshold: {type: linear, start: 0.4, end: 0.9, steps: null, delay: 0}
+  replacements: {type: piecewise, start: 1, at: [[10, 2]]}
+  intervention: {type: prefix, share: {type: linear, start: 1.0, end: 0.0}, train: off_policy}
+reward: {type: math_verify, format_weight: 0.1}
+objective:
+  on_policy: {weight: unit}
+  off_policy: {weight: {type: cosine, start: 1.0, end: 0.05, steps: 200}}
+  auxiliary: {sft: {loss: {type: nll}, samples: guidance, weight: 0.5}}
+"""
+
+
+def test_schedules_terms_and_metrics_of_plugins(run):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    seams = yaml.safe_load(SEAMS)
+    config["guidance"] |= seams.pop("guidance")
+    (run / "config.yaml").write_text(yaml.safe_dump(config | seams, sort_keys=False))
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    terms = {f"policy/loss/{name}": 0.1 for name in ("on_policy", "off_policy", "sft")}
+    lines = [{**line, **terms, "prefix/share": 1 - line["step"] / 40} for line in lines]
+    write_lines(run / "metrics.jsonl", lines)
+    text, data, html = words(write_report([run]))
+    text = " ".join(text.split())
+    for said in (
+        "up to piecewise (start 1, at [[10, 2]]) answers a group",
+        "intervention prefix (share linear (start 1.0, end 0.0), train off_policy)",
+        "sft: nll on guidance, weight 0.5",
+        "guidance.threshold: linear (start 0.4, end 0.9, delay 0)",
+        "objective.off_policy.weight: cosine (start 1.0, end 0.05, steps 200)",
+        "Loss of the term sft",
+        "Metrics of plugins",
+    ):
+        assert said in text, said
+    assert {"policy/loss/sft", "prefix/share"} <= {figure["id"] for figure in data["figures"]}
+    assert data["threshold"] == 0.9
+    assert "Loss of the term" not in html.replace("Loss of the term sft", "").replace("Loss of the term o", "")
+
+
+def test_a_run_without_further_terms_shows_none(run):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    terms = {f"policy/loss/{name}": 0.1 for name in ("on_policy", "off_policy")}
+    write_lines(run / "metrics.jsonl", [{**line, **terms} for line in lines])
+    text, _, _ = words(write_report([run]))
+    assert "Loss of the term" not in text
+    assert "Metrics of plugins" not in text
+
+
+OLD = Path(__file__).parents[1] / "release_0_1" / "run"
+
+
+def test_a_run_of_release_0_1_alone_beside_one_of_today_and_in_a_suite(tmp_path):
+    old, now = tmp_path / "suite" / "seed-0" / "old", tmp_path / "suite" / "seed-0" / "now"
+    for folder in (old, now):
+        shutil.copytree(OLD, folder)
+    text, data, _ = words(write_report([old]))
+    assert "3 steps" in text
+    assert "comprehension selector, adaptive trigger, up to 2 answers a group" in text
+    assert data["threshold"] == 0.6
+    assert data["rows"]
+    config, moved = in_keys_of_today(yaml.safe_load(OLD.joinpath("config.yaml").read_text()))
+    assert len(moved) == 6
+    config["objective"]["on_policy"]["loss"]["high"] = 0.28
+    (now / "config.yaml").write_text(yaml.safe_dump(config))
+    for folders in ([old, now], [tmp_path / "suite"]):
+        text, _, _ = words(write_report(folders))
+        assert re.search(r"objective.on_policy.loss.high\s+0.2\s+0.28|objective.on_policy.loss.high\s+0.28\s+0.2", text)
+        assert text.count("objective.") == 1

@@ -74,3 +74,20 @@ def test_predictions_are_spread_over_the_file(tmp_path):
     path.write_text(json.dumps({"model": "a"}) + "\n")
     with pytest.raises(ConfigError, match=r"predictions\.jsonl cannot be read"):
         read_predictions(path)
+
+
+def test_a_row_says_what_the_student_was_given_and_as_what_it_is_trained(tmp_path):
+    line = {
+        "step": 1,
+        "prompt": "1+1?",
+        "answer": "2",
+        "reward": 1.0,
+        "source": "teacher",
+        "teacher": "t",
+        "score": 0.5,
+    }
+    mixed = {**line, "text": "one and one is 2", "segments": [[None, 3], ["on_policy", 4]], "given": 8}
+    write_lines(tmp_path / "s.jsonl", [{**line, "text": "2"}, mixed])
+    plain, found = read_samples(tmp_path / "s.jsonl").rows
+    assert (plain["given"], plain["trained"]) == (0, "")
+    assert (found["given"], found["trained"]) == (8, "context 3 · on_policy 4")

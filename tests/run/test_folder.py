@@ -1,6 +1,7 @@
 """The run folder: refusal of foreign folders, what the lines hold, the manifest."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,20 @@ def test_of_large_weight_files_blocks_from_start_to_end_are_hashed(tmp_path, mon
     weights[changed] = 1
     (tmp_path / "model.safetensors").write_bytes(weights)
     assert (hash_model(tmp_path)["model.safetensors"] != before) is seen
+
+
+def test_segments_are_said_of_samples_that_are_not_trained_as_their_source_says(tmp_path):
+    folder, kept = make(tmp_path), group("q", ("policy", "t", "t", "policy", "t"))
+    segments = ((("on_policy", 9),), (("off_policy", 9),), (("off_policy", 4), ("on_policy", 5)), (("sft", 9),), ())
+    folder.log_samples(1, [replace(kept, segments=segments, given=(0, 0, 2, 0, 0))], 8)
+    folder.log_samples(2, [kept], 8)
+    lines = [json.loads(line) for line in (folder.path / "samples.jsonl").read_text().splitlines()]
+    said = {line["text"]: (line.get("segments"), line.get("given")) for line in lines if line["step"] == 1}
+    assert said == {
+        "q.0": (None, None),
+        "q.1": (None, None),
+        "q.2": ([["off_policy", 4], ["on_policy", 5]], 2),
+        "q.3": ([["sft", 9]], None),
+        "q.4": (None, None),
+    }
+    assert not any({"segments", "given"} & line.keys() for line in lines if line["step"] == 2)

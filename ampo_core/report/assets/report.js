@@ -151,6 +151,7 @@
     top.append(node("span", `reward ${right}`, `${mark} reward ${number(row.reward)}`));
     if (row.score !== null) top.append(node("span", "score", `score ${number(row.score)}`));
     if (row.truth !== null) top.append(node("span", "truth", `truth ${row.truth}`));
+    if (row.trained) top.append(node("span", "trained", `trained as ${row.trained} tokens`));
     top.append(node("span", "place", row.place));
     item.append(top);
     if (row.question !== null) {
@@ -158,7 +159,9 @@
       question.append(node("b", "", "Q "), row.question);
       item.append(question);
     }
-    const text = node("p", "text short", row.text || "(empty)");
+    const text = node("p", "text short", row.given || row.text ? undefined : "(empty)");
+    if (row.given) text.append(node("mark", "given", row.text.slice(0, row.given)));
+    text.append(row.text.slice(row.given));
     item.append(text);
     if (row.text.length > 240 || row.text.split("\n").length > 3) {
       const more = node("button", "more", "whole text");

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from ampo_core.config.moved import in_keys_of_today
 from ampo_core.report.budget import read_budget, total_budget
 from ampo_core.report.markdown import cell
 from ampo_core.report.model_card import code, model_card, write_card
@@ -199,3 +200,29 @@ def test_what_an_older_release_did_not_record_is_unknown(guided: Handed, tmp_pat
 def test_cells(value: object, shown: str) -> None:
     assert code(value) == shown
     assert "\n" not in cell(value)
+
+
+OLD = Path(__file__).parents[2] / "release_0_1" / "run"
+
+
+def test_a_run_of_release_0_1_and_one_with_schedules_and_terms(tmp_path: Path) -> None:
+    old = shutil.copytree(OLD, tmp_path / "old")
+    text = model_card(old, 3, tmp_path).text
+    assert "at most k0 = 2 replacements in a group, threshold 0.6) |" in text
+    assert '| objective.on_policy.loss | `{"type": "clip", "low": 0.2, "high": 0.2' in text
+    assert "| ampo-rl | 0.1.0 |" in text
+    assert table(text, "Teachers")["chain"] == "25"
+    config, _ = in_keys_of_today(yaml.safe_load((old / "config.yaml").read_text()))
+    config["guidance"] |= {
+        "replacements": {"type": "linear", "start": 4, "end": 1, "steps": None},
+        "intervention": {"type": "prefix", "share": 0.5},
+    }
+    term = {"loss": {"type": "nll"}, "samples": "guidance", "weight": {"type": "cosine", "start": 1.0, "end": 0.0}}
+    config["objective"]["auxiliary"] = {"sft": term}
+    (old / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    text = model_card(old, 3, tmp_path).text
+    assert (
+        "at most k0 = linear (start 4, end 1) answers in a group, threshold 0.6, intervention prefix (share 0.5)"
+        in text
+    )
+    assert "| term `sft` | nll on guidance, weight cosine (start 1.0, end 0.0) |" in text
