@@ -6,8 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 Config = Mapping[str, Any]
-NUMBERS = ("guidance.threshold", "guidance.replacements", "objective.entropy_coefficient")
-"""Keys beside the weights of terms where a schedule may stand."""
+NUMBERS = (
+    "guidance.threshold",
+    "guidance.replacements",
+    "objective.entropy_coefficient",
+    "objective.on_policy.weight",
+    "objective.off_policy.weight",
+)
+"""Keys where a schedule may stand, but for those of plugins and of auxiliary terms."""
 
 
 def in_words(value: object) -> str:
@@ -28,9 +34,7 @@ def value_of(config: Config, key: str) -> Any:
 
 def schedules(config: Config) -> dict[str, str]:
     """dotted key -> the schedule that stands there, in words."""
-    weights = [f"objective.{name}.weight" for name in ("on_policy", "off_policy")]
-    weights += [f"objective.auxiliary.{name}.weight" for name in value_of(config, "objective.auxiliary") or ()]
-    found = {key: value_of(config, key) for key in (*NUMBERS, *weights)}
+    found = {key: value_of(config, key) for key in NUMBERS}
     return {key: in_words(value) for key, value in found.items() if isinstance(value, Mapping)}
 
 

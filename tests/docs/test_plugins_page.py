@@ -185,5 +185,4 @@ def test_a_component_of_the_page_keeps_its_contract(name, code, tmp_path):
     file.write_text(code, encoding="utf-8")
     plugins = discover([file])
     (entry,) = [entry for entry in plugins.catalog.entries() if entry.name == file.stem]
-    check = getattr(ampo_registry.testing, f"check_{entry.kind}", ampo_registry.testing.check_spec_class)
-    check(plugins.catalog.resolve(entry.kind, entry.name))
+    getattr(ampo_registry.testing, f"check_{entry.kind}")(plugins.catalog.resolve(entry.kind, entry.name))
