@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from ampo_registry.errors import PluginError
+from ampo_registry.errors import PluginError, RunError
 from ampo_registry.protocols import BuildContext, Selector, Trigger
 from ampo_registry.samples import InterventionRequest, Sample
 from ampo_registry.seams import Intervention
@@ -82,15 +82,18 @@ class Guide:
         """Selections for each group, in one call of the selector: k = min(k0, N_g, wrong slots) for one that fired, and
         one for the others.
 
-        `positions` are the groups' places in the batch.
+        `positions` are the groups' places in the batch. Raises RunError for a schedule of k0 that comes to less than 1.
         """
-        wanted = round(context.value(self.replacements))
+        wanted = context.value(self.replacements)
+        if not 1 <= wanted < float("inf"):
+            text = f"the schedule of guidance.replacements came to {wanted:g}; it must be a number of at least 1"
+            raise RunError(f"step {context.step}: {text}")
         requests = [
             SelectionRequest(
                 question=group.question,
                 rollouts=group.rollouts,
                 candidates=usable,
-                k=min(wanted, len(usable), len(group.wrong)) if needs else min(1, len(usable)),
+                k=min(round(wanted), len(usable), len(group.wrong)) if needs else min(1, len(usable)),
                 rng=request_rng(self.seed, context.step, position),
             )
             for group, usable, position, needs in zip(groups, candidates, positions, fired, strict=True)

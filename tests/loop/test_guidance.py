@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import cycle, islice
@@ -21,6 +22,7 @@ from ampo_registry import (
     Question,
     Rollout,
     RolloutGroup,
+    RunError,
     Selection,
     TeacherAnswer,
     TeacherPoolSpec,
@@ -348,6 +350,14 @@ def test_a_selector_that_breaks_its_contract_is_named(fault: str, tokenizer: Pro
     group = group_of(question_of(tokenizer, "7", []), ["a"] * 4, [0.0] * 4)
     with pytest.raises(PluginError, match=r"Broken\.select"):
         guide_of(Broken()).select([group], [(mine, other)], [0], [True], example_step())
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_schedule_of_k0_that_comes_to_no_number_of_answers_is_named(value: float) -> None:
+    guide = replace(guide_of(), replacements=Constant(value))
+    said = f"step 3: the schedule of guidance.replacements came to {value:g}; it must be a number of at least 1"
+    with pytest.raises(RunError, match=re.escape(said)):
+        guide.select([], [], [], [], example_step(3))
 
 
 def test_a_group_without_candidates_is_not_asked_for_and_takes_nobody_s_answer(tokenizer: PromptTokenizer) -> None:
