@@ -37,22 +37,37 @@ POLL_S = 0.02
 LOOP, LEARNER, PLUGINS = "ampo_core/loop", "ampo_core/learner", "plugins/ampo_plugins"
 TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "objective": (
-        (f"{LOOP}/objective.py",),
-        ("tests/loop/test_objective.py", "tests/loop/test_golden_objective.py"),
+        (f"{LOOP}/objective.py", f"{LOOP}/minibatch_loss.py"),
+        tuple(f"tests/loop/test_{name}.py" for name in ("objective", "golden_objective", "segments", "terms")),
     ),
     "old_policy": ((f"{LOOP}/old_policy.py",), ("tests/loop/test_old_policy.py", "tests/loop/test_sequences.py")),
     "guidance": (
-        (f"{LOOP}/guidance.py", f"{LOOP}/groups.py", f"{LOOP}/scoring.py"),
+        (f"{LOOP}/guidance.py", f"{LOOP}/groups.py", f"{LOOP}/scoring.py", "registry/ampo_registry/samples.py"),
         ("tests/loop/test_guidance.py", "tests/loop/test_scoring.py", "tests/loop/test_sequences.py"),
     ),
     "credit": ((f"{LOOP}/credit.py",), ("tests/loop/test_credit.py",)),
-    "sequences": ((f"{LOOP}/sequences.py",), ("tests/loop/test_sequences.py",)),
+    "sequences": (
+        (f"{LOOP}/sequences.py",),
+        tuple(f"tests/loop/test_{name}.py" for name in ("sequences", "segments", "terms")),
+    ),
     "packing": ((f"{LEARNER}/packing.py",), ("tests/learner/test_packing.py",)),
     "balance": (("ampo_core/distributed/ranks.py::balance",), ("tests/distributed/test_sharing.py",)),
     "schedule": ((f"{LEARNER}/schedule.py",), ("tests/learner/test_schedule.py",)),
     "aggregators": (
         tuple(f"{PLUGINS}/aggregators/{name}.py" for name in ("constant", "seq", "token")),
         ("tests/plugins/test_aggregators.py",),
+    ),
+    "losses": (
+        tuple(f"{PLUGINS}/losses/{name}.py" for name in ("cispo", "clip", "gspo", "nll", "policy_gradient", "shaped")),
+        ("tests/plugins/test_losses.py", "tests/loop/test_golden_objective.py"),
+    ),
+    "schedules": (
+        tuple(f"{PLUGINS}/schedules/{name}.py" for name in ("cosine", "piecewise", "ramp")),
+        ("tests/plugins/test_losses.py",),
+    ),
+    "interventions": (
+        tuple(f"{PLUGINS}/interventions/{name}.py" for name in ("hint", "keep", "prefix", "replace")),
+        ("tests/plugins/test_interventions.py", "tests/loop/test_guidance.py"),
     ),
     "shapings": (
         tuple(f"{PLUGINS}/shapings/{name}.py" for name in ("log_prob", "p_plus_log_prob", "power", "ratio")),
