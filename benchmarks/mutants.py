@@ -35,63 +35,53 @@ EQUAL = Path(__file__).with_name("mutants_equal.yaml")
 WANTED = 0.95
 POLL_S = 0.02
 LOOP, LEARNER, PLUGINS = "ampo_core/loop", "ampo_core/learner", "plugins/ampo_plugins"
+
+
+def _in(folder: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{folder}/{name}.py" for name in names)
+
+
 TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "objective": (
-        (f"{LOOP}/objective.py", f"{LOOP}/minibatch_loss.py"),
-        tuple(f"tests/loop/test_{name}.py" for name in ("objective", "golden_objective", "segments", "terms")),
+        _in(LOOP, "objective", "minibatch_loss"),
+        _in("tests/loop", "test_objective", "test_golden_objective", "test_segments", "test_terms"),
     ),
-    "old_policy": ((f"{LOOP}/old_policy.py",), ("tests/loop/test_old_policy.py", "tests/loop/test_sequences.py")),
+    "old_policy": (_in(LOOP, "old_policy"), _in("tests/loop", "test_old_policy", "test_sequences")),
     "guidance": (
-        (f"{LOOP}/guidance.py", f"{LOOP}/groups.py", f"{LOOP}/scoring.py", "registry/ampo_registry/samples.py"),
-        ("tests/loop/test_guidance.py", "tests/loop/test_scoring.py", "tests/loop/test_sequences.py"),
+        (*_in(LOOP, "guidance", "groups", "intervened", "scoring"), "registry/ampo_registry/samples.py"),
+        _in("tests/loop", "test_guidance", "test_intervened", "test_scoring", "test_sequences"),
     ),
-    "credit": ((f"{LOOP}/credit.py",), ("tests/loop/test_credit.py",)),
-    "sequences": (
-        (f"{LOOP}/sequences.py",),
-        tuple(f"tests/loop/test_{name}.py" for name in ("sequences", "segments", "terms")),
-    ),
-    "packing": ((f"{LEARNER}/packing.py",), ("tests/learner/test_packing.py",)),
-    "balance": (("ampo_core/distributed/ranks.py::balance",), ("tests/distributed/test_sharing.py",)),
-    "schedule": ((f"{LEARNER}/schedule.py",), ("tests/learner/test_schedule.py",)),
-    "aggregators": (
-        tuple(f"{PLUGINS}/aggregators/{name}.py" for name in ("constant", "seq", "token")),
-        ("tests/plugins/test_aggregators.py",),
-    ),
+    "credit": (_in(LOOP, "credit"), _in("tests/loop", "test_credit")),
+    "sequences": (_in(LOOP, "sequences"), _in("tests/loop", "test_sequences", "test_segments", "test_terms")),
+    "packing": (_in(LEARNER, "packing"), _in("tests/learner", "test_packing")),
+    "balance": (("ampo_core/distributed/ranks.py::balance",), _in("tests/distributed", "test_sharing")),
+    "schedule": (_in(LEARNER, "schedule"), _in("tests/learner", "test_schedule")),
     "losses": (
-        tuple(f"{PLUGINS}/losses/{name}.py" for name in ("cispo", "clip", "gspo", "nll", "policy_gradient", "shaped")),
+        _in(f"{PLUGINS}/losses", "cispo", "clip", "gspo", "nll", "policy_gradient", "shaped"),
         ("tests/plugins/test_losses.py", "tests/loop/test_golden_objective.py"),
     ),
-    "schedules": (
-        tuple(f"{PLUGINS}/schedules/{name}.py" for name in ("cosine", "piecewise", "ramp")),
-        ("tests/plugins/test_losses.py",),
-    ),
     "interventions": (
-        tuple(f"{PLUGINS}/interventions/{name}.py" for name in ("hint", "keep", "prefix", "replace")),
+        _in(f"{PLUGINS}/interventions", "hint", "keep", "prefix", "replace"),
         ("tests/plugins/test_interventions.py", "tests/loop/test_guidance.py"),
     ),
+    "aggregators": (
+        _in(f"{PLUGINS}/aggregators", "constant", "seq", "token"),
+        _in("tests/plugins", "test_aggregators"),
+    ),
     "shapings": (
-        tuple(f"{PLUGINS}/shapings/{name}.py" for name in ("log_prob", "p_plus_log_prob", "power", "ratio")),
-        ("tests/plugins/test_shapings.py",),
+        _in(f"{PLUGINS}/shapings", "log_prob", "p_plus_log_prob", "power", "ratio"),
+        _in("tests/plugins", "test_shapings"),
     ),
     "advantages": (
-        tuple(
-            f"{PLUGINS}/advantages/{name}.py"
-            for name in ("group", "group_normalized", "mean_only", "on_policy_baseline")
-        ),
-        ("tests/plugins/test_advantages.py",),
+        _in(f"{PLUGINS}/advantages", "group", "group_normalized", "mean_only", "on_policy_baseline"),
+        _in("tests/plugins", "test_advantages"),
     ),
     "selectors": (
-        (
-            *(f"{PLUGINS}/selectors/{name}.py" for name in ("comprehension", "length", "random")),
-            "registry/ampo_registry/selectors.py",
-        ),
-        ("tests/plugins/test_selectors.py",),
+        (*_in(f"{PLUGINS}/selectors", "comprehension", "length", "random"), "registry/ampo_registry/selectors.py"),
+        _in("tests/plugins", "test_selectors"),
     ),
-    "triggers": (
-        (f"{PLUGINS}/triggers/adaptive.py", f"{PLUGINS}/triggers/always.py"),
-        ("tests/plugins/test_triggers.py",),
-    ),
-    "pass_at_k": (("ampo_core/evaluation/statistics.py",), ("tests/evaluation/test_statistics.py",)),
+    "triggers": (_in(f"{PLUGINS}/triggers", "adaptive", "always"), _in("tests/plugins", "test_triggers")),
+    "pass_at_k": (_in("ampo_core/evaluation", "statistics"), _in("tests/evaluation", "test_statistics")),
 }
 """name -> (files that are changed, or FILE::FUNCTION, tests that must notice)."""
 
