@@ -100,7 +100,7 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
         parts.engine.load_weights(parts.learner.weights(), policy_version=step)
         if parts.ahead:
             policy_metrics |= parts.probe.after(step, [group.question for group in sampled])
-    if not kept:
+    if not kept and not extra:
         parts.reporter.note(f"step {step}: none of {len(sampled)} groups has a signal, so nothing was trained")
 
     metrics = {
