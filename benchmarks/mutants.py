@@ -35,6 +35,7 @@ EQUAL = Path(__file__).with_name("mutants_equal.yaml")
 WANTED = 0.95
 POLL_S = 0.02
 LOOP, LEARNER, PLUGINS = "ampo_core/loop", "ampo_core/learner", "plugins/ampo_plugins"
+P_TESTS = "tests/plugins"
 
 
 def _in(folder: str, *names: str) -> tuple[str, ...]:
@@ -64,23 +65,20 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         _in(f"{PLUGINS}/interventions", "hint", "keep", "prefix", "replace"),
         ("tests/plugins/test_interventions.py", "tests/loop/test_guidance.py"),
     ),
-    "aggregators": (
-        _in(f"{PLUGINS}/aggregators", "constant", "seq", "token"),
-        _in("tests/plugins", "test_aggregators"),
-    ),
+    "aggregators": (_in(f"{PLUGINS}/aggregators", "constant", "seq", "token"), _in(P_TESTS, "test_aggregators")),
     "shapings": (
         _in(f"{PLUGINS}/shapings", "log_prob", "p_plus_log_prob", "power", "ratio"),
-        _in("tests/plugins", "test_shapings"),
+        _in(P_TESTS, "test_shapings"),
     ),
     "advantages": (
         _in(f"{PLUGINS}/advantages", "group", "group_normalized", "mean_only", "on_policy_baseline"),
-        _in("tests/plugins", "test_advantages"),
+        _in(P_TESTS, "test_advantages"),
     ),
     "selectors": (
         (*_in(f"{PLUGINS}/selectors", "comprehension", "length", "random"), "registry/ampo_registry/selectors.py"),
-        _in("tests/plugins", "test_selectors"),
+        _in(P_TESTS, "test_selectors"),
     ),
-    "triggers": (_in(f"{PLUGINS}/triggers", "adaptive", "always"), _in("tests/plugins", "test_triggers")),
+    "triggers": (_in(f"{PLUGINS}/triggers", "adaptive", "always"), _in(P_TESTS, "test_triggers")),
     "pass_at_k": (_in("ampo_core/evaluation", "statistics"), _in("tests/evaluation", "test_statistics")),
 }
 """name -> (files that are changed, or FILE::FUNCTION, tests that must notice)."""
