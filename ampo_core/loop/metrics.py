@@ -153,7 +153,7 @@ def _measured(total: Mapping[str, float], tokens: Mapping[str, float]) -> dict[s
 
 def group_report(question: GuidedQuestion) -> GroupReport:
     """The question as observers and samples.jsonl see it."""
-    samples = (*question.samples, *question.extra)
+    samples = (*question.samples, *question.extra, *question.answers)
     selections = [sample.selection for sample in samples]
     return GroupReport(
         question=question.question,

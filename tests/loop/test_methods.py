@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ def test_chords_supervised_term_has_an_answer_of_every_question_and_a_weight_tha
     lines = steps_of(ROOT / "configs/methods/chord.yaml", tmp_path, world, student)
     assert all(10 <= sum(v for n, v in line.items() if n.startswith("guidance/answers/")) <= 12 for line in lines)
     assert all(line["guidance/replaced"] == 0 for line in lines)
+    samples = (tmp_path / "methods-chord/samples.jsonl").read_text("utf-8").splitlines()
+    assert {json.loads(line)["source"] for line in samples} == {"policy", "teacher"}
     losses = [line["policy/loss/sft"] for line in lines]
     assert losses[0] > losses[1] > losses[2] > 0
 

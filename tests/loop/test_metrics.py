@@ -44,6 +44,14 @@ def test_answers_that_auxiliary_terms_alone_train_are_counted_as_teachers_and_no
     assert found["tokens/teacher"] == 8.0
 
 
+def test_answers_that_auxiliary_terms_train_are_shown_beside_the_group() -> None:
+    selection = Selection(Guidance("a", "2", (5, 6), GRADE))
+    answer = Sample.answer(QUESTION, selection, term="sft")
+    report = group_report(GuidedQuestion(QUESTION, group(None).groups, answers=(answer,)))
+    assert report.sources == ("policy", "a")
+    assert report.segments == ((("on_policy", 2),), (("sft", 2),))
+
+
 def test_groups_with_an_advantage_are_counted_among_those_that_are_trained_on() -> None:
     samples = group(None, None).samples
     groups = [AugmentedGroup(samples, found) for found in ((0.0, 0.0), (1.0, -1.0))]
