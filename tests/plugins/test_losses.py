@@ -78,7 +78,7 @@ FORMULAS: list[tuple[dict[str, Any], Tokens]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "formula"), FORMULAS, ids=str)
+@pytest.mark.parametrize(("options", "formula"), FORMULAS, ids=[str(options) for options, _ in FORMULAS])
 def test_tokens_cost_what_the_paper_says_and_the_gradient_is_that_of_its_formula(
     options: dict[str, Any], formula: Tokens
 ) -> None:
