@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from ampo_registry.errors import PluginError
@@ -74,6 +75,7 @@ class MiniBatchLoss:
         """Σ weight · token loss over the term's tokens in `parts`; for the student's with KL and importance weights."""
         config = self._objective.config
         view = term_view(term.name, parts, self._objective.needs_of(term), first=self._first)
+        view = replace(view, context=self._objective.context)
         losses = token_losses(term, view)
         for name, value in view.measured.items():
             self._add(f"{name}/{term.name}", value)

@@ -54,6 +54,7 @@ class Objective:
     terms: tuple[Term, ...]
     entropy_coefficient: float
     max_response_tokens: int
+    context: StepContext
 
     @property
     def active(self) -> tuple[Term, ...]:
@@ -176,7 +177,7 @@ class ObjectiveParts:
             measured = term.name in MAIN and isinstance(weight, Constant)
             terms.append(replace(term, weight=number, silent=number == 0.0 and not measured))
         entropy = _weight(context.value(self._entropy), "entropy_coefficient")
-        return Objective(self.config, tuple(terms), entropy, self.max_response_tokens)
+        return Objective(self.config, tuple(terms), entropy, self.max_response_tokens, context)
 
 
 def _weight(value: object, name: str) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ampo_registry.errors import PluginError
+from ampo_registry.step import Schedule, StepContext
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,8 @@ class LossView:
     lengths: torch.Tensor
     given: Mapping[str, torch.Tensor] = field(default_factory=dict[str, "torch.Tensor"])
     """What was asked for in `needs`, by name."""
+    context: StepContext = field(default_factory=lambda: StepContext(1))
+    """Where the run stands."""
     measured: dict[str, torch.Tensor] = field(default_factory=dict[str, "torch.Tensor"])
     """Sums over the tokens of what `measure` was told."""
 
@@ -74,6 +77,10 @@ class LossView:
     def spread(self, values: torch.Tensor) -> torch.Tensor:
         """`values` [sequences] at each token of its sequence: [tokens]."""
         return values.index_select(0, self._owners())
+
+    def value(self, schedule: Schedule) -> float:
+        """What `schedule`, built of a `Scheduled` option, comes to in this step."""
+        return self.context.value(schedule)
 
     def measure(self, name: str, values: torch.Tensor) -> None:
         """Report the mean of `values` [tokens] as the metric `policy/NAME`, or of terms but the on-policy one

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from ampo_plugins.schedules.linear import Linear
 from ampo_registry import Grade, Guidance, Message, PluginError, Question, Rollout, RunError, Sample, Selection
 from ampo_registry.protocols import BuildContext
 from ampo_registry.step import StepContext
@@ -330,3 +331,20 @@ def test_a_loss_that_breaks_its_contract_is_told_with_its_term(given: Any, said:
     sequences = sequences_of(objective, guided("q", (plain(),)))
     with pytest.raises(PluginError, match=rf"objective\.on_policy: Reads\.token_losses:? {said}"):
         run(objective, sequences, [torch.full((4,), -1.0).requires_grad_()])
+
+
+def test_a_loss_may_read_a_schedule_at_the_step() -> None:
+    seen = []
+
+    class Fading:
+        def token_losses(self, view):
+            seen.append((view.context.step, view.value(Linear(start=1.0, end=0.0))))
+            return -view.log_probs * seen[-1][1]
+
+    parts = ObjectiveParts(objectives.make_objective({}).config, BuildContext(), 7)
+    objective = parts.at(StepContext(3, 5))
+    objective = replace(objective, terms=tuple(replace(term, loss=Fading()) for term in objective.terms))
+    own = torch.tensor([-1.0, -2.0], dtype=torch.float64, requires_grad=True)
+    value, _ = objectives.run(objective, [objectives.sequence(2, 0, 1.0, False, old_log_probs=own.detach())], [own])
+    assert seen == [(3, 0.5)]
+    assert value == pytest.approx(0.75)
