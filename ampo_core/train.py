@@ -107,7 +107,7 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
         **rollout_metrics(
             sampled, parts.services.generated, policy_version=step - 1, known_ids=parts.sampler.known_ids
         ),
-        **(guidance_metrics(guided, extra) if parts.guide else {}),
+        **(guidance_metrics(guided, trained.beside(parts.update.terms(context))) if parts.guide else {}),
         **policy_metrics,
         **parts.take_counts(),
         **group_metrics(len(sampled), trained),

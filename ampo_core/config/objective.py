@@ -121,8 +121,8 @@ class ObjectiveConfig(Block):
             yield from _of_loss(loss, ("objective", name, "loss"))
         for name, term in self.auxiliary.items():
             path = ("objective", "auxiliary", name)
-            if name in blocks or not NAME.fullmatch(name):
-                text = f"found {name!r}; expected lower case letters, digits and _, and no name of the two other terms"
+            if name in (*blocks, "loss", "importance") or not NAME.fullmatch(name):
+                text = f"found {name!r}; expected lower case letters, digits and _, and no name of the core's own"
                 yield Finding(path, text)
             if intervention is None and term.samples in ("intervention", "guidance"):
                 yield Finding((*path, "samples"), f"found {term.samples} with guidance: null, which brings no samples")
@@ -135,6 +135,9 @@ class ObjectiveConfig(Block):
             if term.samples == "guidance" and term.loss.zero_without_advantage:
                 text = "found a loss without gradient where the advantage is 0; answers of guidance have none: use nll"
                 yield Finding((*path, "loss"), text)
+            if term.samples == "intervention" and term.loss.zero_without_advantage:
+                text = "this loss has no gradient where the advantage is 0: it trains labelled segments of groups, and "
+                yield Finding((*path, "loss"), text + "nothing of an intervention's extra samples", "warning")
             yield from _of_loss(term.loss, (*path, "loss"))
         for name in sorted(intervention.terms - self.auxiliary.keys()) if intervention is not None else ():
             near = nearest(name, self.auxiliary)

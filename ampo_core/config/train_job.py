@@ -29,7 +29,7 @@ from ampo_core.config.tree import (
 )
 from ampo_core.config.weights import unadapted
 
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 
 
 def _range(value: float | ScheduleSpec) -> tuple[float, float]:
@@ -89,7 +89,7 @@ class TrainJob(LearningJob):
         if guidance is None:
             return
         weight, (lowest, highest) = self.reward.format_weight, _range(guidance.threshold)
-        if weight >= lowest or highest > 1.0 - weight + _ROUNDING:
+        if weight >= lowest or highest > 1.0 - weight + ROUNDING:
             found = f"{lowest:g}" if lowest == highest else f"{lowest:g} to {highest:g}"
             text = (
                 f"found τ = {found} with λ = reward.format_weight = {weight:g}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ampo_registry.samples import Sample
@@ -42,6 +43,11 @@ class GuidedBatch:
 
     questions: tuple[GuidedQuestion, ...]
     extra: tuple[Sample, ...] = ()
+
+    def beside(self, terms: Collection[str]) -> list[Sample]:
+        """The samples of no group that one of `terms` trains."""
+        own = (sample for question in self.questions for sample in (*question.extra, *question.answers))
+        return [s for s in (*own, *self.extra) if any(term in terms for term, _ in s.segments)]
 
 
 def unguided(group: RolloutGroup) -> GuidedQuestion:

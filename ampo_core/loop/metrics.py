@@ -69,12 +69,11 @@ def unknown_tokens(token_ids: TokenIds, known_ids: int) -> int:
     return int(numpy.count_nonzero(numpy.asarray(token_ids.buffer) >= known_ids))
 
 
-def guidance_metrics(questions: Sequence[GuidedQuestion], extra: Sequence[Sample] = ()) -> dict[str, float]:
-    """How often guidance was needed and whose it was. Shares of teachers are of all answers that the step trains, in
-    groups and by auxiliary terms; `extra` are the step's samples of other questions."""
+def guidance_metrics(questions: Sequence[GuidedQuestion], beside: Sequence[Sample] = ()) -> dict[str, float]:
+    """How often guidance was needed and whose it was. Shares of teachers are of all answers in the groups, and of those
+    among the samples `beside` them that auxiliary terms train in this step."""
     groups = [sample for question in questions for sample in question.samples]
-    beside = [sample for question in questions for sample in (*question.extra, *question.answers)]
-    guided = [(sample, chosen) for sample in (*groups, *beside, *extra) if (chosen := sample.selection) is not None]
+    guided = [(sample, chosen) for sample in (*groups, *beside) if (chosen := sample.selection) is not None]
     selections = [selection for _, selection in guided]
     scores = [selection.score for selection in selections if selection.score is not None]
     teachers = Counter(selection.guidance.teacher for selection in selections)
@@ -155,11 +154,15 @@ def group_report(question: GuidedQuestion) -> GroupReport:
     """The question as observers and samples.jsonl see it."""
     samples = (*question.samples, *question.extra, *question.answers)
     selections = [sample.selection for sample in samples]
+    teachers = [
+        None if chosen is None or not _written_by_teacher(sample) else chosen.guidance.teacher
+        for sample, chosen in zip(samples, selections, strict=True)
+    ]
     return GroupReport(
         question=question.question,
         texts=tuple(sample.text for sample in samples),
         rewards=tuple(sample.reward for sample in samples),
-        sources=tuple(POLICY_SOURCE if chosen is None else chosen.guidance.teacher for chosen in selections),
+        sources=tuple(teacher or POLICY_SOURCE for teacher in teachers),
         scores=tuple(None if chosen is None else chosen.score for chosen in selections),
         segments=tuple(sample.segments for sample in samples),
         given=tuple(_given(sample) for sample in samples),

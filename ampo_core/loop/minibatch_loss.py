@@ -97,7 +97,8 @@ class MiniBatchLoss:
 def token_losses(term: Term, view: LossView) -> torch.Tensor:
     """The loss of each token of `view`, as `term` has it. Raises PluginError for what is not one number a token, with a
     gradient."""
-    where = f"objective.{term.name}: {type(term.loss).__name__}.token_losses"
+    place = term.name if term.name in MAIN else f"auxiliary.{term.name}"
+    where = f"objective.{place}: {type(term.loss).__name__}.token_losses"
     try:
         losses: object = term.loss.token_losses(view)
     except PluginError as error:

@@ -58,6 +58,10 @@ class UpdateParts:
             gap_limit=job.rollout.logprob_gap_limit,
         )
 
+    def terms(self, context: StepContext) -> tuple[str, ...]:
+        """The terms that are trained in the step of `context`."""
+        return tuple(term.name for term in self.objective.at(context).active)
+
     def learning_rate_at(self, step: int, done: int = 0, rounds: int = 1) -> float:
         """The learning rate after `done` of the `rounds` optimizer steps of step `step`.
 

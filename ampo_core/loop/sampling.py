@@ -13,6 +13,7 @@ from ampo_registry.step import Schedule, StepContext
 from ampo_registry.types import GradeRequest, Question, Rollout, RolloutGroup, RolloutRequest, SamplingOptions
 
 from ampo_core.config.jobs import TrainJob
+from ampo_core.config.train_job import ROUNDING
 from ampo_core.data.order import QuestionStream
 from ampo_core.data.seeds import sample_seed
 from ampo_core.data.tokens import PromptTokenizer
@@ -139,7 +140,7 @@ class Sampler:
     def _threshold(self, context: StepContext) -> float:
         """τ in this step. Raises RunError for one that a schedule took where "wrong" means something else."""
         threshold, weight = context.value(self.threshold), self.reward.format_weight
-        if isinstance(self.threshold, Constant) or weight < threshold <= 1.0 - weight:
+        if isinstance(self.threshold, Constant) or weight < threshold <= 1.0 - weight + ROUNDING:
             return threshold
         raise RunError(
             f"step {context.step}: the schedule of guidance.threshold came to {threshold:g}; with "

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 from ampo_registry.protocols import JsonValue
 from ampo_registry.step import GenerationRequest, Scorer, StepContext, checked_metric
-from ampo_registry.tokens import TokenIds
+from ampo_registry.tokens import LogProbs, TokenIds
 from ampo_registry.types import Grade, GradeRequest, Message, Question, Rollout, RolloutRequest, SamplingOptions
 
 from ampo_core.config.jobs import TrainJob
@@ -27,6 +28,11 @@ def longest_sample(job: TrainJob) -> int:
     room = job.rollout.room()
     longest = job.data.max_prompt_tokens + job.rollout.max_response_tokens if room is None else room[1]
     return min(longest, job.training.tokens_per_microbatch, positions_of(job.model.path) or longest)
+
+
+def _unrecorded(rollout: Rollout) -> Rollout:
+    """`rollout` of another distribution than the trainer's: its log-probs say nothing of that."""
+    return replace(rollout, logprobs=LogProbs([math.nan] * len(rollout.token_ids)))
 
 
 class Services:
@@ -77,6 +83,8 @@ class Services:
         if not asked:
             return []
         rollouts = self._sampler.ranks.map(lambda mine: self._sampler.generate(mine, options), asked)
+        if (options.temperature, options.top_p) != (self.options.temperature, self.options.top_p):
+            rollouts = [[_unrecorded(rollout) for rollout in group] for group in rollouts]
         self.generated += sum(len(rollout.token_ids) for group in rollouts for rollout in group)
         return rollouts
 

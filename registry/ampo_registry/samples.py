@@ -6,6 +6,7 @@ objective, or is context and is not trained.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -55,7 +56,7 @@ class Sample:
 
     @classmethod
     def sampled(cls, question: Question, rollout: Rollout, grade: Grade) -> Sample:
-        """A plain rollout: one on-policy segment."""
+        """A plain rollout: one on-policy segment. Log-probs that are NaN are not known."""
         return cls(
             question=question,
             prompt_token_ids=question.prompt_token_ids,
@@ -64,7 +65,7 @@ class Sample:
             text=rollout.text,
             reward=grade.reward,
             grade=grade,
-            logprobs=rollout.logprobs,
+            logprobs=None if any(map(math.isnan, rollout.logprobs[:1])) else rollout.logprobs,
             rollout=rollout,
         )
 

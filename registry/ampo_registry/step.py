@@ -143,8 +143,8 @@ class StepContext:
 
         Without `options` as the run does. A seed is a function of (run seed, step, position, round), where a round is
         one call of this method in a step; samples of one position are numbered through. Log-probs at another
-        temperature or top_p than the run's are not the trainer's: a sample of such a rollout has `logprobs` None.
-        Raises PluginError for a request without room.
+        temperature or top_p than the run's are not the trainer's: such a rollout's are NaN, and a sample of it has
+        none. Raises PluginError for a request without room.
         """
         return self.services.generate(requests, options)
 
@@ -169,8 +169,12 @@ class StepContext:
         self.services.log(name, value)
 
     def value(self, schedule: Schedule) -> float:
-        """What `schedule` comes to in this step."""
-        return schedule.value(self.step, self.steps, self.metrics)
+        """What `schedule` comes to in this step. Raises PluginError for what is no number."""
+        found = cast(object, schedule.value(self.step, self.steps, self.metrics))
+        if isinstance(found, bool) or not isinstance(found, int | float):
+            name = type(schedule).__name__
+            raise PluginError(f"step {self.step}: schedule {name}.value gave {found!r}; it must give a number")
+        return found
 
 
 SelectionContext = StepContext

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,3 +119,10 @@ def test_advantages_are_float64() -> None:
     assert seen["rewards"].dtype == torch.float64
     assert seen["correct"].tolist() == [True]
     assert seen["off_policy"].tolist() == [False]
+
+
+def test_groups_of_a_question_without_signal_are_left_out_alone() -> None:
+    both = replace(group("right", "wrong"), groups=(*group("right", "wrong").groups, *group("right", "right").groups))
+    chosen = filter_of("all_correct")
+    assert chosen.keep([both]) == [0]
+    assert chosen.trained(both).groups == both.groups[:1]

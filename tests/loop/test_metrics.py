@@ -34,10 +34,15 @@ def test_the_answers_of_each_teacher_are_counted() -> None:
 
 
 def test_answers_that_auxiliary_terms_alone_train_are_counted_as_teachers_and_not_as_replacements() -> None:
-    extra, answer, late = (group(name).samples for name in "abc")
+    extra, answer, late, silent = (
+        (Sample.answer(QUESTION, Selection(Guidance(name, "2", (5, 6), GRADE)), term=term),)
+        for name, term in (("a", "sft"), ("b", "sft"), ("c", "sft"), ("d", "off"))
+    )
     routed = GuidedQuestion(QUESTION, (), extra=extra, triggered=True)
     beside = GuidedQuestion(QUESTION, group(None, "a").groups, answers=answer)
-    found = guidance_metrics([routed, beside], late)
+    batch = GuidedBatch((routed, beside), (*late, *silent))
+    found = guidance_metrics(batch.questions, batch.beside(["on_policy", "sft"]))
+    assert "guidance/answers/d" not in found
     assert found["guidance/replaced"] == 0.5
     assert [found[f"guidance/answers/{name}"] for name in "abc"] == [2.0, 1.0, 1.0]
     assert found["guidance/teacher/a"] == 0.5

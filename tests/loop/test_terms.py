@@ -303,7 +303,17 @@ def test_entropy_s_coefficient_may_fall_to_0() -> None:
     assert [o.trained(still) for o in objectives_] == [[0], [0], []]
 
 
-@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "0.5", None])
+@pytest.mark.parametrize("value", ["0.5", None, True])
+def test_a_schedule_that_gives_no_number_is_named(value: Any) -> None:
+    class Odd:
+        def value(self, step: int, steps: int, metrics: Any) -> Any:
+            return value
+
+    with pytest.raises(PluginError, match=rf"step 3: schedule Odd\.value gave {value!r}; it must give a number"):
+        StepContext(step=3).value(Odd())
+
+
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
 def test_a_schedule_that_gives_no_weight_stops_the_step_and_names_the_key(value: Any) -> None:
     parts = ObjectiveParts(make_objective({}).config, BuildContext(), 7)
 
