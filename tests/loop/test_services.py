@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +21,8 @@ from ampo_registry import (
     PluginError,
     Rollout,
     RolloutRequest,
+    RunError,
+    Sample,
     SamplingOptions,
     StepContext,
     TokenIds,
@@ -200,3 +204,31 @@ def test_a_sample_is_no_longer_than_config_engine_micro_batch_and_model_allow(
         model=SimpleNamespace(path="m"),
     )
     assert longest_sample(job) == expected
+
+
+def test_log_probs_of_another_temperature_are_not_taken_as_the_trainers(services: Services) -> None:
+    context = services.begin(1)
+    request, question = GenerationRequest(PROMPT, 0), example_question()
+    (own,), (warmer,) = (
+        context.generate([request], options)[0] for options in (None, replace(context.options, temperature=0.5))
+    )
+    assert Sample.sampled(question, own, Grade(0.0, False, False)).logprobs == own.logprobs
+    assert all(map(math.isnan, warmer.logprobs))
+    assert Sample.sampled(question, warmer, Grade(0.0, False, False)).logprobs is None
+
+
+@pytest.mark.parametrize(("threshold", "fits"), [(0.93, True), (0.94, False), (0.07, False)])
+def test_a_threshold_that_a_schedule_takes_out_of_bounds_stops_the_step(
+    services: Services, threshold: float, fits: bool
+) -> None:
+    class Moving:
+        def value(self, step: int, steps: int, metrics: Any) -> float:
+            return threshold
+
+    reward = MathVerify(format_weight=0.07)
+    sampler = replace(services._sampler, threshold=Moving(), reward=reward)
+    if fits:
+        assert sampler._threshold(StepContext(2)) == threshold
+        return
+    with pytest.raises(RunError, match=r"step 2: the schedule of guidance\.threshold came to .* at most 0\.93"):
+        sampler._threshold(StepContext(2))
