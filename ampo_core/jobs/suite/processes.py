@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +18,25 @@ from ampo_registry.errors import ConfigError
 from ampo_core.config.machines import visible_gpus
 
 LAST_LINES = 12
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def _signals_after() -> Iterator[None]:
+    """A block that a signal to end waits for: a process that is started in it must be known before, or it would be
+    left alone."""
+    waiting: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.signal(number, lambda got, _: waiting.append(got)) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    if waiting:
+        signal.raise_signal(waiting[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +88,7 @@ class Processes:
         """Run `ampo-run ARGUMENTS`, its output at the end of `log`."""
         place = next(i for i in range(len(self._environments)) if i not in self._running)
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
+        with log.open("ab") as output, _signals_after():
             # Out of reach of a terminal's Ctrl-C: it is passed on once, by this process.
             process = subprocess.Popen(
                 [sys.executable, "-m", "ampo_core.cli.main", *arguments, *self._options],
@@ -77,7 +98,7 @@ class Processes:
                 env=self._environments[place],
                 start_new_session=True,
             )
-        self._running[place] = (key, process, log)
+            self._running[place] = (key, process, log)
 
     def ended(self) -> list[Ended]:
         """Those that have ended since the last call."""
