@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -60,13 +61,18 @@ def test_a_folder_that_is_left_empty_goes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("config", ["train.yaml", "sft.yaml"])
-def test_a_second_command_at_once_says_that_a_run_is_going_on(runs: Runs, tmp_path: Path, config: str) -> None:
+def test_a_second_command_says_that_a_run_is_going_on(runs: Runs, tmp_path: Path, config: str) -> None:
     command = [str(runs.configs / config), f"run.dir={tmp_path}", "run.name=both", "--plugin", str(PLUGIN)]
     logs = [tmp_path / "0.log", tmp_path / "1.log"]
-    both = [runs.forge.start(*command, out=log) for log in logs]
-    codes = [one.wait(300) for one in both]
-    assert sorted(codes) == [0, 2], [log.read_text() for log in logs]
-    winner = both[codes.index(0)]
-    said = logs[codes.index(2)].read_text()
-    assert f"{tmp_path / 'both'} is in use by process {winner.pid} on " in said
+    first = runs.forge.start(*command, out=logs[0])
+    while not (tmp_path / "both/.lock").exists():
+        assert first.poll() is None, logs[0].read_text()
+        time.sleep(0.01)
+    # stopped, or it may be through before the second has looked
+    first.send_signal(signal.SIGSTOP)
+    second = runs.forge.start(*command, out=logs[1]).wait(300)
+    first.send_signal(signal.SIGCONT)
+    said = logs[1].read_text()
+    assert (second, first.wait(300)) == (2, 0), [log.read_text() for log in logs]
+    assert f"{tmp_path / 'both'} is in use by process {first.pid} on " in said
     assert "remove the folder" not in said
