@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import psutil
 from ampo_registry.errors import AmpoError
+from ampo_registry.faults import Signalled
 
 INTERRUPTED = 3
 """The exit code of a run that was interrupted and can go on."""
@@ -93,7 +94,7 @@ def terminating() -> Iterator[None]:
         if raised:
             end_now()
         raised = True
-        raise KeyboardInterrupt
+        raise Signalled
 
     previous = _install(handle)
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import configparser
 import importlib.util
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import pluggy
 from ampo_registry import hooks
 from ampo_registry.catalog import BrokenPlugin, Catalog
 from ampo_registry.errors import PluginError
+from ampo_registry.faults import describe, is_interruption, place_of
 from ampo_registry.markers import PROJECT
 from ampo_registry.specs import ComponentSpec
 from ampo_registry.text import nearest
@@ -47,7 +47,7 @@ class PluginSource:
 
     def broken(self, reason: str, error: BaseException | None = None) -> BrokenPlugin:
         """The record of this plugin when it cannot be used."""
-        return BrokenPlugin(self.name, self.distribution, self.version, reason, _place(error))
+        return BrokenPlugin(self.name, self.distribution, self.version, reason, place_of(error) if error else "")
 
 
 def _to_stderr(message: str) -> None:
@@ -100,10 +100,10 @@ class Plugins:
     def _add(self, source: PluginSource) -> None:
         try:
             plugin = source.load()
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # a plugin may end in SystemExit, too: the others must still load
-            self.catalog.add_broken(source.broken(f"cannot be imported: {_describe(error)}", error))
+            if is_interruption(error):
+                raise
+            self.catalog.add_broken(source.broken(f"cannot be imported: {describe(error)}", error))
             return
         if (fault := self._register(source, plugin)) is not None:
             self.catalog.add_broken(source.broken(fault))
@@ -116,12 +116,12 @@ class Plugins:
         for source in self.loaded:
             try:
                 self._call(source, hook_name, arguments)
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:  # an observer must not stop a run
+                if is_interruption(error):
+                    raise
                 if (source.key, hook_name) not in self._reported:
                     self._reported.add((source.key, hook_name))
-                    self.report(f"{hook_name} failed: {source.broken(_describe(error), error)}; the run goes on")
+                    self.report(f"{hook_name} failed: {source.broken(describe(error), error)}; the run goes on")
 
     def _register(self, source: PluginSource, plugin: object) -> str | None:
         if self._manager.is_registered(plugin):
@@ -147,10 +147,10 @@ class Plugins:
     def _add_specs(self, source: PluginSource) -> None:
         try:
             specs = [spec for result in self._call(source, "ampo_specs", {}) for spec in result]
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # see `add`
-            self.catalog.add_broken(source.broken(f"ampo_specs failed: {_describe(error)}", error))
+            if is_interruption(error):
+                raise
+            self.catalog.add_broken(source.broken(f"ampo_specs failed: {describe(error)}", error))
             return
         for spec in specs:
             try:
@@ -179,7 +179,7 @@ def _installed(folders: Iterable[str], report: Callable[[BrokenPlugin], None]) -
         try:
             found = list(entrypoints.iter_files_distros([folder]))
         except (configparser.Error, UnicodeDecodeError) as error:
-            report(BrokenPlugin("entry points", folder, "unknown", f"unreadable entry_points.txt: {_describe(error)}"))
+            report(BrokenPlugin("entry points", folder, "unknown", f"unreadable entry_points.txt: {describe(error)}"))
             continue
         for parser, distribution in found:
             if distribution is None:
@@ -239,18 +239,3 @@ def _misspelt_hook(plugin: object) -> str | None:
             hint = f"; did you mean {near!r}?" if near else ""
             return f"unknown hook {name!r}{hint or '.'} Hooks are {', '.join(HOOKS)}"
     return None
-
-
-def _describe(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _place(error: BaseException | None) -> str:
-    """file:line where `error` was raised, without the frames of the import machinery."""
-    if error is None:
-        return ""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""

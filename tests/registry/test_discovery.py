@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import textwrap
@@ -88,10 +89,23 @@ def test_plugin_that_raises_on_import_is_recorded(install: Callable[..., None], 
     assert "good" in plugins.catalog.names("selector")
 
 
-def test_keyboard_interrupt_is_not_kept_from_the_user(install: Callable[..., None]) -> None:
-    install("slow-plugin", "raise KeyboardInterrupt\n")
+def test_an_interruption_is_not_kept_from_the_user(install: Callable[..., None]) -> None:
+    install("slow-plugin", "from ampo_registry.faults import Signalled\nraise Signalled\n")
     with pytest.raises(KeyboardInterrupt):
         discover()
+
+
+def test_a_keyboard_interrupt_of_its_own_makes_a_plugin_broken(install: Callable[..., None]) -> None:
+    install("rude-plugin", "raise KeyboardInterrupt\n")
+    install("late-plugin", SELECTOR.replace("return [Mine]", "raise KeyboardInterrupt"))
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        assert [broken.reason for broken in discover().broken] == [
+            "ampo_specs failed: KeyboardInterrupt",
+            "cannot be imported: KeyboardInterrupt",
+        ]
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_misspelt_hook_is_named_with_the_nearest(install: Callable[..., None]) -> None:
