@@ -115,6 +115,8 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
         **watch.metrics(),
     }
     parts.services.finish(metrics)
+    if parts.guide:
+        parts.guide.feedback(sampled, guided, set(kept), step)
     return StepReport(step, metrics, tuple(group_report(question) for question in guided)), taken
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from ampo_registry.samples import Sample
-from ampo_registry.types import Question, RolloutGroup
+from ampo_registry.types import Guidance, Question, RolloutGroup, Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class GuidedQuestion:
     """What a question is trained with: usually one group and nothing else.
 
     Auxiliary terms alone see the intervention's `extra` samples, and the selected `answers` of terms that train one of
-    every question.
+    every question. `selections` were chosen from `candidates`; both are empty where the selector was not asked.
     """
 
     question: Question
@@ -30,6 +30,8 @@ class GuidedQuestion:
     extra: tuple[Sample, ...] = ()
     answers: tuple[Sample, ...] = ()
     triggered: bool = False
+    candidates: tuple[Guidance, ...] = ()
+    selections: tuple[Selection, ...] = ()
 
     @property
     def samples(self) -> tuple[Sample, ...]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
 from ampo_registry.errors import PluginError, RunError
 from ampo_registry.protocols import BuildContext, Selector, Trigger
-from ampo_registry.samples import InterventionRequest, Sample
+from ampo_registry.samples import InterventionRequest, Outcome, Sample
 from ampo_registry.seams import Intervention
+from ampo_registry.selectors import SelectorSpec
 from ampo_registry.step import Schedule, StepContext
 from ampo_registry.types import Guidance, RolloutGroup, Selection, SelectionRequest
 
@@ -95,6 +96,7 @@ class Guide:
                 candidates=usable,
                 k=min(round(wanted), len(usable), len(group.wrong)) if needs else min(1, len(usable)),
                 rng=request_rng(self.seed, context.step, position),
+                grades=group.grades,
             )
             for group, usable, position, needs in zip(groups, candidates, positions, fired, strict=True)
         ]
@@ -136,19 +138,46 @@ class Guide:
         for request, guided, i in zip(requests, found.guided, fired, strict=True):
             questions[i] = guided_question(request.question, guided, self.terms, context.max_tokens, name)
         return GuidedBatch(
-            tuple(self._with_answer(question, guidance.get(i)) for i, question in enumerate(questions)),
+            tuple(self._with_guidance(question, guidance.get(i)) for i, question in enumerate(questions)),
             step_extra(found.extra, self.terms, context.max_tokens, name),
         )
 
-    def _with_answer(
+    def _with_guidance(
         self, question: GuidedQuestion, guidance: tuple[tuple[Guidance, ...], list[Selection]] | None
     ) -> GuidedQuestion:
-        """`question` with its best selected answer as a sample of each auxiliary term that trains one."""
-        terms = [name for name, trained in self.terms.items() if trained]
-        if guidance is None or not guidance[1] or not terms:
+        """`question` with what was selected for it, the best answer as a sample of each auxiliary term that trains
+        one."""
+        if guidance is None:
             return question
-        answers = tuple(Sample.answer(question.question, guidance[1][0], term=term) for term in terms)
-        return replace(question, answers=answers)
+        candidates, selections = guidance
+        terms = [name for name, trained in self.terms.items() if trained and selections]
+        answers = tuple(Sample.answer(question.question, selections[0], term=term) for term in terms)
+        return replace(question, answers=answers, candidates=candidates, selections=tuple(selections))
+
+    def feedback(
+        self, groups: Sequence[RolloutGroup], questions: Sequence[GuidedQuestion], kept: Collection[int], step: int
+    ) -> None:
+        """Tell a selector that wants to know it what became of `groups`, all that were sampled in `step`: what they
+        were trained with, and the indices of those that the group filter kept."""
+        tell = getattr(self.selector, "feedback", None)
+        if tell is None or getattr(tell, "__func__", None) is SelectorSpec.feedback:  # which does nothing
+            return
+        tell(
+            [
+                Outcome(
+                    question=question.question,
+                    grades=group.grades,
+                    candidates=question.candidates,
+                    selections=question.selections,
+                    samples=question.samples,
+                    advantages=tuple(value for part in question.groups for value in part.advantages),
+                    trained=i in kept,
+                    step=step,
+                    position=i,
+                )
+                for i, (group, question) in enumerate(zip(groups, questions, strict=True))
+            ]
+        )
 
     def take_counts(self) -> dict[str, float]:
         """Metrics of the teacher answers since the last call: left out, scored, and not to be scored."""

@@ -22,7 +22,7 @@ from ampo_registry.protocols import (
     Tracker,
     Trigger,
 )
-from ampo_registry.samples import OFF_POLICY, ON_POLICY, Guided, Intervened, InterventionRequest, Sample
+from ampo_registry.samples import OFF_POLICY, ON_POLICY, Guided, Intervened, InterventionRequest, Outcome, Sample
 from ampo_registry.seams import Intervention, InterventionSpec, Loss, LossSpec, ScheduleSpec
 from ampo_registry.selectors import Decimals, ScoringSelectorSpec, SelectorSpec
 from ampo_registry.specs import (
@@ -102,6 +102,7 @@ __all__ = [
     "LossView",
     "Message",
     "NgramPenalty",
+    "Outcome",
     "OverlongPenalty",
     "PluginError",
     "Question",

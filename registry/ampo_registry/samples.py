@@ -181,3 +181,23 @@ class Intervened:
     def __post_init__(self) -> None:
         object.__setattr__(self, "guided", tuple(self.guided))
         object.__setattr__(self, "extra", tuple(self.extra))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a question in a step, whether it was guided or not: what a selector may learn from.
+
+    `grades` are those of what was sampled. `selections` are what the selector chose from `candidates`; both are empty
+    where it was not asked. `samples` and `advantages`, one each, are those of all groups that it was trained with; it
+    was not `trained` where the group filter left it out. `position` is its place among the questions of `step`.
+    """
+
+    question: Question
+    grades: tuple[Grade, ...]
+    candidates: tuple[Guidance, ...]
+    selections: tuple[Selection, ...]
+    samples: tuple[Sample, ...]
+    advantages: tuple[float, ...]
+    trained: bool
+    step: int
+    position: int

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from ampo_registry.errors import PluginError
 from ampo_registry.protocols import BuildContext, Selector
+from ampo_registry.samples import Outcome
 from ampo_registry.specs import ComponentSpec
 from ampo_registry.step import SelectionContext
 from ampo_registry.types import Guidance, Selection, SelectionRequest
@@ -29,6 +30,10 @@ class SelectorSpec(ComponentSpec):
         """For each request at most `request.k` of its candidates, best first, none twice. Randomness comes
         only from `request.rng`."""
         self._missing("select")
+
+    def feedback(self, outcomes: Sequence[Outcome]) -> None:
+        """Called at the end of each step, before its checkpoint, with what became of all its questions in the order of
+        the batch; on every rank alike, with equal outcomes."""
 
 
 class Decimals(BaseModel):

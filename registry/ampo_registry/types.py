@@ -186,13 +186,17 @@ class Guidance:
 
 @dataclass(frozen=True, slots=True)
 class SelectionRequest:
-    """A triggered group: choose at most `k` of `candidates`. `rng` is seeded from (run seed, step, position)."""
+    """A triggered group: choose at most `k` of `candidates`. `rng` is seeded from (run seed, step, position).
+
+    `grades` are those of `rollouts`, in their order; a run gives them always.
+    """
 
     question: Question
     rollouts: tuple[Rollout, ...]
     candidates: tuple[Guidance, ...]
     k: int
     rng: Random = field(compare=False)
+    grades: tuple[Grade, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,8 +73,8 @@ def example_request(
             example_guidance(f"teacher-{i}", lengths.choice((3, 5, 8, 13, 21)), formatted=i % 3 != 2)
             for i in range(candidates)
         ]
-    rollouts = tuple(example_rollout(4 + index) for index in range(4))
-    return SelectionRequest(question or example_question(seed), rollouts, tuple(candidates), k, Random(seed))
+    group = example_group(question=question or example_question(seed))
+    return SelectionRequest(group.question, group.rollouts, tuple(candidates), k, Random(seed), group.grades)
 
 
 def example_requests(seed: int = 0) -> list[SelectionRequest]:
