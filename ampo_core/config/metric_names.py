@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
+from ampo_registry.specs import RewardSpec
+
 from ampo_core.config.held_out import HeldOutConfig
 
 T = TypeVar("T")
@@ -76,13 +78,15 @@ def by_teacher(metrics: Mapping[str, T], name: str) -> dict[str, T]:
     return {metric.removeprefix(start): value for metric, value in metrics.items() if metric.startswith(start)}
 
 
-def evaluation_metrics(evaluation: HeldOutConfig | None) -> list[str]:
-    """The names of an evaluation's metrics, `eval/macro/avg` first; none without an evaluation."""
+def evaluation_metrics(evaluation: HeldOutConfig | None, reward: RewardSpec | None = None) -> list[str]:
+    """The names of an evaluation's metrics, `eval/macro/avg` first; none without an evaluation. `reward` grades the
+    sets that have none of their own."""
     if evaluation is None:
         return []
     names = [MACRO, *(f"eval/{name}/avg" for name in evaluation.groups)]
     entropy = ["entropy"] if evaluation.temperature > 0 else []
     for name, item in evaluation.sets.items():
         own = [f"avg@{item.samples}", *(f"pass@{k}" for k in item.tries()), *_OF_A_SET, *entropy]
+        own += () if (verifier := item.reward or reward) is None else verifier.logs
         names += [f"eval/{name}/{short}" for short in own]
     return names

@@ -161,7 +161,7 @@ class TrainJob(LearningJob):
             return
         own = [*TRAIN, *(GUIDANCE if self.guidance is not None else ()), *self.objective.logs()]
         own += [name for spec in specs_in(self) if not isinstance(spec, LossSpec) for name in spec.logs]
-        yield from rules.known_best(self.checkpoint, [*evaluation_metrics(self.evaluation), *own])
+        yield from rules.known_best(self.checkpoint, [*evaluation_metrics(self.evaluation, self.reward), *own])
 
     def _adapters(self) -> Iterator[Finding]:
         if self.model.lora is not None and self.model.lora.dropout > 0:

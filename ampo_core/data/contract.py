@@ -1,8 +1,8 @@
 """The data contract: what a row must hold, checked field by field.
 
-`data_source` str · `prompt` [{role, content}] ending with a user turn · `reward_model` {ground_truth, style: rule} ·
-optional `ability` str, `extra_info` {…}, `target_lst` [{role, content, source, quality_score?, logprobs?}] or null,
-`target` (the same, `source` optional) or null. Further columns are kept and not looked at.
+`data_source` str · `prompt` [{role, content}] ending with a user turn · `reward_model` {ground_truth, scored_answer?,
+style: rule} · optional `ability` str, `extra_info` {…}, `target_lst` [{role, content, source, quality_score?,
+logprobs?}] or null, `target` (the same, `source` optional) or null. Further columns are kept and not looked at.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ SINGLE_TEACHER = "teacher"
 
 @dataclass(frozen=True, slots=True)
 class CheckedRow:
-    """The fields of a row that the core reads. `answer` is the ground truth, `raw` the row itself.
+    """The fields of a row that the core reads. `answer` is the ground truth, `raw` the row itself; `scored_answer` is
+    None where it is left out or blank.
 
     `answers` are the teachers': they stand in `target_lst`, and where that is null or left out in `target`; an empty
     list is none.
@@ -39,6 +40,7 @@ class CheckedRow:
     answer: str
     answers: tuple[TeacherAnswer, ...]
     raw: Row
+    scored_answer: str | None
 
 
 def check_row(row: Row, file: Path, number: int) -> CheckedRow:
@@ -54,7 +56,9 @@ def check_row(row: Row, file: Path, number: int) -> CheckedRow:
         check.mapping(row, "extra_info")
     several, single = check.targets(row, "target_lst"), check.targets(row, "target", SINGLE_TEACHER)
     answers = single if row.get("target_lst") is None else several
-    return CheckedRow(check.text(row, "data_source"), check.prompt(row), answer, answers, row)
+    scored = check.text(reward_model, "scored_answer", "reward_model.", default="")
+    source, messages = check.text(row, "data_source"), check.prompt(row)
+    return CheckedRow(source, messages, answer, answers, row, scored if scored.strip() else None)
 
 
 def column(row: Row, name: str) -> Any:

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ampo_registry.errors import DataError
-from ampo_registry.types import Message, TaskQuestion, TeacherAnswer
+from ampo_registry.tokens import TokenIds
+from ampo_registry.types import Message, Question, TaskQuestion, TeacherAnswer
+
+from ampo_core.data.questions import question_uid
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,12 +36,38 @@ def write_questions(
         "data_source": pa.array([question.source for question in questions], pa.string()),
         "prompt": pa.array([_turns(question.messages) for question in questions], pa.list_(_message_type())),
         "ability": pa.array(abilities, pa.string()),
-        "reward_model": pa.array([{"ground_truth": question.answer, "style": "rule"} for question in questions]),
+        "reward_model": pa.array([_reward_model(question) for question in questions]),
         "extra_info": _extra_info(questions, split, answers),
     }
     if answers is not None:
         columns["target_lst"] = _targets(answers)
     _write(path, pa.table(columns))
+
+
+def questions_of(questions: Sequence[TaskQuestion], split: str, ability: str) -> list[Question]:
+    """The questions as they are when they are read back, without tokens and teacher answers: a reward sees the row."""
+    rows: list[dict[str, object]] = [
+        {
+            "data_source": question.source,
+            "prompt": _turns(question.messages),
+            "ability": ability,
+            "reward_model": _reward_model(question),
+            "extra_info": {**question.extra, "index": index, "split": split},
+        }
+        for index, question in enumerate(questions)
+    ]
+    return [
+        Question(
+            question_uid(question.messages, question.answer),
+            question.messages,
+            TokenIds(),
+            question.answer,
+            question.source,
+            row,
+            scored_answer=question.scored_answer,
+        )
+        for question, row in zip(questions, rows, strict=True)
+    ]
 
 
 def write_conversations(path: Path, conversations: Sequence[Sequence[Message]]) -> None:
@@ -58,6 +87,11 @@ def conversations_of(
         for question, kept in zip(questions, answers, strict=True)
         for answer in kept
     ]
+
+
+def _reward_model(question: TaskQuestion) -> dict[str, str]:
+    scored = {} if question.scored_answer is None else {"scored_answer": question.scored_answer}
+    return {"ground_truth": question.answer, **scored, "style": "rule"}
 
 
 def _extra_info(

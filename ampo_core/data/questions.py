@@ -245,7 +245,9 @@ class _Loader:
             ids = self.tokenizer.cut_prompt(ids, self.max_prompt_tokens)
         self.seen.add(placed.uid)
         self.answers.add(placed.uid, row.answers)
-        question = Question(placed.uid, placed.messages, ids, row.answer, row.source, row.raw, row.answers)
+        question = Question(
+            placed.uid, placed.messages, ids, row.answer, row.source, row.raw, row.answers, row.scored_answer
+        )
         self.questions.append(question)
         self.rows.append(placed.number)
         if (reason := self.truths[row.answer].listed) is not None:

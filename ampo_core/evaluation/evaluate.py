@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ampo_registry.protocols import RolloutEngine
 from ampo_registry.specs import RolloutSpec
-from ampo_registry.types import Grade, GradeRequest, Question, Rollout, RolloutRequest, SamplingOptions
+from ampo_registry.types import FinishReason, Grade, GradeRequest, Question, Rollout, RolloutRequest, SamplingOptions
 
 from ampo_core.config.evaluate_job import EvaluateDataConfig
 from ampo_core.config.held_out import EvaluationSet, HeldOutConfig
@@ -148,15 +148,17 @@ def evaluate_sets(
     return Evaluation(tuple(results), {name: tuple(members) for name, members in (groups or {}).items()})
 
 
-def grade_texts(grader: Grader, questions: Sequence[Question], texts: Sequence[Sequence[str]]) -> list[list[Grade]]:
-    """The grades of `texts` [questions][samples]."""
+def grade_responses(
+    grader: Grader, questions: Sequence[Question], responses: Sequence[Sequence[tuple[str, FinishReason]]]
+) -> list[list[Grade]]:
+    """The grades of `responses` [questions][samples], texts with what ended them."""
     requests = [
-        GradeRequest(text, question.answer, question.source)
-        for question, group in zip(questions, texts, strict=True)
-        for text in group
+        GradeRequest.of(question, text, finish_reason)
+        for question, group in zip(questions, responses, strict=True)
+        for text, finish_reason in group
     ]
     grades = iter(grader.grade(requests))
-    return [[next(grades) for _ in group] for group in texts]
+    return [[next(grades) for _ in group] for group in responses]
 
 
 def _parts(item: HeldOutSet) -> Iterator[tuple[Question, ...]]:
@@ -177,7 +179,8 @@ def _seeds(run_seed: int, step: int, item: HeldOutSet, question: Question) -> tu
 def _graded(
     grader: Grader, questions: Sequence[Question], groups: Sequence[Sequence[Rollout]], *, greedy: bool
 ) -> list[tuple[Answer, ...]]:
-    grades = grade_texts(grader, questions, [[rollout.text for rollout in group] for group in groups])
+    responses = [[(rollout.text, rollout.finish_reason) for rollout in group] for group in groups]
+    grades = grade_responses(grader, questions, responses)
     return [
         tuple(Answer.of(rollout, grade, greedy=greedy) for rollout, grade in zip(group, found, strict=True))
         for group, found in zip(groups, grades, strict=True)

@@ -94,6 +94,7 @@ def answer_of(record: Mapping[str, Any], grade: Grade | None = None) -> Answer:
         formatted=bool(record["formatted"]),
         status=record["status"],
         detail=str(record["detail"]),
+        numbers=record.get("numbers", {}),
     )
     logprob = record.get("logprob")
     return Answer(

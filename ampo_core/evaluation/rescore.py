@@ -21,7 +21,7 @@ from ampo_core.config.jobs import EvaluateJob
 from ampo_core.config.models import model_folder
 from ampo_core.config.nodes import nearest
 from ampo_core.data.report import listed_truths
-from ampo_core.evaluation.evaluate import grade_texts, set_graders
+from ampo_core.evaluation.evaluate import grade_responses, set_graders
 from ampo_core.evaluation.output import EvaluationOutput
 from ampo_core.evaluation.predictions import FILE, Pair, Predictions, answer_of
 from ampo_core.evaluation.results import SetResult
@@ -171,7 +171,8 @@ def _graded(
     item: EvaluationSet, name: str, questions: Sequence[Question], records: Records, grader: Grader
 ) -> SetResult:
     chosen = [records[question.uid][: item.samples] for question in questions]
-    grades = grade_texts(grader, questions, [[str(record["text"]) for record in group] for group in chosen])
+    responses = [[(str(record["text"]), record["finish_reason"]) for record in group] for group in chosen]
+    grades = grade_responses(grader, questions, responses)
     answers = tuple(
         tuple(answer_of(record, grade) for record, grade in zip(group, found, strict=True))
         for group, found in zip(chosen, grades, strict=True)

@@ -10,6 +10,7 @@ from ampo_registry.types import FinishReason, Grade, Question, Rollout
 
 from ampo_core.config.metric_names import MACRO
 from ampo_core.evaluation.statistics import average, pass_at_k
+from ampo_core.grading.numbers import mean_numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ class SetResult:
     def metrics(self) -> dict[str, float]:
         """The set's numbers by short name. Length is in tokens; `entropy` is the mean of -log p over all sampled
         tokens, an estimate of the sampling distribution's entropy in nats (at the evaluation's temperature). It is
-        left out where the log-probs are not known, and of greedy answers, which are no samples."""
+        left out where the log-probs are not known, and of greedy answers, which are no samples. Numbers of the reward
+        keep their names."""
         answers = [answer for group in self.answers for answer in group]
         statuses = [answer.grade.status for answer in answers]
         logprobs = [answer.logprob for answer in answers if answer.logprob is not None]
@@ -76,6 +78,7 @@ class SetResult:
             "truncated": average([float(answer.finish_reason == "length") for answer in answers]),
             "format": average([float(answer.grade.formatted) for answer in answers]),
             **entropy,
+            **mean_numbers(answer.grade for answer in answers),
             "timeouts": float(statuses.count("timeout")),
             "errors": float(statuses.count("error")),
         }
@@ -97,6 +100,7 @@ class SetResult:
                     "formatted": answer.grade.formatted,
                     "status": answer.grade.status,
                     "detail": answer.grade.detail,
+                    "numbers": dict(answer.grade.numbers),
                     "tokens": answer.tokens,
                     "finish_reason": answer.finish_reason,
                     "logprob": answer.logprob,

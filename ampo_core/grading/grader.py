@@ -22,6 +22,7 @@ from ampo_registry.types import Grade, GradeRequest
 from ampo_core.data.report import TruthCheck
 from ampo_core.grading import worker as grading_worker
 from ampo_core.grading.pool import GradingPool, Outcome
+from ampo_core.grading.rows import Row, parcels, rows_of
 
 CACHED_GRADES = 65_536
 TRUTH_TRIES = 3
@@ -92,11 +93,13 @@ class Grader:
         Raises RunError if the share of timeouts and errors exceeds `max_error_rate`, counted over the latest
         calls that together hold `RATE_WINDOW` responses.
         """
-        keys = [_key(request) for request in requests]
+        rows = rows_of(requests)
+        keys = [_key(request, row) for request, row in zip(requests, rows, strict=True)]
         known = {key: self._cache[key] for key in keys if key in self._cache}
-        fresh = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
-        outcomes = self._pool.run(grading_worker.grade_one, list(fresh.values()), tries)
-        known |= {key: self._grade(fresh[key], outcome) for key, outcome in zip(fresh, outcomes, strict=True)}
+        places = {key: place for place, key in enumerate(keys) if key not in known}
+        fresh = [requests[place] for place in places.values()]
+        grades = self._graded(fresh, [rows[place] for place in places.values()], tries)
+        known |= dict(zip(places, grades, strict=True))
         grades = [known[key] for key in keys]
         self._remember(keys, grades)
         self._count(grades)
@@ -128,6 +131,11 @@ class Grader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self._window = deque((int(graded), int(failed)) for graded, failed in state["window"])
+
+    def _graded(self, requests: Sequence[GradeRequest], rows: Sequence[Row | None], tries: int) -> list[Grade]:
+        with parcels(requests, rows) as sent:
+            outcomes = self._pool.run(grading_worker.grade_one, sent, tries)
+        return [self._grade(request, outcome) for request, outcome in zip(requests, outcomes, strict=True)]
 
     def _grade(self, request: GradeRequest, outcome: Outcome) -> Grade:
         if outcome.status == "ok":
@@ -174,8 +182,7 @@ class Grader:
         if start.status != "ok":
             raise ConfigError(f"reward {self._name}: {start.value}")
         for request, correct in self._spec.canaries():
-            (outcome,) = self._pool.run(grading_worker.grade_one, [request], TRUTH_TRIES)
-            grade = self._grade(request, outcome)
+            (grade,) = self._graded([request], rows_of([request]), TRUTH_TRIES)
             if grade.status != "ok" or grade.correct is not correct:
                 found = grade.detail or ("correct" if grade.correct else "wrong")
                 raise ConfigError(
@@ -185,9 +192,10 @@ class Grader:
                 )
 
 
-def _key(request: GradeRequest) -> bytes:
-    digest = hashlib.sha256()
-    for part in (request.text, request.answer, request.source):
+def _key(request: GradeRequest, row: Row | None) -> bytes:
+    """What tells requests apart: all that a verdict may depend on."""
+    digest = hashlib.sha256(b"" if row is None else row.digest)
+    for part in (request.text, request.answer, request.source, request.uid, request.finish_reason):
         data = part.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "big") + data)
     return digest.digest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import pickle
 import signal
@@ -10,11 +9,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ampo_registry.errors import PluginError
 from ampo_registry.protocols import BuildContext, Reward
 from ampo_registry.specs import RewardSpec
-from ampo_registry.types import Grade, GradeRequest
+from ampo_registry.types import Grade
 
 from ampo_core.data.report import TruthCheck
+from ampo_core.grading.returned import only_grade, reason
+from ampo_core.grading.rows import Parcel, unpacked
 
 MEMORY_BYTES = 4 * 2**30
 """Address space that a worker may take beyond what it had when it was ready."""
@@ -75,17 +77,16 @@ def ready(_: object) -> Failure | None:
     return _start_failure if _reward is None else None
 
 
-def grade_one(request: GradeRequest) -> Grade | Failure:
+def grade_one(parcel: Parcel) -> Grade | Failure:
     """The grade of one response."""
     if _reward is None:
         return _start_failure
     try:
-        (grade,) = _reward.grade([request])
+        return only_grade(_reward.grade([unpacked(parcel)]))
+    except PluginError as error:
+        return Failure(str(error))
     except BaseException as error:  # Math-Verify and sympy raise MemoryError and bare BaseExceptions on bad answers
         return _failure(error)
-    if not isinstance(grade, Grade) or not math.isfinite(grade.reward):
-        return Failure(f"the reward gave {grade!r} instead of a Grade with a finite number")
-    return grade
 
 
 def check_one(truth: str) -> TruthCheck | Failure:
@@ -93,8 +94,10 @@ def check_one(truth: str) -> TruthCheck | Failure:
     if _reward is None or _spec is None:
         return _start_failure
     try:
-        refused = _reward.check_truth(truth)
-        return TruthCheck(refused=refused) if refused is not None else TruthCheck(listed=_spec.note_truth(truth))
+        refused = reason(_reward.check_truth(truth), "check_truth")
+        if refused is not None:
+            return TruthCheck(refused=refused)
+        return TruthCheck(listed=reason(_spec.note_truth(truth), "note_truth"))
     except BaseException as error:
         return _failure(error)
 

@@ -26,11 +26,12 @@ from ampo_registry.types import Grade, GradeRequest, TaskData, TaskQuestion, Tea
 
 from ampo_core.config.jobs import PrepareJob
 from ampo_core.config.tree import ModelConfig
+from ampo_core.data.contract_files import questions_of
 from ampo_core.data.report import listed_truths
 from ampo_core.grading.grader import ANSWER_TRIES, Grader
 from ampo_core.jobs.pool.choose import Judged, Tally, choose
 from ampo_core.jobs.pool.shards import ENDED, Answer, Verdict
-from ampo_core.jobs.prepare_data import write_data
+from ampo_core.jobs.prepare_data import TRAIN, write_data
 from ampo_core.report.build import refresh_report
 from ampo_core.run.disk import writing
 from ampo_core.run.environment import Environment
@@ -106,7 +107,7 @@ def _fill(folder: Path, task: Task, data: TaskData, grader: Grader, name: str, s
     with _task_errors(name):
         has_model = task.write_start_model(folder / "model", seed)
     measure, unit = _token_measure(folder / "model") if has_model else (_characters, "characters")
-    pool = grade_pool(data.train, grader, measure, unit)
+    pool = grade_pool(data.train, grader, measure, unit, name)
     write_data(folder, data, pool.answers, ability=name)
     return summarise(data, pool, has_model)
 
@@ -126,11 +127,11 @@ def _task_errors(name: str) -> Iterator[None]:
         raise ConfigError(f"task {name}: {error}") from error
 
 
-def grade_pool(questions: Sequence[TaskQuestion], grader: Grader, measure: Measure, unit: str) -> Pool:
+def grade_pool(questions: Sequence[TaskQuestion], grader: Grader, measure: Measure, unit: str, ability: str) -> Pool:
     """Grade every teacher answer and keep each teacher's shortest correct one (the first of equals)."""
     requests = [
-        GradeRequest(answer.text, question.answer, question.source)
-        for question in questions
+        GradeRequest.of(row, answer.text)
+        for row, question in zip(questions_of(questions, TRAIN, ability), questions, strict=True)
         for answer in question.teacher_answers
     ]
     grades = iter(grader.grade(requests, ANSWER_TRIES))

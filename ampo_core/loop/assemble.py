@@ -29,7 +29,7 @@ from ampo_core.loop.guidance import Guide
 from ampo_core.loop.parts import TrainParts, UpdateParts
 from ampo_core.loop.probe import Probe
 from ampo_core.loop.sampling import Questions, Sampler
-from ampo_core.loop.scoring import PolicyScorer
+from ampo_core.loop.scoring import PolicyScorer, scoring_notes
 from ampo_core.loop.services import Services, longest_sample
 from ampo_core.loop.teachers import TeacherLibrary
 from ampo_core.report.reporting import Reporter
@@ -73,7 +73,7 @@ def assemble(job: TrainJob, environment: Environment) -> Iterator[TrainParts]:
         stack.callback(engine.close)
         guide = None
         if job.guidance is not None and inputs.library is not None:
-            scorer = PolicyScorer(learner, inputs.tokenizer)
+            scorer = PolicyScorer(learner, inputs.tokenizer, job.reward.truth_is_answer)
             guide = Guide.build(job.guidance, inputs.library, scorer, context, job.objective)
         advantage = context.build(job.objective.advantage)
         sampler = Sampler.build(job, context, engine, inputs.grader, ranks, inputs.tokenizer)
@@ -132,6 +132,7 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
         recorded = next(map(dotted, job.objective.reading_teachers()), "")
         library = TeacherLibrary(pool, tokenizer, grader, ranks, job.rollout.max_response_tokens, recorded)
         teachers = library.check(loaded.questions, loaded.place, reading)
+        library.notes += scoring_notes(job.guidance, job.reward, loaded.questions)
     graders: dict[str, Grader] = {}
     sets: list[HeldOutSet] = []
     if job.evaluation is not None:

@@ -15,6 +15,7 @@ from ampo_registry.tokens import TokenIds
 from ampo_registry.types import GroupReport, RolloutGroup
 
 from ampo_core.distributed.ranks import Ranks
+from ampo_core.grading.numbers import mean_numbers
 from ampo_core.learner.learner import UpdateReport
 from ampo_core.loop.groups import GuidedBatch, GuidedQuestion
 from ampo_core.loop.minibatch_loss import MiniBatchLoss
@@ -46,9 +47,9 @@ class Stopwatch:
 def rollout_metrics(
     groups: Sequence[RolloutGroup], again: int = 0, *, policy_version: int, known_ids: int
 ) -> dict[str, float]:
-    """Rewards, lengths and counts of the sampled rollouts, before any was replaced, and by how many versions the
-    current policy is newer than the one that sampled them. The tokenizer knows the ids below `known_ids`; `again` are
-    the tokens of second generations, which count as generated and in nothing else."""
+    """Rewards, lengths, counts and the reward's own numbers of the sampled rollouts, before any was replaced, and by
+    how many versions the current policy is newer than the one that sampled them. The tokenizer knows the ids below
+    `known_ids`; `again` are the tokens of second generations, which count as generated and in nothing else."""
     grades = [grade for group in groups for grade in group.grades]
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     lengths = [len(rollout.token_ids) for rollout in rollouts]
@@ -61,6 +62,7 @@ def rollout_metrics(
         "response/unknown_tokens": float(sum(unknown_tokens(rollout.token_ids, known_ids) for rollout in rollouts)),
         "rollout/staleness": fmean(policy_version - rollout.policy_version for rollout in rollouts),
         "tokens/generated": float(sum(lengths) + again),
+        **mean_numbers(grades),
     }
 
 

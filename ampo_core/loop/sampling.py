@@ -159,7 +159,7 @@ class Sampler:
 def grade_requests(questions: Sequence[Question], rollouts: Sequence[Sequence[Rollout]]) -> list[GradeRequest]:
     """What the verifier is asked: each rollout against its question's answer."""
     return [
-        GradeRequest(rollout.text, question.answer, question.source)
+        GradeRequest.of(question, rollout.text, rollout.finish_reason)
         for question, group in zip(questions, rollouts, strict=True)
         for rollout in group
     ]

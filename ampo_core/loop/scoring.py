@@ -1,4 +1,4 @@
-"""Comprehension scoring (Eq. 5): how likely the ground truth is to the student after a teacher's reasoning."""
+"""Comprehension scoring (Eq. 5): how likely the right answer is to the student after a teacher's reasoning."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ampo_registry.selectors import ScoringSelectorSpec
+from ampo_registry.specs import RewardSpec, component_name
 from ampo_registry.tokens import TokenIds
 from ampo_registry.types import Guidance, Question
 
+from ampo_core.config.tree import GuidanceConfig
 from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.learner.learner import Learner
 from ampo_core.learner.packing import TokenPair
@@ -23,6 +26,27 @@ class CorrectedTrajectory:
     text: str
     start: int
     end: int
+
+
+def scored_answer(question: Question, truth_is_answer: bool) -> str | None:
+    """What is scored as the answer to `question`: its own `scored_answer`, else its ground truth if that is one."""
+    if question.scored_answer is not None or not truth_is_answer:
+        return question.scored_answer
+    return question.answer
+
+
+def scoring_notes(guidance: GuidanceConfig, reward: RewardSpec, questions: Sequence[Question]) -> tuple[str, ...]:
+    """A line for a person where the selector may score answers and questions have none, which it cannot then rank."""
+    without = sum(scored_answer(question, reward.truth_is_answer) is None for question in questions)
+    if not without or not isinstance(guidance.selector, ScoringSelectorSpec):
+        return ()
+    of = f"none of the {len(questions)}" if without == len(questions) else f"{without} of {len(questions)}"
+    have = "has an answer" if without == len(questions) else "have no answer"
+    return (
+        f"guidance.selector {component_name(type(guidance.selector))}: {of} training questions {have} to score: ground "
+        f"truths of reward {component_name(type(reward))} are no answers, and reward_model.scored_answer is missing. "
+        "Where a selector scores by the policy, their teacher answers cannot be told apart (guidance/unscorable)",
+    )
 
 
 def corrected_trajectory(text: str, truth: str) -> CorrectedTrajectory | None:
@@ -56,16 +80,18 @@ def answer_tokens(tokenizer: PromptTokenizer, trajectory: CorrectedTrajectory) -
 class PolicyScorer:
     """Scores with the learner's current policy, all items in token-budget batches, shared out over the ranks.
 
-    Items without exactly one `<answer>`, or longer than a micro-batch, get an empty list and are counted.
+    Items without exactly one `<answer>`, longer than a micro-batch, or of a question that has no answer to score get an
+    empty list and are counted. `truth_is_answer` is that of the reward.
     """
 
-    def __init__(self, learner: Learner, tokenizer: PromptTokenizer) -> None:
+    def __init__(self, learner: Learner, tokenizer: PromptTokenizer, truth_is_answer: bool = True) -> None:
         self._learner = learner
         self._tokenizer = tokenizer
+        self._truth_is_answer = truth_is_answer
         self._scored = self._unscorable = 0
 
     def answer_logprobs(self, items: Sequence[tuple[Question, Guidance]]) -> list[list[float]]:
-        """Log-probs of the ground truth's tokens for each (question, guidance): temperature 1, current policy."""
+        """Log-probs of the scored answer's tokens for each (question, guidance): temperature 1, current policy."""
         pairs = [self._pair(question, guidance) for question, guidance in items]
         # Longest first: the ranks' shares, every world_size-th of these, then have about as many tokens.
         known = sorted(((i, pair) for i, pair in enumerate(pairs) if pair is not None), key=lambda item: -len(item[1]))
@@ -87,7 +113,8 @@ class PolicyScorer:
         return counts
 
     def _pair(self, question: Question, guidance: Guidance) -> TokenPair | None:
-        trajectory = corrected_trajectory(guidance.text, question.answer)
+        answer = scored_answer(question, self._truth_is_answer)
+        trajectory = None if answer is None else corrected_trajectory(guidance.text, answer)
         if trajectory is None:
             return None
         before, truth = answer_tokens(self._tokenizer, trajectory)

@@ -105,7 +105,7 @@ class Services:
 
     def grade(self, answers: Sequence[tuple[Question, Rollout]]) -> list[Grade]:
         """`StepContext.grade`."""
-        requests = [GradeRequest(rollout.text, question.answer, question.source) for question, rollout in answers]
+        requests = [GradeRequest.of(question, rollout.text, rollout.finish_reason) for question, rollout in answers]
         verdicts = self._sampler.ranks.map(self._sampler.grader.grade, requests)
         limit = self.options.max_response_tokens
         return [

@@ -60,7 +60,7 @@ class TeacherLibrary:
             for index, answer in enumerate(self._known[uid])
             if isinstance(answer, TeacherAnswer)
         ]
-        requests = [GradeRequest(answer.text, question.answer, question.source) for question, _, answer in open_answers]
+        requests = [GradeRequest.of(question, answer.text) for question, _, answer in open_answers]
         grades = self.ranks.map(partial(self.grader.grade, tries=ANSWER_TRIES), requests)
         for (question, index, answer), grade in zip(open_answers, grades, strict=True):
             found = self._guidance(question, answer, grade)

@@ -172,6 +172,9 @@ class RewardSpec(ComponentSpec):
 
     kind: ClassVar[str] = "reward"
     behaviour: ClassVar[tuple[str, ...]] = ("grade", "check_truth")
+    truth_is_answer: ClassVar[bool] = True
+    """Whether a ground truth is what a right response has in its answer tags. False where it is a constraint, say:
+    then only a question's `scored_answer` can be scored by comprehension (Eq. 5)."""
 
     format_weight: float = Field(default=0.1, ge=0.0, le=1.0, description="λ: share of the format in the reward")
     timeout_s: PositiveFloat = Field(default=5.0, description="CPU seconds for a verdict; by the clock ten times that")

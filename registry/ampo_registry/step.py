@@ -16,8 +16,9 @@ class Scorer(Protocol):
     """The only way from a selector to the model. A collective call: every rank makes it with the same items."""
 
     def answer_logprobs(self, items: Sequence[tuple[Question, Guidance]]) -> list[list[float]]:
-        """Log-probs (nats, temperature 1, current policy) of the ground-truth answer's tokens put in place of
-        the teacher's answer, one list for each item; empty if the text has not exactly one `<answer>`."""
+        """Log-probs (nats, temperature 1, current policy) of the tokens of the question's scored answer, else of its
+        ground truth, put in place of the teacher's answer, one list for each item; empty if the text has not exactly
+        one `<answer>`, or the question no answer to score."""
         ...
 
 
@@ -89,14 +90,14 @@ CORE = ("reward/", "guidance/", "response/", "groups/", "policy/", "rollout/", "
 """What metrics of the core begin with."""
 
 
-def checked_metric(name: str, value: float) -> float:
-    """`value`, if a plugin may log it as `name`. Raises PluginError for a name that is the core's or that holds no
-    "/", and for a value that is no finite number."""
+def checked_metric(name: str, value: float, where: str = "log") -> float:
+    """`value`, if a plugin may log it as `name`. Raises PluginError, which begins with `where`, for a name that is the
+    core's or that holds no "/", and for a value that is no finite number."""
     if "/" not in name or name.startswith(CORE):
         own = f"mine/{name.rpartition('/')[2]}"
-        raise PluginError(f"log: the metric {name!r} needs a name of its own, such as {own}; not {', '.join(CORE)}")
+        raise PluginError(f"{where}: the metric {name!r} needs a name of its own, such as {own}; not {', '.join(CORE)}")
     if not math.isfinite(value):
-        raise PluginError(f"log: the metric {name!r} is {value}, expected a finite number")
+        raise PluginError(f"{where}: the metric {name!r} is {value}, expected a finite number")
     return float(value)
 
 

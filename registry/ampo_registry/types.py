@@ -4,6 +4,8 @@ Question -> Rollout -> Grade -> RolloutGroup -> TeacherAnswer -> Guidance -> Sel
 Token ids and log-probs are `TokenIds` and `LogProbs`, whatever sequence they came as; tensors begin at the advantages.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
@@ -14,6 +16,8 @@ from ampo_registry.tokens import LogProbs, TokenIds
 
 FinishReason = Literal["stop", "length"]
 GradeStatus = Literal["ok", "timeout", "error"]
+TEACHER_COLUMNS = ("target_lst", "target")
+"""Columns of a row that hold teacher answers: no reward sees them."""
 
 
 def _compact(owner: object, **fields: type[TokenIds] | type[LogProbs]) -> None:
@@ -49,8 +53,10 @@ class TeacherAnswer:
 class Question:
     """A prompt with a verifiable answer.
 
-    `uid` is the hash of (messages, answer); `source` names the dataset; `extra` is the raw row; `answers` are the
-    teacher answers that the data brings: those of the row, or of all rows of the question where they differ.
+    `answer` is what a response is verified against; `uid` is the hash of (messages, answer); `source` names the
+    dataset; `extra` is the raw row; `answers` are the teacher answers that the data brings: those of the row, or of all
+    rows of the question where they differ. `scored_answer` is what comprehension (Eq. 5) puts in the place of a
+    teacher's answer where that is not `answer`.
     """
 
     uid: str
@@ -60,6 +66,7 @@ class Question:
     source: str
     extra: Mapping[str, object] = field(default_factory=dict[str, object], compare=False)
     answers: tuple[TeacherAnswer, ...] = field(default=(), compare=False)
+    scored_answer: str | None = None
 
     def __post_init__(self) -> None:
         _compact(self, prompt_token_ids=TokenIds)
@@ -123,23 +130,38 @@ class SamplingOptions:
 
 @dataclass(frozen=True, slots=True)
 class GradeRequest:
-    """A response text to be graded against the ground truth `answer` of a question from `source`."""
+    """A response text to be graded against the ground truth `answer` of a question from `source`.
+
+    `extra` is the raw row without teacher answers. A teacher's answer has ended: its `finish_reason` is "stop".
+    """
 
     text: str
     answer: str
     source: str = ""
+    uid: str = ""
+    messages: tuple[Message, ...] = ()
+    extra: Mapping[str, object] = field(default_factory=dict[str, object], hash=False)
+    finish_reason: FinishReason = "stop"
+
+    @classmethod
+    def of(cls, question: Question, text: str, finish_reason: FinishReason = "stop") -> GradeRequest:
+        """The response `text` to `question`."""
+        row = {name: value for name, value in question.extra.items() if name not in TEACHER_COLUMNS}
+        return cls(text, question.answer, question.source, question.uid, question.messages, row, finish_reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Grade:
     """A verdict. `reward` is the number the objective sees; `status` keeps timeouts and errors apart from
-    wrong answers; `detail` says what went wrong."""
+    wrong answers; `detail` says what went wrong. `numbers` are averaged into the metrics of the step, and of an
+    evaluation set, under names of the reward's own, such as `mine/length`."""
 
     reward: float
     correct: bool
     formatted: bool
     status: GradeStatus = "ok"
     detail: str = ""
+    numbers: Mapping[str, float] = field(default_factory=dict[str, float], hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,13 +287,15 @@ class RunWarning:
 
 @dataclass(frozen=True, slots=True)
 class TaskQuestion:
-    """A question as a task plugin makes it, with the answers of its scripted or recorded teachers."""
+    """A question as a task plugin makes it, with the answers of its scripted or recorded teachers. `scored_answer` as
+    in `Question`."""
 
     messages: tuple[Message, ...]
     answer: str
     source: str
     extra: Mapping[str, object] = field(default_factory=dict[str, object])
     teacher_answers: tuple[TeacherAnswer, ...] = ()
+    scored_answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

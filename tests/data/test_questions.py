@@ -90,6 +90,13 @@ def test_uid_is_of_messages_and_answer_only(load):
     assert first == hashlib.sha256(text.encode()).hexdigest()
 
 
+def test_a_scored_answer_is_read_and_is_no_part_of_the_identity(load):
+    rows = [row(), *(asking(f"{said!r}", reward_model__scored_answer=said) for said in ("3 + 4", " ", None))]
+    found = load(*rows).questions
+    assert [question.scored_answer for question in found] == [None, "3 + 4", None, None]
+    assert found[1].uid == question_uid(found[1].messages, "7")
+
+
 def test_parquet_and_jsonl_give_the_same(load, tmp_path):
     rows = [ROW, asking("1 + 1"), asking("2 + 1", target_lst=None)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
@@ -114,6 +121,7 @@ def test_parquet_and_jsonl_give_the_same(load, tmp_path):
         (row(reward_model__ground_truth=...), r"reward_model\.ground_truth must be text; found nothing"),
         (row(reward_model__ground_truth=None), r"reward_model\.ground_truth must be text; found nothing"),
         (row(reward_model__ground_truth=7), r"reward_model\.ground_truth must be text; found 7"),
+        (row(reward_model__scored_answer=7), r"reward_model\.scored_answer must be text; found 7"),
         (row(reward_model__style="model"), r"reward_model\.style must be \"rule\""),
         (row(ability=1), r"ability must be text"),
         (row(extra_info=[1]), r"extra_info must be a mapping"),

@@ -124,6 +124,18 @@ def test_methods_of_a_record(record):
     assert [name for name in own_methods(record) if not re.search(rf"\b{name}\(", PAGE)] == []
 
 
+@pytest.mark.parametrize("record", [ampo_registry.GradeRequest, ampo_registry.Grade], ids=["request", "grade"])
+def test_defaults_of_what_a_reward_gets_and_gives(record):
+    def shown(field):
+        if field.default is not dataclasses.MISSING:
+            return f"{field.name}={field.default!r}"
+        return (
+            field.name if field.default_factory is dataclasses.MISSING else f"{field.name}={field.default_factory()!r}"
+        )
+
+    assert f"\n{record.__name__}({', '.join(map(shown, dataclasses.fields(record)))})\n" in section("reward")
+
+
 def test_what_a_loss_may_need():
     assert re.findall(r"^\| `(\w+)` \| `view\.", section("loss"), re.M) == [*NEEDS]
     assert "`zero_without_advantage`" in section("loss")

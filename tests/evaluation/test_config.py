@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from ampo_registry import ConfigError
+from ampo_registry import ConfigError, RewardSpec
 
 from ampo_core.config.held_out import EvaluationSet
 from ampo_core.config.load import load_config
@@ -65,6 +65,16 @@ def test_greedy_decoding_needs_one_sample_and_has_no_entropy(load):
     names = evaluation_metrics(greedy.job.evaluation)
     assert not any(name.endswith("/entropy") for name in names)
     assert "eval/easy/entropy" in evaluation_metrics(load().job.evaluation)
+
+
+def test_a_rewards_own_numbers_are_metrics_of_the_sets_that_it_grades(load):
+    class Measuring(RewardSpec):
+        logs = ("mine/a",)
+
+    names = evaluation_metrics(load().job.evaluation, Measuring.model_construct())
+    own = {name for name, item in load().job.evaluation.sets.items() if item.reward is None}
+    assert {name for name in names if name.endswith("mine/a")} == {f"eval/{name}/mine/a" for name in own}
+    assert own
 
 
 def test_groups_and_curves_have_metrics(load):

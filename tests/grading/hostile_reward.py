@@ -1,5 +1,6 @@
 """A reward that does to its worker what the response says."""
 
+import json
 import os
 import signal
 import time
@@ -73,6 +74,10 @@ class Hostile(RewardSpec):
                 return Grade(reward=float("nan"), correct=True, formatted=True)
             case "none":
                 return None
+            case "row":
+                return Grade(float(request.extra["points"]), request.finish_reason == "stop", True)
+            case "number":
+                return Grade(0.5, False, False, numbers=json.loads(request.answer))
             case "pid":
                 return Grade(reward=float(os.getpid()), correct=True, formatted=False)
         return self.combine(request.text == request.answer, False)

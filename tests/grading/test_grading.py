@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
 from ampo_plugins.rewards.math_verify import MathVerify
-from ampo_registry import ConfigError, GradeRequest, RunError
+from ampo_registry import ConfigError, GradeRequest, Message, Question, RunError
 from hostile_reward import Hostile
 
 from ampo_core.data.report import TruthCheck
@@ -67,8 +68,8 @@ def test_one_bad_response_costs_only_itself(grader):
     assert found["raise"].detail == "ValueError: no idea"
     assert found["base"].detail == "BadBase: not even an Exception"
     assert found["memory"].detail == "MemoryError: more than the 4 GiB that a verdict may take"
-    assert "instead of a Grade" in found["nan"].detail
-    assert "instead of a Grade" in found["none"].detail
+    assert found["nan"].detail == "grade() gave nan; expected a finite number as reward"
+    assert found["none"].detail == "grade() gave None; expected a Grade"
     assert grader.take_counts() == GradeCounts(graded=21, timeouts=1, errors=6)
     assert grader.take_counts() == GradeCounts()
 
@@ -86,6 +87,51 @@ def test_equal_requests_are_graded_once(grader):
     other = GradeRequest("pid", "another truth")
     assert grader.grade([other])[0].reward > 0
     assert grader.take_counts().graded == 4
+
+
+def test_a_reward_reads_the_row_and_a_restarted_worker_reads_it_again():
+    questions = [Question(f"q{i}", (), (1,), "die", "", {"points": i, "target": [{"content": "no"}]}) for i in range(3)]
+    with Grader(Hostile(workers=1, max_error_rate=1.0)) as grader:
+        texts = ("row", "die", "<answer>row</answer>", "row")
+        grades = grader.grade([GradeRequest.of(question, text) for question in questions for text in texts])
+    assert [(grade.reward, grade.status) for grade in grades] == [
+        found for i in range(3) for found in ((i, "ok"), (0.0, "error"), (i, "ok"), (i, "ok"))
+    ]
+
+
+def test_a_verdict_is_known_again_only_where_all_that_it_may_depend_on_is_the_same(grader):
+    question = Question("q", (Message("user", "?"),), (1,), "yes", "", {"points": 1})
+    others = [
+        Question("q", (Message("user", "?"),), (1,), "yes", "", {"points": 2}),
+        Question("q", (Message("user", "!"),), (1,), "yes", "", {"points": 1}),
+        Question("r", (Message("user", "?"),), (1,), "yes", "", {"points": 1}),
+    ]
+    asked = []
+    run = grader._pool.run
+    grader._pool.run = lambda task, arguments, tries: asked.append(len(arguments)) or run(task, arguments, tries)
+    found = grader.grade([GradeRequest.of(one, "row", end) for one in [question] * 2 for end in ("stop", "length")])
+    assert [(grade.reward, grade.correct) for grade in found] == [(1.0, True), (1.0, False)] * 2
+    assert [grade.reward for grade in grader.grade([GradeRequest.of(one, "row") for one in others])] == [2.0, 1.0, 1.0]
+    grader.grade([GradeRequest.of(one, "row") for one in (question, *others)])
+    assert asked == [2, 3, 0]
+
+
+def test_numbers_of_a_reward_are_checked_in_the_worker(grader):
+    good, core, bare, infinite, text = grader.grade(
+        [
+            GradeRequest("number", numbers)
+            for numbers in ('{"mine/a": 1}', '{"reward/a": 1}', '{"a": 1}', '{"mine/a": Infinity}', '{"mine/a": "1"}')
+        ]
+    )
+    assert good.numbers == {"mine/a": 1}
+    assert hash(good) == hash(replace(good, numbers={}))
+    assert core.detail.startswith(
+        "grade() gave a Grade whose numbers are no metrics: the metric 'reward/a' needs a name"
+    )
+    assert "'a' needs a name of its own, such as mine/a" in bare.detail
+    assert infinite.detail.endswith("the metric 'mine/a' is inf, expected a finite number")
+    assert text.detail == "grade() gave {'mine/a': '1'}; expected names and numbers in numbers"
+    assert [grade.status for grade in (core, bare, infinite, text)] == ["error"] * 4
 
 
 def test_failures_are_tried_again_not_remembered(grader):

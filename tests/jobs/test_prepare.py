@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from ampo_core.cli.main import main
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.questions import load_questions
 from ampo_core.data.report import TruthCheck
-from ampo_core.data.tokens import load_tokenizer
+from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 from ampo_core.grading.grader import Grader
 from ampo_core.jobs.prepare import check_truths, grade_pool, run, summarise
 from ampo_core.jobs.prepare_data import write_data
@@ -94,7 +95,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, environment_of: Callable[
 
 
 def test_each_teachers_shortest_correct_answer_is_kept_and_the_rest_counted() -> None:
-    pool = grade_pool(QUESTIONS, InProcess(), characters, "characters")  # type: ignore[arg-type]
+    pool = grade_pool(QUESTIONS, InProcess(), characters, "characters", "task")  # type: ignore[arg-type]
     assert [[answer.text for answer in kept] for kept in pool.answers] == [["7", "TWICE 7"], ["9"], []]
     summary = summarise(TaskData(QUESTIONS, {}), pool, has_model=False)
     assert summary["questions_without_answer"] == 1
@@ -111,9 +112,34 @@ def test_each_teachers_shortest_correct_answer_is_kept_and_the_rest_counted() ->
     assert summary["conversations"] == 3
 
 
+def test_a_teachers_answer_is_graded_with_the_row_that_training_will_read(
+    tmp_path: Path, golden_tokenizer: Any
+) -> None:
+    asked: list[GradeRequest] = []
+
+    class Listening(InProcess):
+        def grade(self, requests: Sequence[GradeRequest], tries: int = 1) -> list[Grade]:
+            asked.extend(requests)
+            return super().grade(requests, tries)
+
+    questions = (replace(QUESTIONS[0], scored_answer="seven"), *QUESTIONS[1:])
+    pool = grade_pool(questions, Listening(), characters, "characters", "toy")  # type: ignore[arg-type]
+    write_data(tmp_path, TaskData(questions, {}), pool.answers, "toy")
+    tokenizer = PromptTokenizer(golden_tokenizer, ModelConfig(path="tests/golden/tokenizer"))
+    options = {"max_prompt_tokens": 64, "overlong_prompts": "drop", "system_prompt": "keep", "check_truths": None}
+    read = {q.uid: q for q in load_questions([tmp_path / "train.parquet"], tokenizer, **options).questions}
+    assert [q.scored_answer for q in read.values()] == ["seven", None, None]
+    for request in asked:
+        trained = GradeRequest.of(read[request.uid], request.text)
+        made: Any = {name: value for name, value in trained.extra["extra_info"].items() if name != "num_teacher_models"}
+        filled: Any = {"scored_answer": None, **request.extra["reward_model"]}
+        assert replace(trained, extra={}) == replace(request, extra={})
+        assert {**request.extra, "reward_model": filled} == {**trained.extra, "extra_info": made}
+
+
 def test_without_examples_of_its_own_every_kept_answer_is_imitated(tmp_path: Path) -> None:
     data = TaskData(QUESTIONS, {})
-    pool = grade_pool(QUESTIONS, InProcess(), characters, "characters")  # type: ignore[arg-type]
+    pool = grade_pool(QUESTIONS, InProcess(), characters, "characters", "task")  # type: ignore[arg-type]
     write_data(tmp_path, data, pool.answers, "toy")
     rows = pq.read_table(tmp_path / "sft.parquet").to_pylist()
     assert [[turn["content"] for turn in row["messages"]] for row in rows] == [["a", "7"], ["a", "TWICE 7"], ["b", "9"]]
@@ -123,7 +149,7 @@ def test_without_examples_of_its_own_every_kept_answer_is_imitated(tmp_path: Pat
 def test_recorded_logprobs_are_written(tmp_path: Path) -> None:
     recorded = TeacherAnswer("t", "7", logprobs=(-0.5, -1.0), quality_score=0.25)
     data = TaskData((TaskQuestion((Message("user", "a"),), "7", "src", {}, (recorded,)),), {})
-    pool = grade_pool(data.train, InProcess(), characters, "characters")  # type: ignore[arg-type]
+    pool = grade_pool(data.train, InProcess(), characters, "characters", "task")  # type: ignore[arg-type]
     write_data(tmp_path, data, pool.answers, "toy")
     target = pq.read_table(tmp_path / "train.parquet").to_pylist()[0]["target_lst"][0]
     assert target == {

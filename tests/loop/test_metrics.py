@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from ampo_registry import Grade, Guidance, Question, Rollout, Sample, Selection
+from ampo_registry import Grade, Guidance, Question, Rollout, RolloutGroup, Sample, Selection
 
 from ampo_core.loop.groups import AugmentedGroup, GuidedBatch, GuidedQuestion
-from ampo_core.loop.metrics import group_metrics, group_report, guidance_metrics
+from ampo_core.loop.metrics import group_metrics, group_report, guidance_metrics, rollout_metrics
 
 QUESTION, GRADE = Question("q", (), (1,), "2", "toy"), Grade(1.0, True, True)
 
@@ -21,6 +21,19 @@ def group(*teachers: str | None) -> GuidedQuestion:
         for name in teachers
     )
     return GuidedQuestion(QUESTION, (AugmentedGroup(samples),), triggered=any(teachers))
+
+
+def test_a_rewards_own_numbers_are_averaged_over_the_rollouts_that_have_them() -> None:
+    grades = [{"mine/a": 1.0, "mine/b": 4.0}, {"mine/a": 2.0}, {}, {"mine/a": 3.0}]
+    rollout = Rollout((5, 6), (-1.0, -1.0), "2", "stop", 0)
+    groups = [
+        RolloutGroup(
+            QUESTION, (rollout,) * 2, tuple(Grade(0.0, False, True, numbers=n) for n in grades[i : i + 2]), 0.6
+        )
+        for i in (0, 2)
+    ]
+    found = rollout_metrics(groups, policy_version=0, known_ids=10)
+    assert {name: value for name, value in found.items() if "mine" in name} == {"mine/a": 2.0, "mine/b": 4.0}
 
 
 def test_the_answers_of_each_teacher_are_counted() -> None:

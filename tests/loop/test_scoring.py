@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
-from ampo_registry import Grade, Guidance, Message, Question
+from ampo_plugins.rewards.math_verify import MathVerify
+from ampo_registry import Grade, Guidance, Message, Question, RewardSpec
+from ampo_registry.discovery import discover
 
-from ampo_core.config.tree import DeepSpeedConfig, ModelConfig, OptimizerConfig
+from ampo_core.config.tree import DeepSpeedConfig, GuidanceConfig, ModelConfig, OptimizerConfig
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 from ampo_core.distributed.ranks import join_ranks
 from ampo_core.learner.learner import Learner
 from ampo_core.learner.logprobs import token_logprobs
-from ampo_core.loop.scoring import CorrectedTrajectory, PolicyScorer, answer_tokens, corrected_trajectory
+from ampo_core.loop.scoring import (
+    CorrectedTrajectory,
+    PolicyScorer,
+    answer_tokens,
+    corrected_trajectory,
+    scored_answer,
+    scoring_notes,
+)
 
 pytestmark = pytest.mark.process
 
@@ -105,6 +115,42 @@ def test_scores_are_those_of_a_plain_forward_whatever_the_batch(model: ModelConf
                 log_probs = plain(ids).logits.log_softmax(-1)[0]
             wanted = [float(log_probs[-len(truth) - 1 + i, token]) for i, token in enumerate(truth)]
             assert score == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_scored_answer_is_scored_in_the_place_of_what_is_verified(model: ModelConfig) -> None:
+    tokenizer = load_tokenizer(model)
+    learner = learner_of(model)
+    truth = question_of(tokenizer, "x + y", "7")
+    constraint = replace(truth, answer='{"target": 7}')
+    guidance = guidance_of("so <answer> 8 </answer>")
+    expected = PolicyScorer(learner, tokenizer).answer_logprobs([(truth, guidance)])
+    scorer = PolicyScorer(learner, tokenizer, truth_is_answer=False)
+    assert scorer.answer_logprobs([(replace(constraint, scored_answer="7"), guidance)]) == expected
+    assert scorer.answer_logprobs([(constraint, guidance)]) == [[]]
+    assert scorer.take_counts() == (1, 1)
+    learner.close()
+
+
+def test_questions_without_an_answer_to_score_are_said_before_a_run() -> None:
+    class Constraint(RewardSpec):
+        """A truth that is no answer."""
+
+        type: Literal["constraint"] = "constraint"
+        truth_is_answer: ClassVar[bool] = False
+
+    plain = Question("u", (), (1,), "truth", "")
+    own = replace(plain, scored_answer="own")
+    assert [scored_answer(q, known) for q in (plain, own) for known in (True, False)] == ["truth", None, "own", "own"]
+    block = GuidanceConfig.model_validate({"selector": "comprehension"}, context={"catalog": discover().catalog})
+    assert scoring_notes(block, Constraint(), [own, own]) == ()
+    assert scoring_notes(block, MathVerify(), [plain]) == ()
+    (some,) = scoring_notes(block, Constraint(), [own, plain])
+    assert "selector comprehension: 1 of 2 training questions have no answer to score: ground truths of reward" in some
+    assert "reward_model.scored_answer" in some
+    (all_of_them,) = scoring_notes(block, Constraint(), [plain, plain])
+    assert "none of the 2 training questions has an answer to score" in all_of_them
+    by_length = GuidanceConfig.model_validate({"selector": "length"}, context={"catalog": discover().catalog})
+    assert scoring_notes(by_length, Constraint(), [plain]) == ()
 
 
 def test_what_cannot_be_scored_is_counted_and_an_empty_call_is_fine(model: ModelConfig) -> None:

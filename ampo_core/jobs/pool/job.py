@@ -189,7 +189,7 @@ class Build:
         """Grade the answers that ended, all ranks together, and write the verdicts."""
         asked = {question.uid: question for question in shard.questions}
         ended = [answer for answer in answers if answer.finish_reason == ENDED]
-        requests = [GradeRequest(a.text, asked[a.uid].answer, asked[a.uid].source) for a in ended]
+        requests = [GradeRequest.of(asked[answer.uid], answer.text) for answer in ended]
         mine: list[Grade] = []
         by_each(self.ranks, lambda: mine.extend(self.grader.grade(self.ranks.shard(requests), ANSWER_TRIES)))
         grades = self.ranks.gather(mine, len(requests))

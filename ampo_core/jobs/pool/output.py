@@ -162,4 +162,5 @@ def _judged(files: TeacherShards, shard: Shard) -> dict[str, list[Judged]]:
 
 def _row(question: Question) -> TaskQuestion:
     info: Any = question.extra.get("extra_info") or {}
-    return TaskQuestion(question.messages, question.answer, question.source, {**info, "uid": question.uid})
+    info = {**info, "uid": question.uid}
+    return TaskQuestion(question.messages, question.answer, question.source, info, scored_answer=question.scored_answer)

@@ -33,6 +33,8 @@ class Drawn(RewardSpec):
         return None if answer else "it is empty"
 
     def _one(self, request: GradeRequest) -> Grade:
+        if not request.uid or not request.messages or "prompt" not in request.extra or "target_lst" in request.extra:
+            raise ValueError(f"not the whole question: {request}")
         if "7" in request.text:
             raise ValueError("sevens are beyond me")
         checksum = zlib.crc32(f"{request.answer}:{request.text}".encode())
