@@ -11,6 +11,8 @@ from typing import cast
 
 from ampo_registry.checks import KINDS, check_spec
 from ampo_registry.errors import PluginError
+from ampo_registry.faults import describe, is_interruption
+from ampo_registry.options import lost_option
 from ampo_registry.specs import ComponentSpec
 from ampo_registry.text import nearest
 
@@ -96,6 +98,24 @@ class Catalog:
     def add_broken(self, plugin: BrokenPlugin) -> None:
         """Record a plugin that could not be used."""
         self._broken.append(plugin)
+
+    def check_options(self) -> None:
+        """Break the specs whose default options do not survive the resolved config. Once all plugins are here: a
+        default may name another component."""
+        for entry in self.entries():
+            try:
+                spec = entry.spec.model_validate({}, context={"catalog": self})
+            except ValueError:  # it has a required option, or one of its components is not here
+                continue
+            except BaseException as error:  # a plugin's own validators
+                if is_interruption(error):
+                    raise
+                fault: str | None = f"{entry.spec.__name__}: its default options are refused: {describe(error)}"
+            else:
+                fault = lost_option(spec, self)
+            if fault is not None:
+                del self._entries[entry.kind, entry.name]
+                self.add_broken(BrokenPlugin(entry.plugin, entry.distribution, entry.version, fault))
 
     def kinds(self) -> tuple[str, ...]:
         """All kinds, in the order of the loop."""

@@ -8,6 +8,7 @@ from typing import get_args
 from pydantic.errors import PydanticUndefinedAnnotation
 
 from ampo_registry.errors import PluginError
+from ampo_registry.options import check_options
 from ampo_registry.seams import InterventionSpec, LossSpec, ScheduleSpec
 from ampo_registry.selectors import ScoringSelectorSpec, SelectorSpec
 from ampo_registry.specs import (
@@ -63,6 +64,7 @@ def check_spec(spec: object) -> tuple[str, str]:
         raise PluginError(f'{spec.__name__}: model_config must keep frozen=True and extra="forbid"')
     _check_behaviour(spec)
     _check_complete(spec)
+    check_options(spec)
     return kind, name
 
 

@@ -20,6 +20,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from ampo_registry.catalog import Catalog, ComponentError
+from ampo_registry.faults import describe, is_interruption, place_of
 from ampo_registry.seams import ScheduleSpec
 from ampo_registry.specs import ComponentSpec, build_options
 
@@ -51,8 +52,10 @@ class ComponentField:
             return self._spec(value, info)
         except ValueError:
             raise
-        except Exception as error:  # a plugin's own validator: it must not look like a fault of the engine
-            raise ComponentError(f"the {self.kind} refuses its options: {type(error).__name__}: {error}") from error
+        except BaseException as error:  # a plugin's own validator: it must not look like a fault of the engine
+            if is_interruption(error):
+                raise
+            raise ComponentError(f"the {self.kind} refuses its options: {describe(error)}{_at(error)}") from error
 
     def _spec(self, value: Any, info: ValidationInfo) -> ComponentSpec:
         catalog = cast(Catalog, cast(dict[str, object], info.context or {}).get("catalog") or _installed())
@@ -116,16 +119,23 @@ def _range(spec: ScheduleSpec) -> tuple[float, float] | None:
     where = f"range() of the schedule {type(spec).__name__}"
     try:
         found = cast(object, spec.range())
-    except Exception as error:
-        raise ComponentError(f"{where} raised {type(error).__name__}: {error}") from error
+    except BaseException as error:
+        if is_interruption(error):
+            raise
+        raise ComponentError(f"{where} raised {describe(error)}{_at(error)}") from error
     if found is None:
         return None
     pair = cast(tuple[object, ...], found) if isinstance(found, tuple) else ()
     match pair:
-        case (int() | float() as least, int() | float() as most):
+        case (int() | float() as least, int() | float() as most) if least <= most:
             return float(least), float(most)
         case _:
             raise ComponentError(f"{where} gave {found!r}: expected (least, largest), or None where that is not known")
+
+
+def _at(error: BaseException) -> str:
+    place = place_of(error)
+    return f" ({place})" if place else ""
 
 
 Scheduled = Annotated[float | ScheduleSpec, ScheduledField()]

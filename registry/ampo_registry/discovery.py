@@ -146,7 +146,8 @@ class Plugins:
 
     def _add_specs(self, source: PluginSource) -> None:
         try:
-            specs = [spec for result in self._call(source, "ampo_specs", {}) for spec in result]
+            given = self._call(source, "ampo_specs", {})
+            specs = [spec for result in given for spec in (result if _is_list(result) else [result])]
         except BaseException as error:  # see `add`
             if is_interruption(error):
                 raise
@@ -157,6 +158,14 @@ class Plugins:
                 self.catalog.add(cast(type[ComponentSpec], spec), source.distribution, source.version, source.name)
             except PluginError as error:
                 self.catalog.add_broken(source.broken(str(error)))
+            except BaseException as error:  # a class can be made so that looking at it raises
+                if is_interruption(error):
+                    raise
+                self.catalog.add_broken(source.broken(f"a spec cannot be looked at: {describe(error)}", error))
+
+
+def _is_list(given: object) -> bool:
+    return isinstance(given, Iterable) and not isinstance(given, str | bytes | type)
 
 
 def discover(plugin_files: Sequence[str | Path] = ()) -> Plugins:
@@ -170,6 +179,7 @@ def discover(plugin_files: Sequence[str | Path] = ()) -> Plugins:
         plugins.add(source)
     for path in plugin_files:
         plugins.add(_file_source(Path(path)))
+    plugins.catalog.check_options()
     return plugins
 
 

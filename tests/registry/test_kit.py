@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
 from ampo_registry import (
@@ -40,6 +40,7 @@ from ampo_registry import (
     TriggerSpec,
 )
 from ampo_registry import testing as kit
+from pydantic import AfterValidator
 
 if TYPE_CHECKING:
     import torch
@@ -132,10 +133,10 @@ def test_scoring_selector_rules(fault: str, rule: str) -> None:
 
 
 class Unwritable(Undocumented):
-    """Its option does not survive YAML: two sets are equal only as sets."""
+    """Its option does not survive YAML: each reading adds 1."""
 
     type: Literal["unwritable"] = "unwritable"  # type: ignore[assignment]
-    seed: float = float("nan")
+    seed: Annotated[int, AfterValidator(lambda seed: seed + 1)] = 1
 
 
 @pytest.mark.parametrize(
