@@ -6,12 +6,12 @@ What is a fault of the core, or an interruption by a signal, passes as it is.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from ampo_registry.errors import AmpoError, ConfigError, DataError, PluginError, RunError
 from ampo_registry.faults import describe, is_in, is_interruption, own_paths, place_of
@@ -19,6 +19,7 @@ from ampo_registry.specs import ComponentSpec
 
 _CORE = (str(Path(__file__).resolve().parents[1]),)
 _SHOWN = 80
+T = TypeVar("T")
 _question: ContextVar[str] = ContextVar("question", default="")
 
 
@@ -53,21 +54,20 @@ class Asked:
         return cls(spec if component is None else component, spec.kind, name, "" if place == spec.kind else place)
 
     def ask(self, method: str, /, *given: Any, **named: Any) -> Any:
-        """What `method` returns. Raises PluginFault for what it raises; errors for a person keep their type, and get
-        the component's name if they have not said it."""
-        try:
-            return getattr(self.component, method)(*given, **named)
-        except BaseException as error:
-            if (fault := self._fault(method, error)) is error:
-                raise
-            raise fault from error
+        """What `method` returns. Raises as `within` does."""
+        return self.within(method, lambda: getattr(self.component, method)(*given, **named))
 
     def read(self, attribute: str) -> Any:
-        """What `attribute`, a property or a class variable, is. Raises as `ask` does."""
+        """What `attribute`, a property or a class variable, is. Raises as `within` does."""
+        return self.within(attribute, lambda: getattr(self.component, attribute))
+
+    def within(self, method: str, act: Callable[[], T]) -> T:
+        """What `act` returns, which runs code of `method`. Raises PluginFault for what that raises; errors for a person
+        keep their type, and get the component's name if they have not said it."""
         try:
-            return getattr(self.component, attribute)
+            return act()
         except BaseException as error:
-            if (fault := self._fault(attribute, error)) is error:
+            if (fault := self._fault(method, error)) is error:
                 raise
             raise fault from error
 

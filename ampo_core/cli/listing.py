@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ampo_core.checked.call import Asked
 from ampo_core.config.nodes import nearest
 from ampo_core.config.schema import Schema, SchemaView
 
@@ -98,9 +99,9 @@ def _table() -> Table:
 
 def _unavailable(entry: CatalogEntry) -> str:
     try:
-        reason = entry.spec.model_construct().unavailable()
-    except Exception as error:  # a plugin's own code; the listing must go on, and says so
-        reason = f"{type(error).__name__}: {error}"
+        reason = Asked.of(entry.spec.model_construct()).ask("unavailable")
+    except ConfigError as error:  # a plugin's own code; the listing must go on, and says so
+        reason = str(error)
     return f" (not available here: {reason})" if reason else ""
 
 

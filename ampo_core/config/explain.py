@@ -148,7 +148,7 @@ def _component(
     if schema is None or not isinstance(name, str):
         return str(error)
     kind = (view.component(schema) or ("component", None))[0]
-    if "claimed by" in str(error):
+    if "claimed by" in str(error) or name in view.names(schema):  # its own words: the name is known
         return str(error)
     if COMPONENT not in view.resolve(schema) and not error.location:
         hint = nearest(name, [*view.choices(schema), *view.names(schema)]).partition(" (")[0]

@@ -14,6 +14,7 @@ from ampo_registry.errors import ConfigError
 from ampo_registry.text import nearest as nearest_match
 from pydantic import ValidationError
 
+from ampo_core.checked.settings import setting_faults
 from ampo_core.config.explain import as_written, explain, misread
 from ampo_core.config.inner import Inner, bad_references, with_absolute_paths
 from ampo_core.config.jobs import JOBS, Job
@@ -113,6 +114,11 @@ def _validate(model: type[Job], root: Node, view: SchemaView, plugins: Plugins) 
         job = model.model_validate_json(json.dumps(root.plain()), strict=True, context={"catalog": plugins.catalog})
     except ValidationError as error:
         return None, explain(error, root, view, plugins.broken)
+    machines = job.machines()
+    ranks = 1 if machines is None else machines.devices * machines.nodes
+    faults = [(p, text) for p, spec in job.used_components() for text in setting_faults(spec, ranks, plugins.catalog)]
+    if faults:
+        return job, [root.problem(path, text) for path, text in faults]
     findings = _all_findings(job)
     return job, [root.problem(f.path, f.text) for f in findings if f.severity == "error"]
 

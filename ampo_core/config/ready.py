@@ -22,10 +22,7 @@ def unavailable(job: Job) -> Iterator[tuple[KeyPath, str]]:
     """What `job` lacks here besides files: keys, packages, components that cannot run, with their own reason."""
     yield from job.lacks()
     for path, spec in job.used_components():
-        try:
-            reason = spec.unavailable()
-        except Exception as error:  # a plugin's own code; said as the reason, not as a fault of the engine
-            reason = f"unavailable() of {type(spec).__name__} raised {type(error).__name__}: {error}"
+        reason = spec.unavailable()
         if reason is not None:
             yield path, reason
 
@@ -33,11 +30,7 @@ def unavailable(job: Job) -> Iterator[tuple[KeyPath, str]]:
 def component_warnings(job: Job) -> Iterator[Finding]:
     """What the components of `job` say of their own options."""
     for path, spec in job.used_components():
-        try:
-            said = list(spec.warnings())
-        except Exception as error:  # a plugin's own code
-            said = [("type", f"warnings() of {type(spec).__name__} raised {type(error).__name__}: {error}")]
-        yield from (Finding((*path, option), text, "warning") for option, text in said)
+        yield from (Finding((*path, option), text, "warning") for option, text in spec.warnings())
 
 
 def missing_files(job: Job) -> Iterator[tuple[KeyPath, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ampo_registry.catalog import Catalog, CatalogEntry
 from ampo_registry.components import COMPONENT
+from ampo_registry.faults import is_interruption
 from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.json_schema import models_json_schema
@@ -193,6 +194,10 @@ def _has_schema(entry: CatalogEntry) -> bool:
     try:
         entry.spec.model_json_schema()
     except PydanticInvalidForJsonSchema:
+        return False
+    except BaseException as error:  # a plugin's own json_schema_extra: its options are known by their names only
+        if is_interruption(error):
+            raise
         return False
     return True
 

@@ -112,7 +112,7 @@ class Catalog:
                     raise
                 fault: str | None = f"{entry.spec.__name__}: its default options are refused: {describe(error)}"
             else:
-                fault = lost_option(spec, self)
+                fault = lost_option(spec, {"catalog": self})
             if fault is not None:
                 del self._entries[entry.kind, entry.name]
                 self.add_broken(BrokenPlugin(entry.plugin, entry.distribution, entry.version, fault))

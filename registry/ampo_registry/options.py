@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
@@ -13,9 +13,6 @@ from pydantic_core import PydanticUndefined
 from ampo_registry.errors import PluginError
 from ampo_registry.faults import describe, is_interruption
 from ampo_registry.specs import ComponentSpec, build_options
-
-if TYPE_CHECKING:
-    from ampo_registry.catalog import Catalog
 
 
 def check_options(spec: type[ComponentSpec]) -> None:
@@ -32,13 +29,13 @@ def check_options(spec: type[ComponentSpec]) -> None:
             raise PluginError(f"{spec.__name__}: the default of the option {name} {fault}")
 
 
-def lost_option(spec: ComponentSpec, catalog: Catalog) -> str | None:
-    """What the resolved config does not keep of `spec`, or None."""
+def lost_option(spec: ComponentSpec, context: Mapping[str, object]) -> str | None:
+    """What the resolved config does not keep of `spec`, which is read in `context` (its catalog), or None."""
     who, written = type(spec).__name__, dict[str, object]()
     try:
         written.update(build_options(spec))
         text = json.dumps(written, allow_nan=False)
-        again = type(spec).model_validate_json(text, strict=True, context={"catalog": catalog})
+        again = type(spec).model_validate_json(text, strict=True, context=dict(context))
         names = [name for name in type(spec).model_fields if getattr(again, name) != getattr(spec, name)]
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
