@@ -77,10 +77,10 @@ class Asked:
 
     def label(self, method: str, place: str = "") -> str:
         """The words that a fault of `method` begins with; `place` is file:line of the plugin."""
-        where = f" at {self.place}" if self.place else ""
+        who = " ".join(filter(None, (self.kind, self.name, self.place and f"at {self.place}")))
         line = f", {place}" if place else ""
         question = f"question {_question.get()[:12]}: " if _question.get() else ""
-        return f"{self.kind} {self.name}{where} ({self._class.__name__}.{method}{line}): {question}"
+        return f"{who} ({self._class.__name__}.{method}{line}): {question}"
 
     @property
     def _class(self) -> type:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from ampo_registry.text import MAX_NAME
 from pydantic import Field
 
 from ampo_core.config import rules
@@ -13,7 +14,7 @@ from ampo_core.config.job import Job
 from ampo_core.config.nodes import Finding, KeyPath
 from ampo_core.config.references import NAME
 from ampo_core.config.tree import Block
-from ampo_core.config.values import MAX_NAME, PathText
+from ampo_core.config.values import PathText
 
 _OWN = ("done", "history")
 

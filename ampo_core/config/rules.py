@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ampo_registry.specs import ComponentSpec, RewardSpec, RolloutSpec
+from ampo_registry.text import FILE_NAME, MAX_NAME
 
 from ampo_core.config.nodes import Finding, KeyPath, nearest, shortened
 from ampo_core.config.tree import CheckpointConfig, DeepSpeedConfig, ResourcesConfig
-from ampo_core.config.values import MAX_NAME
 
-_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}")
 REWARD_ONLY = ("format_weight", "repetition_penalty", "overlong_penalty")
 """Options of every reward that say nothing about whether a response is correct."""
 
@@ -24,7 +23,7 @@ def well_named(names: Iterable[str], path: KeyPath) -> Iterator[Finding]:
 
 def well_formed(name: str, path: KeyPath) -> Iterator[Finding]:
     """The name that stands at `path`."""
-    if not _NAME.fullmatch(name):
+    if len(name) > MAX_NAME or not re.fullmatch(FILE_NAME, name):
         text = f"found the name {shortened(name)}; expected at most {MAX_NAME} letters, digits, '.', '_' and '-', a "
         text += "letter or digit first"
         yield Finding(path, text)

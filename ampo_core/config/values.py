@@ -6,10 +6,9 @@ import os
 import re
 from typing import Annotated
 
+from ampo_registry.text import FILE_NAME, MAX_NAME
 from pydantic import AfterValidator, Field
 
-MAX_NAME = 200
-"""Characters of a name that becomes a file or folder: most file systems take 255 bytes, endings included."""
 _MAX_PART, _MAX_PATH = 255, 4095
 _VARIABLE = re.compile(r"\$([A-Za-z_]\w*|\{\w+\})")
 
@@ -41,6 +40,6 @@ def written_path(text: str) -> str:
 
 
 PathText = Annotated[str, AfterValidator(written_path)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME)]
+Name = Annotated[str, Field(pattern=rf"^{FILE_NAME}$", max_length=MAX_NAME)]
 Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]
 """What PyTorch's generators take."""

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ampo_core.checked.build import build
 from ampo_core.config.jobs import EvaluateJob
 from ampo_core.config.models import with_model_folder
 from ampo_core.config.positions import positions_of
@@ -143,7 +144,7 @@ def _evaluate(
         world_size=ranks.world_size,
     )
     options = sampling_options(job.evaluation, job.rollout, candidate.tokenizer)
-    with closing(job.rollout.build(context)) as engine:
+    with closing(build(job.rollout, context)) as engine:
         evaluate_sets(
             pending,
             engine,

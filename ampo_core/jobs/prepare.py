@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from ampo_registry.protocols import Task
 from ampo_registry.specs import component_name
 from ampo_registry.types import Grade, GradeRequest, TaskData, TaskQuestion, TeacherAnswer
 
+from ampo_core.checked.build import build
 from ampo_core.config.jobs import PrepareJob
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.contract_files import questions_of
@@ -71,9 +71,8 @@ def _make(job: PrepareJob, environment: Environment) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"out: {out} is there already and not empty; name another folder or remove it")
     name = component_name(type(job.task))
-    task = job.task.build(environment.build_context())
-    with _task_errors(name):
-        data = task.make(job.run.seed)
+    task: Task = build(job.task, environment.build_context())
+    data = task.make(job.run.seed)
     with Grader(job.reward) as grader:
         say(environment.console, *check_truths(data, grader))
         manifest = build_manifest(job="prepare", seed=job.run.seed, plugins=environment.plugins.distributions)
@@ -104,8 +103,7 @@ def _fill(folder: Path, task: Task, data: TaskData, grader: Grader, name: str, s
         folder.mkdir(parents=True)
     except OSError as error:
         raise ConfigError(f"out: cannot make {folder}: {error.strerror}") from error
-    with _task_errors(name):
-        has_model = task.write_start_model(folder / "model", seed)
+    has_model = task.write_start_model(folder / "model", seed)
     measure, unit = _token_measure(folder / "model") if has_model else (_characters, "characters")
     pool = grade_pool(data.train, grader, measure, unit, name)
     write_data(folder, data, pool.answers, ability=name)
@@ -116,15 +114,6 @@ def _unfinished(out: Path) -> Path:
     """The folder beside `out` that becomes it."""
     path = Path(os.path.abspath(out))
     return path.with_name(f".{path.name}.partial")
-
-
-@contextmanager
-def _task_errors(name: str) -> Iterator[None]:
-    """A ValueError of the task becomes a ConfigError that names it: its options cannot be met."""
-    try:
-        yield
-    except ValueError as error:
-        raise ConfigError(f"task {name}: {error}") from error
 
 
 def grade_pool(questions: Sequence[TaskQuestion], grader: Grader, measure: Measure, unit: str, ability: str) -> Pool:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from ampo_registry.errors import PluginError, RunError
+from ampo_registry.errors import RunError
 from ampo_registry.protocols import BuildContext, Selector, Trigger
 from ampo_registry.samples import InterventionRequest, Outcome, Sample
 from ampo_registry.seams import Intervention
@@ -14,11 +14,11 @@ from ampo_registry.selectors import SelectorSpec
 from ampo_registry.step import Schedule, StepContext
 from ampo_registry.types import Guidance, RolloutGroup, Selection, SelectionRequest
 
+from ampo_core.checked.guidance import intervened
 from ampo_core.config.objective import ObjectiveConfig
 from ampo_core.config.tree import GuidanceConfig
 from ampo_core.data.seeds import derive_seed, request_rng
-from ampo_core.loop.groups import GuidedBatch, GuidedQuestion, unguided
-from ampo_core.loop.intervened import guided_question, intervened, step_extra
+from ampo_core.loop.groups import AugmentedGroup, GuidedBatch, GuidedQuestion, unguided
 from ampo_core.loop.scoring import PolicyScorer
 from ampo_core.loop.teachers import TeacherLibrary
 
@@ -101,11 +101,7 @@ class Guide:
             for group, usable, position, needs in zip(groups, candidates, positions, fired, strict=True)
         ]
         asked = [request for request in requests if request.k > 0]
-        chosen = self.selector.select(asked, context)
-        name = type(self.selector).__name__
-        if len(chosen) != len(asked):
-            raise PluginError(f"{name}.select answered {len(chosen)} of {len(asked)} requests")
-        answers = iter(_checked(request, selected, name) for request, selected in zip(asked, chosen, strict=True))
+        answers = iter(self.selector.select(asked, context))
         return [next(answers) if request.k > 0 else [] for request in requests]
 
     def intervene(
@@ -132,14 +128,14 @@ class Guide:
             )
             for i in fired
         ]
-        name = type(self.intervention).__name__
-        found = intervened(self.intervention.intervene(requests, context), len(requests), name)
+        found = intervened(self.intervention, requests, context, self.terms)
         questions = [unguided(group) for group in groups]
         for request, guided, i in zip(requests, found.guided, fired, strict=True):
-            questions[i] = guided_question(request.question, guided, self.terms, context.max_tokens, name)
+            parts = tuple(AugmentedGroup(tuple(group)) for group in guided.groups if group)
+            questions[i] = GuidedQuestion(request.question, parts, tuple(guided.extra), triggered=True)
         return GuidedBatch(
             tuple(self._with_guidance(question, guidance.get(i)) for i, question in enumerate(questions)),
-            step_extra(found.extra, self.terms, context.max_tokens, name),
+            found.extra,
         )
 
     def _with_guidance(
@@ -189,14 +185,3 @@ class Guide:
             "guidance/scored": float(scored),
             "guidance/unscorable": float(unscorable),
         }
-
-
-def _checked(request: SelectionRequest, selected: Sequence[Selection], selector: str) -> list[Selection]:
-    """`selected`, if it keeps the selector's contract: distinct candidates of the request, at most k of them."""
-    chosen = [next((i for i, c in enumerate(request.candidates) if c is s.guidance), -1) for s in selected]
-    if len(chosen) > request.k or -1 in chosen or len(set(chosen)) < len(chosen):
-        raise PluginError(
-            f"{selector}.select must choose at most {request.k} distinct candidates of its request; "
-            f"it chose {len(chosen)} (candidates {chosen}, -1 = not a candidate)"
-        )
-    return list(selected)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from ampo_registry.errors import PluginError
 from ampo_registry.samples import ON_POLICY
 from ampo_registry.views import LossView
 
@@ -76,7 +75,7 @@ class MiniBatchLoss:
         config = self._objective.config
         view = term_view(term.name, parts, self._objective.needs_of(term), first=self._first)
         view = replace(view, context=self._objective.context)
-        losses = token_losses(term, view)
+        losses = term.loss.token_losses(view)
         for name, value in view.measured.items():
             self._add(f"{name}/{term.name}", value)
         if term.name == ON_POLICY and config.on_policy.importance_cap is not None:
@@ -92,23 +91,6 @@ class MiniBatchLoss:
 
     def _add(self, name: str, value: torch.Tensor) -> None:
         self._sums[name] = self._sums.get(name, torch.zeros_like(value)).detach() + value.detach()
-
-
-def token_losses(term: Term, view: LossView) -> torch.Tensor:
-    """The loss of each token of `view`, as `term` has it. Raises PluginError for what is not one number a token, with a
-    gradient."""
-    place = term.name if term.name in MAIN else f"auxiliary.{term.name}"
-    where = f"objective.{place}: {type(term.loss).__name__}.token_losses"
-    try:
-        losses: object = term.loss.token_losses(view)
-    except PluginError as error:
-        raise PluginError(f"{where}: {error}") from error
-    if not isinstance(losses, torch.Tensor) or losses.shape != view.log_probs.shape:
-        found = f"shape {tuple(losses.shape)}" if isinstance(losses, torch.Tensor) else type(losses).__name__
-        raise PluginError(f"{where} gave {found} for {len(view.log_probs)} tokens; there must be one loss a token")
-    if view.log_probs.requires_grad and not losses.requires_grad:
-        raise PluginError(f"{where} gave losses without a gradient: nothing would be learnt from them")
-    return losses
 
 
 def term_view(term: str, parts: Sequence[Part], needs: frozenset[str], *, first: bool) -> LossView:

@@ -12,6 +12,7 @@ from ampo_registry.discovery import Plugins
 from ampo_registry.protocols import BuildContext
 from rich.console import Console
 
+from ampo_core.checked.build import build
 from ampo_core.config.load import LoadedConfig
 from ampo_core.config.machines import rank_in
 
@@ -75,4 +76,5 @@ class Environment:
             config=self.config,
             trust_remote_code=self.trust_remote_code,
             resume_step=resume_step,
+            make=build,
         )

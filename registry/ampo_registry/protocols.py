@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload, runtime_checkable
@@ -51,6 +51,10 @@ class Constant:
         return self.number
 
 
+def _as_it_is(spec: Buildable[Any], context: BuildContext) -> Any:
+    return spec.build(context)
+
+
 @dataclass(frozen=True, slots=True)
 class BuildContext:
     """What `spec.build(context)` may use.
@@ -60,7 +64,8 @@ class BuildContext:
     component; `config` is the resolved config in JSON types; `trust_remote_code` stays off unless the
     command line says otherwise. `resume_step` is set for trackers: None in a new run, the last step that stands in a
     run that goes on, 0 in one that starts over in its old folder. `place` names the component that is being built, and
-    `built` holds all components by place: those with memory are checkpointed.
+    `built` holds all components by place: those with memory are checkpointed. `make` builds a spec; a run's looks at
+    what its components answer.
     """
 
     seed: int = 0
@@ -76,6 +81,7 @@ class BuildContext:
     resume_step: int | None = None
     place: str = ""
     built: dict[str, object] = field(default_factory=dict[str, object], compare=False)
+    make: Callable[[Any, BuildContext], Any] = field(default=_as_it_is, compare=False, repr=False)
 
     @overload
     def build(self, spec: Buildable[T], name: str = "") -> T: ...
@@ -94,7 +100,7 @@ class BuildContext:
         if place in self.built:
             raise PluginError(f"{place} is built twice: give context.build a name for each")
         self.built[place] = None
-        component = spec.build(replace(self, place=place))
+        component = self.make(spec, replace(self, place=place))
         self.built[place] = component
         return component
 

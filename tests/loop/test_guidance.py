@@ -31,6 +31,8 @@ from ampo_registry.discovery import discover
 from ampo_registry.protocols import Constant
 from ampo_registry.testing import example_step
 
+from ampo_core.checked.call import Asked
+from ampo_core.checked.guidance import CheckedSelector
 from ampo_core.config.tree import GuidanceConfig, ModelConfig
 from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import Ranks, join_ranks
@@ -349,7 +351,9 @@ def test_a_selector_that_breaks_its_contract_is_named(fault: str, tokenizer: Pro
 
     group = group_of(question_of(tokenizer, "7", []), ["a"] * 4, [0.0] * 4)
     with pytest.raises(PluginError, match=r"Broken\.select"):
-        guide_of(Broken()).select([group], [(mine, other)], [0], [True], example_step())
+        guide_of(CheckedSelector(Asked(Broken(), "selector"))).select(
+            [group], [(mine, other)], [0], [True], example_step()
+        )
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])

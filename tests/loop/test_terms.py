@@ -16,6 +16,8 @@ from ampo_registry import Grade, Guidance, Message, PluginError, Question, Rollo
 from ampo_registry.protocols import BuildContext
 from ampo_registry.step import StepContext
 
+from ampo_core.checked.call import Asked
+from ampo_core.checked.tensors import CheckedLoss
 from ampo_core.config.objective import ObjectiveConfig
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.loop.credit import with_advantages
@@ -211,7 +213,9 @@ def reading(objective: Objective, needs: frozenset[str], given: Any = None) -> O
         zero_without_advantage = False
 
     Spec.needs = needs  # type: ignore[attr-defined]
-    first = replace(objective.terms[0], loss=Reads(given), spec=Spec())  # type: ignore[arg-type]
+    first = replace(
+        objective.terms[0], loss=CheckedLoss(Asked(Reads(given), "loss", "reads", "on_policy.loss")), spec=Spec()
+    )  # type: ignore[arg-type]
     return replace(objective, terms=(first, *objective.terms[1:]))
 
 
@@ -329,9 +333,10 @@ def test_a_schedule_that_gives_no_weight_stops_the_step_and_names_the_key(value:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (lambda view: view.log_probs.sum(), r"gave shape \(\) for 4 tokens; there must be one loss a token"),
-        (lambda view: 0.0, "gave float for 4 tokens"),
-        (lambda view: view.log_probs.detach(), "gave losses without a gradient"),
+        (lambda view: view.log_probs.sum(), r"gave shape \(\); expected \(4,\): one loss for each token"),
+        (lambda view: 0.0, r"gave 0\.0; expected a tensor of shape \(4,\)"),
+        (lambda view: view.lengths.zero_(), r"gave another lengths than it got, changed in place"),
+        (lambda view: view.log_probs.detach(), "gave values without a gradient"),
         (lambda view: view.reference, "the loss reads reference, which its `needs` does not name"),
         (lambda view: view.measure("loss", view.log_probs), "the loss measures 'loss'"),
     ],
@@ -339,7 +344,7 @@ def test_a_schedule_that_gives_no_weight_stops_the_step_and_names_the_key(value:
 def test_a_loss_that_breaks_its_contract_is_told_with_its_term(given: Any, said: str) -> None:
     objective = reading(make_objective({}), frozenset(), given)
     sequences = sequences_of(objective, guided("q", (plain(),)))
-    with pytest.raises(PluginError, match=rf"objective\.on_policy: Reads\.token_losses:? {said}"):
+    with pytest.raises(PluginError, match=rf"loss reads at on_policy\.loss \(Reads\.token_losses, .*\): {said}"):
         run(objective, sequences, [torch.full((4,), -1.0).requires_grad_()])
 
 

@@ -16,6 +16,7 @@ from ampo_registry.protocols import BuildContext, RolloutEngine
 from ampo_registry.tokens import TokenIds
 from ampo_registry.types import Question, Rollout, RolloutRequest, SamplingOptions
 
+from ampo_core.checked.build import build
 from ampo_core.config.pool_job import PoolJob, PoolTeacher
 from ampo_core.data.rows import file_hash
 from ampo_core.data.tokens import THINK, PromptTokenizer
@@ -139,7 +140,7 @@ class SampledTeacher:
             rank=ranks.rank,
             world_size=ranks.world_size,
         )
-        engine = job.rollout.build(_sized(context, reader.longest, teacher.max_response_tokens))
+        engine = build(job.rollout, _sized(context, reader.longest, teacher.max_response_tokens))
         engine.wake()
         options = SamplingOptions(
             temperature=teacher.temperature,

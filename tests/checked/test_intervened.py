@@ -45,30 +45,41 @@ def changed(**fields: Any) -> Any:
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (None, "must give an Intervened; found NoneType"),
-        ([Guided(())], "must give an Intervened; found list"),
-        (Intervened(()), "answered 0 of 1 requests"),
-        (Intervened((None,)), "must give a Guided for each request; found NoneType"),  # type: ignore[arg-type]
+        (None, "gave None; expected an Intervened"),
+        ([Guided(())], r"gave list \[Guided.*; expected an Intervened"),
+        (Intervened(()), "gave 0 Guided for 1 requests"),
+        (Intervened((None,)), "gave None; expected a Guided for each request"),  # type: ignore[arg-type]
+        (Intervened((Guided(None),)), r"gave Guided\.groups = None; expected a tuple of groups"),  # type: ignore[arg-type]
+        (Intervened((Guided((None,)),)), "gave a group = None; expected a tuple of samples"),  # type: ignore[arg-type]
+        (Intervened((Guided((), None),)), r"gave Guided\.extra = None; expected a tuple"),  # type: ignore[arg-type]
         (lambda request: Intervened((Guided(request.samples),)), r"a single one is Guided\(\(samples,\)\)"),
-        (one(lambda request: request.group.rollouts), "must give samples; found Rollout"),
-        (one(lambda request: (request.answer(ANSWER, "off_polcy"),)), "did you mean 'off_policy'.* Allowed: on_policy"),
-        (one(lambda request: (request.answer(ANSWER, "sft"),)), r"no term 'sft' may train this sample; Allowed: on_p"),
+        (one(lambda request: request.group.rollouts), "gave Rollout .*; expected samples"),
+        (
+            one(lambda request: (request.answer(ANSWER, "off_polcy"),)),
+            "did you mean 'off_policy'.* a term of: on_policy",
+        ),
+        (
+            one(lambda request: (request.answer(ANSWER, "sft"),)),
+            r"gave a sample for the term 'sft'; expected a term of: on_p",
+        ),
         (
             lambda request: Intervened((Guided((), (request.answer(ANSWER),)),)),
-            r"no term 'off_policy' .* Allowed: none: objective\.auxiliary declares no term",
+            r"for the term 'off_policy'; .* a term of: none: objective\.auxiliary declares no term",
         ),
         (
             lambda request: Intervened((Guided(()),), (request.samples[0],)),
-            r"no term 'on_policy' .* Allowed: none: objective\.auxiliary declares no term",
+            r"for the term 'on_policy'; .* a term of: none: objective\.auxiliary declares no term",
         ),
-        (changed(question=example_question(5)), "put a sample of another question into a group"),
-        (changed(prompt_token_ids=()), "a sample has 0 prompt and 4 response tokens; it needs one of each"),
+        (changed(question=example_question(5)), "a sample of question question-5 in a group"),
+        (changed(prompt_token_ids=()), "a sample of 0 prompt and 4 response tokens; expected one of each"),
         (changed(prompt_token_ids=[1] * 253), "253 prompt and 4 response tokens; .* at most 256 together"),
-        (changed(reward=float("inf")), "a sample's reward is inf, expected a finite number"),
+        (changed(reward=float("inf")), "a sample with the reward inf; expected a finite number"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(result: Any, message: str) -> None:
-    with pytest.raises(PluginError, match=rf"^Gives\.intervene.*{message}"):
+    with pytest.raises(
+        PluginError, match=rf"^intervention \(Gives\.intervene, .*/test_intervened\.py:\d+\): .*{message}"
+    ):
         intervene(result)
 
 

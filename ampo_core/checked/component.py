@@ -1,0 +1,45 @@
+"""A component as the core holds it: what it is asked goes through `call.py`, and what it answers is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ampo_core.checked.call import Asked
+
+
+class _Method:
+    """A method of a component; calling it is a call of a plugin's code."""
+
+    def __init__(self, asked: Asked, name: str, method: Any) -> None:
+        self._asked, self._name, self.__func__ = asked, name, getattr(method, "__func__", None)
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        return self._asked.ask(self._name, *given, **named)
+
+
+class Checked:
+    """Stands for a component, and is an instance of its class to whoever asks. Its methods are those of the component;
+    a subclass looks at what those of its kind give."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self.asked.component)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.asked.component, name)
+        method = callable(found) and getattr(found, "__self__", None) is self.asked.component
+        return _Method(self.asked, name, found) if method else found
+
+
+def asked_of(component: object, kind: str) -> Asked:
+    """How `component` is asked: a bare one, which no config has built, by the name of its class."""
+    if isinstance(component, Checked):
+        return component.asked
+    return Asked(component, kind, str(getattr(component, "type", "")))
+
+
+Wrapper = Callable[[Asked], Checked]
