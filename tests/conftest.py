@@ -5,6 +5,7 @@ Nothing here touches the network.
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing.process
 import os
@@ -67,9 +68,25 @@ class Guard:
             self._quick = False
 
 
+class Freezer:
+    """Takes what is there when a file of tests begins out of sight of the garbage collector. A worker has millions of
+    objects that stay, most of them libraries', and a collection goes through all of them again."""
+
+    def __init__(self) -> None:
+        self._file: Path | None = None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        if item.path != self._file:
+            self._file = item.path
+            gc.collect()
+            gc.freeze()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     platform.platform()  # asks another program, once
     config.pluginmanager.register(Guard())
+    config.pluginmanager.register(Freezer())
     # else every grading worker of this process imports them anew, which takes longer than what they grade
     multiprocessing.set_forkserver_preload(
         ["math_verify", "ampo_core.grading.worker", "ampo_plugins.rewards.math_verify"]
