@@ -32,10 +32,15 @@ LONGEST = (
     "jobs/suite/test_suite.py",
     "plugins/vllm",
     "distributed/test_two_hosts.py",
-    "loop/test_train.py",
+    "loop/test_train",
     "loop/test_methods.py",
+    "packaging",
 )
 """What takes longest: it comes first, so that no worker is left alone with it."""
+
+
+TOGETHER = ("tests/loop/test_train", "tests/report/handing_on/")
+"""Files that share what takes seconds to make."""
 
 
 class Guard:
@@ -82,6 +87,9 @@ class Freezer:
             gc.collect()
             gc.freeze()
 
+    def pytest_sessionfinish(self) -> None:
+        gc.unfreeze()  # Hypothesis, which may come now, asks the collector who refers to what
+
 
 def pytest_configure(config: pytest.Config) -> None:
     platform.platform()  # asks another program, once
@@ -109,13 +117,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Gives a worker one file after the other, and all engines of vLLM to one: what they share is made once."""
+    """Gives a worker one file after the other, and to one worker what shares engines of vLLM or trained policies: they
+    are made once."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            return "vllm" if "vllm" in path or "rollout-vllm" in nodeid else path
+            if "vllm" in path or "rollout-vllm" in nodeid:
+                return "vllm"
+            return next((start for start in TOGETHER if path.startswith(start)), path)
 
     config.option.loadscopereorder = False
     return ByFile(config, log)

@@ -33,6 +33,7 @@ VALUES_A_PLACE = 3
 def run(folder: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`ampo-run c.yaml OVERRIDES… --check` in this process: (exit code, what stderr shows)."""
     monkeypatch.setattr(cli, "discover", lambda files: plugins)
+    monkeypatch.setattr(cli, "version", lambda name: "of no interest")  # is read from a file, each time
     monkeypatch.delenv("RANK", raising=False)
 
     def run_text(text: str | bytes, *overrides: str) -> tuple[int, str]:

@@ -73,8 +73,8 @@ class Run:
         return self.said
 
     def survivors(self) -> list[psutil.Process]:
-        """Which of the processes that it had started still run, soon after its end."""
-        return list(psutil.wait_procs(self._started, timeout=3)[1])
+        """Which of the processes that it had started still run, long after its end."""
+        return list(psutil.wait_procs(self._started, timeout=30)[1])
 
     def kill(self) -> None:
         """End it, whatever it does; its ranks end with it."""

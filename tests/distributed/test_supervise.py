@@ -30,13 +30,15 @@ time.sleep(60)
 
 
 class Processes:
-    """A starter of scripts: rank N runs the Nth."""
+    """A starter of scripts: rank N runs the Nth. `act` is called once, when all of them have been looked at."""
 
     local = True
 
     def __init__(self, folder: Path, *scripts: str) -> None:
         self._folder, self._scripts = folder, scripts
+        self._waited = 0
         self.running: list[subprocess.Popen[str]] = []
+        self.act: Callable[[], object] = lambda: None
 
     def start(self) -> None:
         for rank, script in enumerate(self._scripts):
@@ -49,6 +51,9 @@ class Processes:
             self.running.append(process)
 
     def wait(self, seconds: float) -> bool:
+        self._waited += 1
+        if self._waited == 2:
+            self.act()
         time.sleep(seconds)
         return all(process.poll() is not None for process in self.running)
 
@@ -62,16 +67,10 @@ class Processes:
         return f"words of {rank}" if rank else ""
 
 
-def soon(act: Callable[[], object]) -> None:
-    timer = threading.Timer(0.5, act)
-    timer.daemon = True
-    timer.start()
-
-
 def test_a_dead_rank_is_named_although_the_others_had_to_be_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "GRACE_S", 0.5)
     ranks = Processes(tmp_path, IGNORES, IGNORES)
-    soon(lambda: ranks.running[1].kill())
+    ranks.act = lambda: ranks.running[1].kill()
     with pytest.raises(RunError, match=r"^rank 1 was ended by SIGKILL[^;]*; the other ranks were stopped"):
         supervise(ranks, tmp_path)
     assert [process.returncode for process in ranks.running] == [-9, -9]
@@ -88,10 +87,10 @@ def test_a_signal_is_passed_on_and_a_second_ends_ranks_that_do_not_listen(tmp_pa
 
     def twice() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        ranks.running[0].wait(10)
+        ranks.running[0].wait(60)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    soon(lambda: threading.Thread(target=twice, daemon=True).start())
+    ranks.act = lambda: threading.Thread(target=twice, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         supervise(ranks, tmp_path)
     assert [process.returncode for process in ranks.running] == [3, -9]

@@ -19,6 +19,7 @@ from ampo_registry.discovery import discover
 
 from ampo_core.config.jobs import TrainJob
 from ampo_core.config.load import load_config
+from tests.report.conftest import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,7 +75,7 @@ def test_the_driver_is_asked_for_names_and_for_memory_meanwhile(tmp_path, monkey
     found = facts(cuda=True)
     assert (found["device"], found["driver"]) == ("NVIDIA H100 80GB HBM3, 80 GiB", "580.1")
     with watched(True, every_s=0.01) as peak:
-        time.sleep(0.5)
+        until(lambda: peak.mib is not None)
     assert peak.mib == 4321
 
 

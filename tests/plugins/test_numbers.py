@@ -125,12 +125,12 @@ def test_rounded_values_of_expressions_stay_equal():
     "text", ["1e999999999999", "10^{99999999}", "9" * 4000, "1/" + "7" * 3000, "0." + "0" * 3000 + "1"]
 )
 def test_numbers_beyond_any_use_equal_only_themselves_and_take_no_time(text):
-    start = time.perf_counter()
+    start = time.process_time()
     number = read_number(text)
     assert same_number(number, number)
     assert not same_number(number, read_number("1"))
     assert not same_number(read_number("1/3"), number)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_a_tower_of_powers_is_no_number():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -13,16 +14,16 @@ from ampo_registry import ConfigError
 
 from ampo_core.config.tree import RunConfig
 from ampo_core.run.folder import RunFolder, check_free
-from ampo_core.run.lock import PATIENCE_S, held
+from ampo_core.run.lock import held
 from tests.run.conftest import PLUGIN, Runs
 
 pytestmark = pytest.mark.process
 
-PROCESSES, ROUNDS = 4, 5
+PROCESSES, ROUNDS = 4, 3
 
 
-def begin(folder: Path, barrier: object, said: object) -> None:
-    """What a job does with its folder, once a round."""
+def begin(folder: Path, barrier: object, answered: object, said: object) -> None:
+    """What a job does with its folder, once a round; the one that has it stays until the others are `answered`."""
     for number in range(ROUNDS):
         run = RunConfig(name=str(number), dir=str(folder))
         barrier.wait()
@@ -31,18 +32,19 @@ def begin(folder: Path, barrier: object, said: object) -> None:
             with held(run.folder):
                 RunFolder.create(run, "job: train\n", {})
                 said.put((number, "made"))
-                time.sleep(2 * PATIENCE_S)
+                assert all(answered.acquire(timeout=60) for _ in range(PROCESSES - 1))
         except ConfigError as error:
             said.put((number, str(error)))
+            answered.release()
 
 
 def test_of_several_at_once_one_makes_the_folder_and_the_others_name_it(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    barrier, said = context.Barrier(PROCESSES), context.Queue()
-    processes = [context.Process(target=begin, args=(tmp_path, barrier, said)) for _ in range(PROCESSES)]
+    shared = context.Barrier(PROCESSES), context.Semaphore(0), context.Queue()
+    processes = [context.Process(target=begin, args=(tmp_path, *shared), daemon=True) for _ in range(PROCESSES)]
     for process in processes:
         process.start()
-    found = sorted(said.get(timeout=60) for _ in range(PROCESSES * ROUNDS))
+    found = sorted(shared[-1].get(timeout=60) for _ in range(PROCESSES * ROUNDS))
     for process in processes:
         process.join()
     for number in range(ROUNDS):
@@ -65,7 +67,8 @@ def test_a_second_command_says_that_a_run_is_going_on(runs: Runs, tmp_path: Path
     command = [str(runs.configs / config), f"run.dir={tmp_path}", "run.name=both", "--plugin", str(PLUGIN)]
     logs = [tmp_path / "0.log", tmp_path / "1.log"]
     first = runs.forge.start(*command, out=logs[0])
-    while not (tmp_path / "both/.lock").exists():
+    lock = tmp_path / "both/.lock"
+    while not (lock.exists() and lock.read_text() == f"process {first.pid} on {socket.gethostname()}\n"):
         assert first.poll() is None, logs[0].read_text()
         time.sleep(0.01)
     # stopped, or it may be through before the second has looked

@@ -36,4 +36,4 @@ def test_a_signal_while_a_process_starts_ends_that_process_too(tmp_path: Path, m
         assert signal.getsignal(signal.SIGTERM) is interrupt
     finally:
         signal.signal(signal.SIGTERM, before)
-        assert [process.wait(5) for process in started] == [-signal.SIGTERM]
+        assert [process.wait(30) for process in started] == [-signal.SIGTERM]
