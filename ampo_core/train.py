@@ -37,7 +37,7 @@ from ampo_core.loop.metrics import (
 from ampo_core.loop.minibatch_loss import MiniBatchLoss
 from ampo_core.loop.old_policy import check_parity, fill_in, old_policy_metrics, plan_forwards, with_old_log_probs
 from ampo_core.loop.parts import TrainParts, UpdateParts
-from ampo_core.loop.sequences import minibatches, train_sequences, with_reference
+from ampo_core.loop.sequences import minibatches, train_sequences
 from ampo_core.run.environment import Environment
 from ampo_core.run.interrupt import Interrupt
 
@@ -84,7 +84,8 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
             groups = parts.sampler.grade(questions, batch, context)
         with watch.measure("guidance"):
             found = guide(groups, position, parts.guide, context)
-        guided += [with_advantages(question, parts.advantage) for question in found.questions]
+        with watch.measure("credit"):
+            guided += with_advantages(found.questions, parts.advantage, context)
         extra += found.extra
         sampled, kept = sampled + groups, parts.group_filter.keep(guided)
     taken += parts.group_filter.used(kept, len(sampled))
@@ -94,6 +95,7 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
     trained = GuidedBatch(tuple(parts.group_filter.trained(guided[i]) for i in kept), tuple(extra))
     with watch.measure("update"):
         policy_metrics = update(trained, parts.update, context)
+    parts.update.judges.sleep()
     with watch.measure("rollout"):
         parts.sampler.ahead.wait()
     with watch.measure("sync"):
@@ -143,13 +145,13 @@ def update(batch: GuidedBatch, parts: UpdateParts, context: StepContext) -> dict
     """
     learner, temperature, training = parts.learner, parts.temperature, parts.training
     objective = parts.objective.at(context)
-    sequences = train_sequences(batch, context.step, objective.config, objective.needs)
+    sequences = train_sequences(batch, context.step, objective.config, objective.needs, parts.judges.known)
     batches = minibatches(sequences, training.questions_per_minibatch)
     plan = plan_forwards(sequences, batches, objective, context.step, parts.ranks)
     sequences, forwarded = with_old_log_probs(sequences, plan.before, learner, temperature)
-    if referring := objective.needing("reference"):
+    for judge, terms in objective.judges.items():
         mine = [i for share in plan.updates for i in share]
-        sequences = with_reference(sequences, mine, referring, learner, temperature)
+        sequences = parts.judges.fill_in(sequences, judge, mine, terms)
 
     reports, losses = [], []
     entropy_gradient = objective.entropy_coefficient > 0 or "entropy" in objective.needs

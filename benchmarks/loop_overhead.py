@@ -161,7 +161,8 @@ def step(world: World, clock: Clock) -> list[RolloutGroup]:
 def compact(world: World, groups: Sequence[RolloutGroup], clock: Clock) -> None:
     """From groups to samples.jsonl, with the product's functions."""
     with clock("sequences"):
-        guided = GuidedBatch(tuple(with_advantages(unguided(group), world.advantage) for group in groups))
+        questions = [unguided(group) for group in groups]
+        guided = GuidedBatch(tuple(with_advantages(questions, world.advantage, world.context)))
         sequences = train_sequences(guided, STEP, world.objective.config, world.objective.needs)
         plan = plan_forwards(sequences, minibatches(sequences, MINIBATCH), world.objective, STEP, world.ranks)
     with clock("rows"):

@@ -9,6 +9,7 @@ from ampo_registry.specs import ComponentSpec
 
 from ampo_core.checked.call import Asked, shown
 from ampo_core.checked.component import Checked, Wrapper
+from ampo_core.checked.credit import CheckedCredit, CheckedJudge
 from ampo_core.checked.guidance import CheckedPool, CheckedSelector, CheckedTrigger
 from ampo_core.checked.sampling import CheckedEngine
 from ampo_core.checked.tasks import CheckedTask
@@ -31,6 +32,7 @@ WRAPPERS: dict[str, Wrapper] = {
     "shaping": CheckedShaping,
     "schedule": CheckedSchedule,
     "task": CheckedTask,
+    "judge": CheckedJudge,
 }
 METHODS = {
     "rollout": ("generate", "load_weights", "sleep", "wake", "close"),
@@ -38,7 +40,8 @@ METHODS = {
     "teacher_pool": ("answers", "check_questions"),
     "selector": ("select",),
     "intervention": ("intervene",),
-    "advantage": ("advantages",),
+    "advantage": ("credit",),
+    "judge": ("logprobs",),
     "loss": ("token_losses",),
     "aggregator": ("token_weights",),
     "shaping": ("shape",),
@@ -54,8 +57,10 @@ def build(spec: ComponentSpec, context: BuildContext) -> Any:
     asked = Asked.of(spec, place=context.place)
     component: object = asked.ask("build", context)
     wanted = METHODS.get(spec.kind, ())
-    missing = [method for method in wanted if not callable(getattr(component, method, None))]
+    short = spec.kind == "advantage" and callable(getattr(component, "advantages", None))
+    missing = [method for method in wanted if not short and not callable(getattr(component, method, None))]
     if component is None or missing:
         methods = " and ".join(f"{method}()" for method in missing or wanted)
         raise asked.wrong("build", shown(component), f"a {spec.kind}, which has {methods}")
-    return WRAPPERS.get(spec.kind, Checked)(Asked.of(spec, component, context.place))
+    wrapper = CheckedCredit if spec.kind == "advantage" and not short else WRAPPERS.get(spec.kind, Checked)
+    return wrapper(Asked.of(spec, component, context.place))

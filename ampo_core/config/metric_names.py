@@ -51,6 +51,7 @@ TRAIN = (
     "time/rollout_s",
     "time/reward_s",
     "time/guidance_s",
+    "time/credit_s",
     "time/update_s",
     "time/sync_s",
 )

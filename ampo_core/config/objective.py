@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Literal
 
 from ampo_registry.components import ComponentField, ScheduledField
+from ampo_registry.credit import CreditSpec
+from ampo_registry.judges import POLICY, START
 from ampo_registry.samples import OFF_POLICY, ON_POLICY
 from ampo_registry.seams import NEEDS, InterventionSpec, LossSpec, ScheduleSpec
-from ampo_registry.specs import AdvantageSpec, AggregatorSpec, component_name
+from ampo_registry.specs import AggregatorSpec, component_name
 from ampo_registry.text import nearest
 from pydantic import BeforeValidator, Field, PositiveFloat
 
 from ampo_core.config.nodes import Finding, KeyPath
 from ampo_core.config.tree import Block
 
-Advantage = Annotated[AdvantageSpec, ComponentField("advantage")]
+Advantage = Annotated[CreditSpec, ComponentField("advantage")]
 Aggregator = Annotated[AggregatorSpec, ComponentField("aggregator")]
 Loss = Annotated[LossSpec, ComponentField("loss")]
 Weight = Annotated[float | ScheduleSpec, ScheduledField(least=0.0)]
@@ -91,10 +93,14 @@ class GroupFilterConfig(Block):
     resample: bool = Field(default=False, description="sample further questions until the batch is full again")
 
 
-def _of_loss(loss: LossSpec, path: KeyPath) -> Iterator[Finding]:
-    unknown = sorted(loss.needs - set(NEEDS))
-    if unknown:
-        yield Finding(path, f"the loss needs {', '.join(unknown)}, and there is only {', '.join(NEEDS)}")
+def _of_loss(loss: LossSpec, path: KeyPath, judges: Collection[str]) -> Iterator[Finding]:
+    known = (*NEEDS, START, POLICY, *judges)
+    for name in sorted(loss.needs - set(known)):
+        near = nearest(name, known)
+        hint = f"; did you mean {near!r}?" if near else ""
+        there = f"{', '.join(NEEDS)}; judges: {', '.join((START, POLICY, *judges))}"
+        text = f"the loss needs {name!r}{hint}\nthere are {there}"
+        yield Finding(path, text)
 
 
 class ObjectiveConfig(Block):
@@ -113,12 +119,12 @@ class ObjectiveConfig(Block):
     kl: KlConfig | None = Field(default=None, description="null = no KL term")
     group_filter: GroupFilterConfig | None = Field(default=None, description="null = every group is trained on")
 
-    def findings(self, intervention: InterventionSpec | None) -> Iterator[Finding]:
+    def findings(self, intervention: InterventionSpec | None, judges: Collection[str] = ()) -> Iterator[Finding]:
         """What is wrong with the terms, and what of their options may not do what was meant; `intervention` is None
-        where there is no guidance."""
+        where there is no guidance, `judges` are those that the config declares."""
         blocks = {"on_policy": self.on_policy.loss, "off_policy": self.off_policy.loss}
         for name, loss in blocks.items():
-            yield from _of_loss(loss, ("objective", name, "loss"))
+            yield from _of_loss(loss, ("objective", name, "loss"), judges)
         for name, term in self.auxiliary.items():
             path = ("objective", "auxiliary", name)
             if name in (*blocks, "loss", "importance") or not NAME.fullmatch(name):
@@ -138,7 +144,10 @@ class ObjectiveConfig(Block):
             if term.samples == "intervention" and term.loss.zero_without_advantage:
                 text = "this loss has no gradient where the advantage is 0: it trains labelled segments of groups, and "
                 yield Finding((*path, "loss"), text + "nothing of an intervention's extra samples", "warning")
-            yield from _of_loss(term.loss, (*path, "loss"))
+            yield from _of_loss(term.loss, (*path, "loss"), judges)
+        if intervention is None and self.advantage.reads_selections:
+            text = "it reads which teacher answer was selected, and guidance: null selects none"
+            yield Finding(("objective", "advantage"), text)
         for name in sorted(intervention.terms - self.auxiliary.keys()) if intervention is not None else ():
             near = nearest(name, self.auxiliary)
             hint = f"; did you mean {near!r}?" if near else ""
@@ -165,6 +174,9 @@ class ObjectiveConfig(Block):
         paths |= {("objective", "auxiliary", name): term.loss for name, term in terms.items()}
         yield from ((*path, "loss") for path, loss in paths.items() if "behaviour" in loss.needs)
 
-    def reads(self, need: str) -> bool:
-        """True if a term reads `need`: the start model's log-probs ("reference"), entropies, and so on."""
-        return any(need in loss.needs for loss in self.losses.values()) or (need == "reference" and self.kl is not None)
+    @property
+    def judges(self) -> frozenset[str]:
+        """The judges that terms read; "reference" is the judge `start`, which the KL term reads too."""
+        needs = frozenset(need for loss in self.losses.values() for need in loss.needs)
+        start = {START} if "reference" in needs or self.kl is not None else set[str]()
+        return needs - set(NEEDS) | start

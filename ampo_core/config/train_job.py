@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 from ampo_registry.components import specs_in
-from ampo_registry.seams import LossSpec, ScheduleSpec
+from ampo_registry.judges import EVERY_JUDGE, POLICY, START
+from ampo_registry.seams import NEEDS, LossSpec, ScheduleSpec
+from ampo_registry.text import nearest
 from pydantic import Field
 
 from ampo_core.config import rules
@@ -15,12 +17,13 @@ from ampo_core.config.held_out import EvaluationConfig
 from ampo_core.config.job import LearningJob, Longest
 from ampo_core.config.metric_names import ANSWERS, GUIDANCE, MACRO, TEACHER, TRAIN, evaluation_metrics
 from ampo_core.config.nodes import Finding, KeyPath
-from ampo_core.config.objective import ObjectiveConfig
+from ampo_core.config.objective import NAME, ObjectiveConfig
 from ampo_core.config.tree import (
     CheckpointConfig,
     DataConfig,
     DeepSpeedConfig,
     GuidanceConfig,
+    JudgeField,
     ResourcesConfig,
     Reward,
     RolloutField,
@@ -46,6 +49,9 @@ class TrainJob(LearningJob):
     data: DataConfig
     rollout: RolloutField = Field(default="vllm", description="what samples responses")  # type: ignore[assignment]
     reward: Reward = Field(default="math_verify", description="what verifies them")  # type: ignore[assignment]
+    judges: dict[str, JudgeField] = Field(
+        default={}, description="frozen models that losses and advantages may ask for log-probs, by name"
+    )
     guidance: GuidanceConfig | None = Field(default={}, description="null = GRPO")  # type: ignore[assignment]
     objective: ObjectiveConfig = Field(default={})  # type: ignore[assignment]
     training: TrainingConfig = TrainingConfig()
@@ -58,6 +64,7 @@ class TrainJob(LearningJob):
     def findings(self) -> Iterator[Finding]:
         yield from self._guidance()
         yield from self._objective()
+        yield from self._judges()
         yield from self._sizes()
         yield from self._data()
         yield from self._best()
@@ -112,7 +119,7 @@ class TrainJob(LearningJob):
             yield Finding(path, text, "warning")
 
     def _objective(self) -> Iterator[Finding]:
-        yield from self.objective.findings(None if self.guidance is None else self.guidance.intervention)
+        yield from self.objective.findings(None if self.guidance is None else self.guidance.intervention, self.judges)
         if self.rollout.group_size == 1 and self.guidance is None:
             text = "a group of one rollout has nothing to be compared with: its advantage is always the same"
             yield Finding(("rollout", "group_size"), text, "warning")
@@ -120,6 +127,31 @@ class TrainJob(LearningJob):
         if penalty is not None and penalty.buffer > self.rollout.max_response_tokens:
             text = f"found {penalty.buffer}, more than rollout.max_response_tokens = {self.rollout.max_response_tokens}"
             yield Finding(("reward", "overlong_penalty", "buffer"), text)
+
+    def needed_judges(self) -> frozenset[str]:
+        """The judges that something asks."""
+        asked = frozenset(name for spec in specs_in(self) for name in spec.judges) | self.objective.judges
+        return asked - {EVERY_JUDGE} | (self.judges.keys() if EVERY_JUDGE in asked else set())
+
+    def _judges(self) -> Iterator[Finding]:
+        for name in self.judges:
+            if name in (*NEEDS, START, POLICY) or not NAME.fullmatch(name):
+                own = ", ".join((*NEEDS, START, POLICY))
+                text = f"found {name!r}; expected lower case letters, digits and _, and none of {own}"
+                yield Finding(("judges", name), text)
+        needed = self.needed_judges()
+        for name, spec in self.judges.items():
+            if name not in needed:
+                yield Finding(("judges", name), "nothing asks this judge, so it is not loaded", "warning")
+            elif (reason := spec.refuses(self.rollout.temperature)) is not None:
+                yield Finding(("judges", name), f"with rollout.temperature {self.rollout.temperature:g}: {reason}")
+        known = (START, POLICY, *self.judges)
+        for path, component in self.used_components():
+            for name in sorted(component.judges - {EVERY_JUDGE, *known}):
+                near = nearest(name, known)
+                hint = f"; did you mean {near!r}?" if near else ""
+                text = f"it asks the judge {name!r}, which `judges` does not declare{hint}"
+                yield Finding(path, f"{text}\ndeclared: {', '.join(known)}")
 
     def _sizes(self) -> Iterator[Finding]:
         training = self.training

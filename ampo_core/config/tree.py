@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ampo_registry.components import ComponentField, ScheduledField
-from ampo_registry.seams import InterventionSpec, ScheduleSpec
+from ampo_registry.seams import InterventionSpec, JudgeSpec, ScheduleSpec
 from ampo_registry.selectors import SelectorSpec
 from ampo_registry.specs import (
     RewardSpec,
@@ -36,6 +36,7 @@ TeacherPool = Annotated[TeacherPoolSpec, ComponentField("teacher_pool")]
 Reward = Annotated[RewardSpec, ComponentField("reward")]
 RolloutField = Annotated[RolloutSpec, ComponentField("rollout")]
 Intervention = Annotated[InterventionSpec, ComponentField("intervention")]
+JudgeField = Annotated[JudgeSpec, ComponentField("judge")]
 TrackerField = Annotated[TrackerSpec, ComponentField("tracker")]
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]

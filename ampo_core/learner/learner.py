@@ -86,6 +86,11 @@ class Learner:
         policy: Policy = self._engine.module
         return policy
 
+    @property
+    def has_reference(self) -> bool:
+        """True if the start model was kept."""
+        return self._has_reference
+
     def logprobs(
         self, pairs: Sequence[TokenPair], *, temperature: float, reference: bool = False
     ) -> list[torch.Tensor]:
@@ -110,19 +115,9 @@ class Learner:
     def _evaluate(
         self, policy: Policy, pairs: Sequence[TokenPair], temperature: float, *, entropy: bool
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        policy.eval()
-        results = [(torch.empty(0), torch.empty(0))] * len(pairs)
         batches = microbatches([len(pair) for pair in pairs], self.optimizer.tokens_per_microbatch)
-        for batch in batches + [[]] * (max(self.ranks.each(len(batches))) - len(batches)):
-            chosen = [pairs[i] for i in batch]
-            with torch.no_grad():
-                logprobs, entropies = policy(chosen or [DUMMY], temperature, entropy)
-            if not chosen:
-                continue
-            parts = _split(logprobs, chosen)
-            for i, part, other in zip(batch, parts, _split(entropies, chosen) if entropy else parts, strict=True):
-                results[i] = (part, other)
-        return results
+        rounds = batches + [[]] * (max(self.ranks.each(len(batches))) - len(batches))
+        return evaluated(policy, pairs, rounds, temperature, entropy=entropy)
 
     def update(
         self,
@@ -245,6 +240,25 @@ class Learner:
     def close(self) -> None:
         """Release DeepSpeed's engine, so that another one can start in this process."""
         self._engine.destroy()
+
+
+def evaluated(
+    policy: Policy, pairs: Sequence[TokenPair], rounds: Sequence[Sequence[int]], temperature: float, *, entropy: bool
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Log-probs and, with `entropy`, entropies of each of `pairs`, no gradient: a forward for each of `rounds`, indices
+    of pairs that are forwarded together. An empty round forwards a dummy."""
+    policy.eval()
+    results = [(torch.empty(0), torch.empty(0))] * len(pairs)
+    for batch in rounds:
+        chosen = [pairs[i] for i in batch]
+        with torch.no_grad():
+            logprobs, entropies = policy(chosen or [DUMMY], temperature, entropy)
+        if not chosen:
+            continue
+        parts = _split(logprobs, chosen)
+        for i, part, other in zip(batch, parts, _split(entropies, chosen) if entropy else parts, strict=True):
+            results[i] = (part, other)
+    return results
 
 
 def _few_logprobs(policy: Policy) -> torch.Tensor:

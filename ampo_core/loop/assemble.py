@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
+from ampo_registry.errors import ConfigError
+from ampo_registry.judges import POLICY, START
 from ampo_registry.protocols import BuildContext, RolloutEngine
 
 from ampo_core.config.jobs import TrainJob
@@ -26,6 +28,7 @@ from ampo_core.learner.learner import Learner
 from ampo_core.loop.credit import GroupFilter
 from ampo_core.loop.evaluator import Evaluator
 from ampo_core.loop.guidance import Guide
+from ampo_core.loop.judges import Judges
 from ampo_core.loop.parts import TrainParts, UpdateParts
 from ampo_core.loop.probe import Probe
 from ampo_core.loop.sampling import Questions, Sampler
@@ -68,7 +71,8 @@ def assemble(job: TrainJob, environment: Environment) -> Iterator[TrainParts]:
         beginning = _begin(job, environment, ranks, inputs)
         learner = _start_learner(job, environment, ranks)
         stack.callback(learner.close)
-        context = inputs.context
+        context, most = inputs.context, longest_sample(job)
+        judges = Judges.build(job, context, learner, most, stack)
         engine = context.build(job.rollout)
         stack.callback(engine.close)
         guide = None
@@ -82,11 +86,11 @@ def assemble(job: TrainJob, environment: Environment) -> Iterator[TrainParts]:
             steps=job.training.steps,
             questions=Questions(inputs.loaded.questions, inputs.order),
             sampler=sampler,
-            services=Services(sampler, inputs.tokenizer, steps=job.training.steps, max_tokens=longest_sample(job)),
+            services=Services(sampler, inputs.tokenizer, judges, steps=job.training.steps, max_tokens=most),
             guide=guide,
             advantage=advantage,
             group_filter=GroupFilter(job.objective.group_filter, job.training.questions_per_batch),
-            update=UpdateParts.build(job, context, learner),
+            update=UpdateParts.build(job, context, learner, judges),
             probe=Probe(sampler, learner, job.rollout.logprob_gap_limit),
             evaluator=_evaluator(job, inputs, engine, ranks),
             reporter=stack.enter_context(_open_reporter(job, environment, ranks, inputs, beginning)),
@@ -139,10 +143,22 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
         graders = stack.enter_context(set_graders(job.evaluation, grader))
         sets = load_sets(job.evaluation, job.data, tokenizer, graders, ranks, reading)
         require_room_for(job.evaluation, job.rollout, sets, positions)
+    by_first(ranks, lambda: _check_judges(job, context))
+    job.objective.advantage.check(loaded.questions, [START, POLICY, *job.judges], teachers)
     held_out = {item.name: item.questions for item in sets}
     notes = [*tokenizer.notes, *(library.notes if library is not None else ())]
     notes += question_notes(loaded.questions, job.training.questions_per_batch, held_out)
     return _Inputs(tokenizer, context, grader, loaded, order, library, teachers, tuple(sets), graders, tuple(notes))
+
+
+def _check_judges(job: TrainJob, context: BuildContext) -> None:
+    """Ask each judge that is needed whether it can serve. Raises ConfigError, with its key, for one that cannot."""
+    for name in sorted(job.needed_judges() & job.judges.keys()):
+        try:
+            job.judges[name].check(replace(context, place=f"judges.{name}"))
+        except ConfigError as error:
+            text = str(error)
+            raise ConfigError(text if text.startswith("judges.") else f"judges.{name}: {text}") from error
 
 
 def _start_learner(job: TrainJob, environment: Environment, ranks: Ranks) -> Learner:
@@ -152,7 +168,7 @@ def _start_learner(job: TrainJob, environment: Environment, ranks: Ranks) -> Lea
         job.training,
         job.deepspeed,
         ranks,
-        reference=job.objective.reads("reference"),
+        reference=START in job.needed_judges(),
         trust_remote_code=environment.trust_remote_code,
     )
 

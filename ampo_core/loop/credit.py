@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from ampo_registry.credit import Credit, CreditGroup, credit_of
 from ampo_registry.protocols import Advantage
+from ampo_registry.samples import Sample
+from ampo_registry.step import StepContext
 
 from ampo_core.config.objective import GroupFilterConfig
 from ampo_core.loop.groups import AugmentedGroup, GuidedQuestion
@@ -18,26 +21,29 @@ AT_ONCE = 2
 """… and at most so many of them in one call."""
 
 
-def with_advantages(question: GuidedQuestion, advantage: Advantage) -> GuidedQuestion:
-    """The question with the advantage of each sample (Eq. 1 and 6), float64: tensors begin here. Each of its groups is
-    compared within itself."""
-    return replace(question, groups=tuple(_compared(group, advantage) for group in question.groups))
+def with_advantages(
+    questions: Sequence[GuidedQuestion], advantage: Credit | Advantage, context: StepContext
+) -> list[GuidedQuestion]:
+    """The questions with the advantage of each sample (Eq. 1 and 6), float64: tensors begin here. In the short form
+    each group is compared within itself; the free one sees all of them."""
+    groups = [CreditGroup(q.question, group.samples, q.selections) for q in questions for group in q.groups]
+    said = credit_of(advantage, groups, context)
+    found = (
+        tuple(_number(value, sample) for value, sample in zip(values, group.samples, strict=True))
+        for values, group in zip(said, groups, strict=True)
+    )
+    return [
+        replace(question, groups=tuple(replace(group, advantages=next(found)) for group in question.groups))
+        for question in questions
+    ]
 
 
-def _compared(group: AugmentedGroup, advantage: Advantage) -> AugmentedGroup:
-    """A sample without a verdict is no evidence: the others are compared among themselves, and its advantage is 0."""
-    known = [i for i, sample in enumerate(group.samples) if sample.verified]
-    samples = [group.samples[i] for i in known]
-    advantages = [0.0] * len(group.samples)
-    if samples:
-        found = advantage.advantages(
-            torch.tensor([sample.reward for sample in samples], dtype=torch.float64),
-            torch.tensor([sample.grade.correct for sample in samples]),
-            torch.tensor([sample.off_policy for sample in samples]),
-        )
-        for i, value in zip(known, found.tolist(), strict=True):
-            advantages[i] = value
-    return replace(group, advantages=tuple(advantages))
+def _number(value: float | Sequence[float] | torch.Tensor, sample: Sample) -> float | torch.Tensor:
+    """`value` as a number or a float64 tensor [response tokens]; 0 for a sample without a verdict."""
+    if not sample.verified or isinstance(value, int | float):
+        return float(value) if sample.verified else 0.0  # type: ignore[arg-type]
+    made = torch.as_tensor(value, dtype=torch.float64).cpu()
+    return float(made) if made.ndim == 0 else made
 
 
 @dataclass(frozen=True, slots=True)

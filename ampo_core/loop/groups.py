@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import torch
 from ampo_registry.samples import Sample
 from ampo_registry.types import Guidance, Question, RolloutGroup, Selection
 
@@ -14,7 +15,18 @@ class AugmentedGroup:
     """Samples whose rewards are compared among themselves, and once computed the advantage of each."""
 
     samples: tuple[Sample, ...]
-    advantages: tuple[float, ...] = ()
+    advantages: tuple[float | torch.Tensor, ...] = ()
+    """A number for a sample, or a float64 tensor [response tokens]."""
+
+    @property
+    def mean_advantages(self) -> tuple[float, ...]:
+        """A number for each sample: where each token has one, their mean."""
+        return tuple(float(a.mean()) if isinstance(a, torch.Tensor) else a for a in self.advantages)
+
+    @property
+    def has_signal(self) -> bool:
+        """True if some advantage is not 0."""
+        return any(bool(a.any()) if isinstance(a, torch.Tensor) else a != 0.0 for a in self.advantages)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ from ampo_core.loop.teachers import TeacherLibrary
 class Guide:
     """What rescues a failed group: the parts of the block `guidance`, and the run's seed.
 
-    `terms` are the auxiliary terms, by name whether it trains a selected teacher answer of every question of the batch.
+    `terms` are the auxiliary terms, by name whether it trains a selected teacher answer of every question of the batch;
+    `for_all`: one is selected for every question in any case.
     """
 
     config: GuidanceConfig
@@ -39,6 +40,7 @@ class Guide:
     scorer: PolicyScorer
     seed: int
     terms: Mapping[str, bool]
+    for_all: bool = False
 
     @classmethod
     def build(
@@ -61,6 +63,7 @@ class Guide:
             scorer=scorer,
             seed=context.seed,
             terms={name: term.samples == "guidance" for name, term in auxiliary.items()},
+            for_all=objective is not None and objective.advantage.reads_selections,
         )
 
     def triggered(self, groups: Sequence[RolloutGroup], context: StepContext) -> list[int]:
@@ -68,9 +71,9 @@ class Guide:
         return [i for i, group in enumerate(groups) if group.wrong and self.trigger.fires(group, context)]
 
     def asked(self, groups: Sequence[RolloutGroup], fired: Sequence[int]) -> list[int]:
-        """Indices of the groups that teacher answers are selected for: those that fired, or where an auxiliary term
-        trains an answer of each question all of them."""
-        return list(range(len(groups))) if any(self.terms.values()) else list(fired)
+        """Indices of the groups that teacher answers are selected for: those that fired, or all of them where an
+        auxiliary term trains an answer of each question or the advantage reads whose it is."""
+        return list(range(len(groups))) if self.for_all or any(self.terms.values()) else list(fired)
 
     def select(
         self,
@@ -166,7 +169,7 @@ class Guide:
                     candidates=question.candidates,
                     selections=question.selections,
                     samples=question.samples,
-                    advantages=tuple(value for part in question.groups for value in part.advantages),
+                    advantages=tuple(value for part in question.groups for value in part.mean_advantages),
                     trained=i in kept,
                     step=step,
                     position=i,

@@ -100,7 +100,7 @@ def group_metrics(sampled: int, batch: GuidedBatch) -> dict[str, float]:
     return {
         "groups/sampled": float(sampled),
         "groups/trained": float(len(trained)),
-        "groups/with_signal": float(sum(any(group.advantages) for group in trained)),
+        "groups/with_signal": float(sum(group.has_signal for group in trained)),
     }
 
 

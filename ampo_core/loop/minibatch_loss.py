@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from ampo_registry.judges import START
 from ampo_registry.samples import ON_POLICY
 from ampo_registry.views import LossView
 
@@ -105,8 +106,9 @@ def term_view(term: str, parts: Sequence[Part], needs: frozenset[str], *, first:
             "rollout": sequence.rollout_log_probs,
             "behaviour": sequence.behaviour_log_probs,
             "reference": sequence.reference_log_probs,
+            START: sequence.reference_log_probs,
             "entropy": entropy,
-        }[name]
+        }.get(name, sequence.judged.get(name))
         if name == "rollout" and not sequence.recorded(term):
             old = given(sequence, "old", own, entropy).to(own)
             return old if known is None else torch.where(known.to(own).isnan(), old, known.to(own))
@@ -122,9 +124,17 @@ def term_view(term: str, parts: Sequence[Part], needs: frozenset[str], *, first:
         name: torch.cat([_cut(given(s, name, own, entropy).to(own), s.of(term)) for s, _, own, entropy in parts])
         for name in needs
     }
-    advantages = torch.tensor([sequence.advantage for sequence, _, _, _ in parts], dtype=torch.float64)
-    view = LossView(joined, joined, lengths, values)
-    return LossView(joined, view.spread(advantages.to(joined)), lengths, values)
+    advantages = torch.cat(
+        [_advantages(sequence, term, len(piece)) for (sequence, _, _, _), piece in zip(parts, pieces, strict=True)]
+    )
+    return LossView(joined, advantages.to(joined), lengths, values)
+
+
+def _advantages(sequence: TrainSequence, term: str, tokens: int) -> torch.Tensor:
+    """The advantage of each of the `tokens` of `term`: [tokens] float64."""
+    if isinstance(sequence.advantage, torch.Tensor):
+        return _cut(sequence.advantage, sequence.of(term))
+    return torch.full((tokens,), sequence.advantage, dtype=torch.float64)
 
 
 def _cut(values: torch.Tensor, ranges: Sequence[tuple[int, int]]) -> torch.Tensor:

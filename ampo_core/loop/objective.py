@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from ampo_registry.errors import RunError
+from ampo_registry.judges import START
 from ampo_registry.protocols import Aggregator, BuildContext, Constant
 from ampo_registry.samples import OFF_POLICY, ON_POLICY
-from ampo_registry.seams import Loss, LossSpec
+from ampo_registry.seams import NEEDS, Loss, LossSpec
 from ampo_registry.step import Schedule, StepContext
 from ampo_registry.types import Totals
 
@@ -63,7 +64,7 @@ class Objective:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What any of the terms reads: of "old", "rollout", "behaviour", "reference" and "entropy"."""
+        """What any of the terms reads: "old", "rollout", "behaviour", "reference", "entropy", and judges by name."""
         return frozenset(need for term in self.active for need in self.needs_of(term))
 
     def needs_of(self, term: Term) -> frozenset[str]:
@@ -76,6 +77,14 @@ class Objective:
     def needing(self, need: str) -> tuple[str, ...]:
         """Names of the terms that read `need`."""
         return tuple(term.name for term in self.active if need in self.needs_of(term))
+
+    @property
+    def judges(self) -> dict[str, tuple[str, ...]]:
+        """The judges that terms read, with the names of these terms; "reference" is the judge `start`."""
+        reading = {name: self.needing(name) for name in sorted(self.needs - set(NEEDS))}
+        if "reference" in self.needs:
+            reading[START] = (*reading.get(START, ()), *self.needing("reference"))
+        return reading
 
     def needs_old(self, sequence: TrainSequence) -> bool:
         """True if a term reads π_old on tokens of `sequence`, or would like the sampler's log-probs and they are not
@@ -101,7 +110,7 @@ class Objective:
         if self.regularised and sequence.of(*MAIN):
             return True
         return any(
-            sequence.of(term.name) and (sequence.advantage != 0.0 or not term.spec.zero_without_advantage)
+            sequence.of(term.name) and (sequence.has_advantage or not term.spec.zero_without_advantage)
             for term in self.active
         )
 

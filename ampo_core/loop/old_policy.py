@@ -55,7 +55,8 @@ def plan_forwards(
     for number, members in enumerate(minibatches):
         trained = [members[j] for j in objective.trained([sequences[i] for i in members])]
         first = number == 0
-        needed = {i for i in trained if objective.needs_old(sequences[i]) and not sequences[i].stale}
+        unknown = [i for i in trained if not sequences[i].stale and sequences[i].old_log_probs is None]
+        needed = {i for i in unknown if objective.needs_old(sequences[i])}
         forwarded = {i for i in trained if sequences[i].measured and (first or i in needed)}
         mine = share(trained)
         measured = [i for i in members if sequences[i].measured]

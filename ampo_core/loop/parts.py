@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ampo_registry.credit import Credit
 from ampo_registry.errors import RunError
 from ampo_registry.protocols import Advantage, BuildContext, JsonValue, RolloutEngine, Stateful
 from ampo_registry.step import StepContext
@@ -18,6 +19,7 @@ from ampo_core.learner.schedule import LearningRate
 from ampo_core.loop.credit import GroupFilter
 from ampo_core.loop.evaluator import Evaluator
 from ampo_core.loop.guidance import Guide
+from ampo_core.loop.judges import Judges
 from ampo_core.loop.objective import ObjectiveParts
 from ampo_core.loop.probe import Probe
 from ampo_core.loop.sampling import Questions, Sampler
@@ -39,19 +41,21 @@ class UpdateParts:
     training: TrainingConfig
     objective: ObjectiveParts
     learner: Learner
+    judges: Judges
     ranks: Ranks
     learning_rate: LearningRate
     temperature: float
     gap_limit: float | None
 
     @classmethod
-    def build(cls, job: TrainJob, context: BuildContext, learner: Learner) -> UpdateParts:
+    def build(cls, job: TrainJob, context: BuildContext, learner: Learner, judges: Judges) -> UpdateParts:
         """The parts of a train job, with losses, aggregators and schedules built in `context`."""
         training = job.training
         return cls(
             training=training,
             objective=ObjectiveParts(job.objective, context, job.rollout.max_response_tokens),
             learner=learner,
+            judges=judges,
             ranks=learner.ranks,
             learning_rate=LearningRate(training, training.updates * training.steps, training.warmup_steps),
             temperature=job.rollout.temperature,
@@ -80,7 +84,7 @@ class TrainParts:
     sampler: Sampler
     services: Services
     guide: Guide | None
-    advantage: Advantage
+    advantage: Credit | Advantage
     group_filter: GroupFilter
     update: UpdateParts
     probe: Probe

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import torch
+from ampo_registry.judges import START
 from ampo_registry.samples import OFF_POLICY, ON_POLICY, Sample
+from ampo_registry.tokens import LogProbs
 
 from ampo_core.config.objective import ObjectiveConfig
-from ampo_core.learner.learner import Learner
 from ampo_core.learner.packing import TokenPair
 from ampo_core.learner.tokens import tensor_of
 from ampo_core.loop.groups import GuidedBatch
 
 Span = tuple[str, int, int]
 """A term, and start and end of tokens of the response that it trains."""
+NONE_KNOWN: Mapping[TokenPair, LogProbs] = MappingProxyType({})
 MAIN = (ON_POLICY, OFF_POLICY)
 """The terms that every objective has, in the order in which they are added up."""
 
@@ -29,13 +32,14 @@ class TrainSequence:
     batch. `stale`: an older policy than the current one sampled it, and its log-probs are known.
     `old_log_probs` are those of π_old, None where that is the policy that the loss is first computed with;
     `rollout_log_probs` the sampler's, NaN where it did not write the token, `behaviour_log_probs` those of who wrote
-    the tokens, `reference_log_probs` those of the start model: each where the objective needs it.
+    the tokens, `reference_log_probs` those of the start model, `judged` those of other judges by name: each where the
+    objective needs it. `advantage` is one number, or one for each token of the response, float64.
     """
 
     pair: TokenPair
     group: int
     spans: tuple[Span, ...]
-    advantage: float = 0.0
+    advantage: float | torch.Tensor = 0.0
     sample: Sample | None = None
     foreign: bool = False
     stale: bool = False
@@ -43,6 +47,7 @@ class TrainSequence:
     rollout_log_probs: torch.Tensor | None = None
     behaviour_log_probs: torch.Tensor | None = None
     reference_log_probs: torch.Tensor | None = None
+    judged: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def length(self) -> int:
@@ -56,6 +61,17 @@ class TrainSequence:
     def tokens(self, *terms: str) -> int:
         """How many tokens `terms` train."""
         return sum(end - start for start, end in self.of(*terms))
+
+    @property
+    def has_advantage(self) -> bool:
+        """True if the advantage is not 0 throughout."""
+        return bool(self.advantage.any()) if isinstance(self.advantage, torch.Tensor) else self.advantage != 0.0
+
+    def judged_by(self, name: str, log_probs: torch.Tensor) -> TrainSequence:
+        """The same with the log-probs [response tokens] of a judge."""
+        if name == START:
+            return replace(self, reference_log_probs=log_probs)
+        return replace(self, judged={**self.judged, name: log_probs})
 
     def recorded(self, term: str) -> bool:
         """True if the sampler wrote all tokens of `term`, and its log-probs of them are here."""
@@ -71,25 +87,29 @@ class TrainSequence:
 
 
 def train_sequences(
-    batch: GuidedBatch, step: int, config: ObjectiveConfig, needs: frozenset[str] = frozenset()
+    batch: GuidedBatch,
+    step: int,
+    config: ObjectiveConfig,
+    needs: frozenset[str] = frozenset(),
+    old: Mapping[TokenPair, LogProbs] = NONE_KNOWN,
 ) -> list[TrainSequence]:
     """The samples of `batch` as the objective sees them, question by question, then those of other questions.
 
     A rollout of an older policy (sampled ahead) is weighed against the log-probs that were recorded when it was
     sampled; for one of the current policy the learner's own count (see `old_policy.py`). `needs` names what the losses
-    read of "rollout" and "behaviour".
+    read of "rollout" and "behaviour"; `old` are log-probs under π_old that are known already.
     """
     sequences = []
     for number, question in enumerate(batch.questions):
         for group in question.groups:
             for sample, advantage in zip(group.samples, group.advantages, strict=True):
-                sequences.append(_sequence(sample, number, step, config, needs, advantage=advantage))
+                sequences.append(_sequence(sample, number, step, config, needs, old, advantage=advantage))
         for sample in (*question.extra, *question.answers):
-            sequences.append(_sequence(sample, number, step, config, needs, extra=True))
+            sequences.append(_sequence(sample, number, step, config, needs, old, extra=True))
     uids = dict.fromkeys(sample.question.uid for sample in batch.extra)
     numbers = {uid: len(batch.questions) + i for i, uid in enumerate(uids)}
     return sequences + [
-        _sequence(sample, numbers[sample.question.uid], step, config, needs, extra=True, foreign=True)
+        _sequence(sample, numbers[sample.question.uid], step, config, needs, old, extra=True, foreign=True)
         for sample in batch.extra
     ]
 
@@ -100,27 +120,35 @@ def _sequence(
     step: int,
     config: ObjectiveConfig,
     needs: frozenset[str],
+    old: Mapping[TokenPair, LogProbs],
     *,
-    advantage: float = 0.0,
+    advantage: float | torch.Tensor = 0.0,
     extra: bool = False,
     foreign: bool = False,
 ) -> TrainSequence:
     known = None if sample.logprobs is None else tensor_of(sample.logprobs)
     own = _sampled(sample, known)
-    plain = own is not None and sample.selection is None
-    stale = plain and sample.rollout is not None and sample.rollout.policy_version < step - 1
+    stale = is_stale(sample, step)
+    pair = TokenPair(sample.prompt_token_ids, sample.token_ids)
+    computed = tensor_of(old[pair]) if pair in old else None
     return TrainSequence(
-        pair=TokenPair(sample.prompt_token_ids, sample.token_ids),
+        pair=pair,
         group=number,
         spans=_spans(sample, config, extra=extra),
         advantage=advantage,
         sample=sample,
         foreign=foreign,
         stale=stale,
-        old_log_probs=known if stale else None,
+        old_log_probs=known if stale else computed,
         rollout_log_probs=own if "rollout" in needs else None,
         behaviour_log_probs=known if "behaviour" in needs else None,
     )
+
+
+def is_stale(sample: Sample, step: int) -> bool:
+    """True for a plain rollout of an older policy than that of `step` whose log-probs were recorded."""
+    plain = sample.rollout is not None and sample.logprobs is not None and sample.selection is None
+    return plain and sample.rollout is not None and sample.rollout.policy_version < step - 1
 
 
 def _sampled(sample: Sample, known: torch.Tensor | None) -> torch.Tensor | None:
@@ -157,15 +185,3 @@ def minibatches(sequences: Sequence[TrainSequence], questions: int) -> list[list
     count = -(-len(batch) // questions)
     place = {number: i for i, number in enumerate(sorted(numbers))}
     return [[i for i, s in enumerate(sequences) if place[s.group] % count == number] for number in range(count)]
-
-
-def with_reference(
-    sequences: Sequence[TrainSequence], mine: Sequence[int], terms: Sequence[str], learner: Learner, temperature: float
-) -> list[TrainSequence]:
-    """`sequences` with the start model's log-probs on those among `mine` that one of `terms` trains."""
-    filled = list(sequences)
-    needed = [i for i in mine if sequences[i].of(*terms)]
-    found = learner.logprobs([sequences[i].pair for i in needed], temperature=temperature, reference=True)
-    for i, log_probs in zip(needed, found, strict=True):
-        filled[i] = replace(filled[i], reference_log_probs=log_probs)
-    return filled

@@ -9,7 +9,9 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
+from ampo_registry.judges import StepJudge
 from ampo_registry.protocols import JsonValue
+from ampo_registry.samples import Sample
 from ampo_registry.step import GenerationRequest, Scorer, StepContext, checked_metric
 from ampo_registry.tokens import LogProbs, TokenIds
 from ampo_registry.types import Grade, GradeRequest, Message, Question, Rollout, RolloutRequest, SamplingOptions
@@ -19,6 +21,7 @@ from ampo_core.config.positions import positions_of
 from ampo_core.data.seeds import derive_seed
 from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.grading.penalties import penalised
+from ampo_core.loop.judges import Judges
 from ampo_core.loop.sampling import Sampler
 
 
@@ -42,8 +45,10 @@ class Services:
     made by all ranks together.
     """
 
-    def __init__(self, sampler: Sampler, tokenizer: PromptTokenizer, *, steps: int, max_tokens: int) -> None:
-        self._sampler, self._tokenizer, self._steps = sampler, tokenizer, steps
+    def __init__(
+        self, sampler: Sampler, tokenizer: PromptTokenizer, judges: Judges, *, steps: int, max_tokens: int
+    ) -> None:
+        self._sampler, self._tokenizer, self._judges, self._steps = sampler, tokenizer, judges, steps
         self.max_tokens = max_tokens
         self._step = self._round = 0
         self.generated = 0
@@ -60,6 +65,7 @@ class Services:
         """The context of `step`; what was logged and counted in the step before is dropped."""
         self._step, self._round, self.generated = step, 0, 0
         self._logged.clear()
+        self._judges.begin()
         given = {} if scorer is None else {"scorer": scorer}
         return StepContext(step, self._steps, self._metrics, services=self, **given)
 
@@ -82,6 +88,7 @@ class Services:
         asked = self._rollout_requests(requests, options)
         if not asked:
             return []
+        self._judges.sleep()
         rollouts = self._sampler.ranks.map(lambda mine: self._sampler.generate(mine, options), asked)
         if (options.temperature, options.top_p) != (self.options.temperature, self.options.top_p):
             rollouts = [[_unrecorded(rollout) for rollout in group] for group in rollouts]
@@ -125,6 +132,14 @@ class Services:
     def log(self, name: str, value: float) -> None:
         """`StepContext.log`."""
         self._logged[name].append(checked_metric(name, value))
+
+    def judge(self, name: str) -> StepJudge:
+        """`StepContext.judge`."""
+        return self._judges.judge(name)
+
+    def old_logprobs(self, samples: Sequence[Sample]) -> list[LogProbs]:
+        """`StepContext.old_logprobs`."""
+        return self._judges.old_logprobs(samples, self._step)
 
     def state_dict(self) -> dict[str, JsonValue]:
         """The last step's metrics, which schedules may read."""

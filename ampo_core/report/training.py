@@ -74,6 +74,7 @@ HOPS = {
     "time/rollout_s": "sampling",
     "time/reward_s": "grading",
     "time/guidance_s": "guidance",
+    "time/credit_s": "advantages",
     "time/update_s": "update",
     "time/sync_s": "weight sync",
 }

@@ -4,7 +4,9 @@ Importing this package imports neither torch nor the engine.
 """
 
 from ampo_registry.components import ComponentField, Scheduled, ScheduledField
+from ampo_registry.credit import AdvantageSpec, Credit, CreditGroup, CreditSpec, credit_of
 from ampo_registry.errors import AmpoError, ConfigError, DataError, PluginError, RunError
+from ampo_registry.judges import EVERY_JUDGE, POLICY, START, Judge, JudgeRequest, StepJudge
 from ampo_registry.markers import hookimpl
 from ampo_registry.protocols import (
     Advantage,
@@ -23,10 +25,9 @@ from ampo_registry.protocols import (
     Trigger,
 )
 from ampo_registry.samples import OFF_POLICY, ON_POLICY, Guided, Intervened, InterventionRequest, Outcome, Sample
-from ampo_registry.seams import Intervention, InterventionSpec, Loss, LossSpec, ScheduleSpec
+from ampo_registry.seams import Intervention, InterventionSpec, JudgeSpec, Loss, LossSpec, ScheduleSpec
 from ampo_registry.selectors import Decimals, ScoringSelectorSpec, SelectorSpec
 from ampo_registry.specs import (
-    AdvantageSpec,
     AggregatorSpec,
     ComponentSpec,
     NgramPenalty,
@@ -72,8 +73,11 @@ from ampo_registry.types import (
 from ampo_registry.views import LossView
 
 __all__ = [
+    "EVERY_JUDGE",
     "OFF_POLICY",
     "ON_POLICY",
+    "POLICY",
+    "START",
     "Advantage",
     "AdvantageSpec",
     "Aggregator",
@@ -83,6 +87,9 @@ __all__ = [
     "ComponentField",
     "ComponentSpec",
     "ConfigError",
+    "Credit",
+    "CreditGroup",
+    "CreditSpec",
     "DataError",
     "Decimals",
     "GenerationRequest",
@@ -96,6 +103,9 @@ __all__ = [
     "InterventionRequest",
     "InterventionSpec",
     "JsonValue",
+    "Judge",
+    "JudgeRequest",
+    "JudgeSpec",
     "LogProbs",
     "Loss",
     "LossSpec",
@@ -133,6 +143,7 @@ __all__ = [
     "ShapingSpec",
     "Stateful",
     "StepContext",
+    "StepJudge",
     "StepReport",
     "StepServices",
     "Task",
@@ -149,5 +160,6 @@ __all__ = [
     "Trigger",
     "TriggerContext",
     "TriggerSpec",
+    "credit_of",
     "hookimpl",
 ]

@@ -7,12 +7,12 @@ from typing import get_args
 
 from pydantic.errors import PydanticUndefinedAnnotation
 
+from ampo_registry.credit import AdvantageSpec, CreditSpec
 from ampo_registry.errors import PluginError
 from ampo_registry.options import check_options
-from ampo_registry.seams import InterventionSpec, LossSpec, ScheduleSpec
+from ampo_registry.seams import InterventionSpec, JudgeSpec, LossSpec, ScheduleSpec
 from ampo_registry.selectors import ScoringSelectorSpec, SelectorSpec
 from ampo_registry.specs import (
-    AdvantageSpec,
     AggregatorSpec,
     ComponentSpec,
     RewardSpec,
@@ -35,18 +35,19 @@ KINDS: dict[str, type[ComponentSpec]] = {
         TeacherPoolSpec,
         SelectorSpec,
         InterventionSpec,
-        AdvantageSpec,
+        CreditSpec,
         LossSpec,
         AggregatorSpec,
         ShapingSpec,
         ScheduleSpec,
+        JudgeSpec,
         TrackerSpec,
         TaskSpec,
     )
 }
 """The base of each kind, by its YAML name, in the order of the loop."""
 
-_BASES = frozenset({ComponentSpec, ScoringSelectorSpec, *KINDS.values()})
+_BASES = frozenset({ComponentSpec, ScoringSelectorSpec, AdvantageSpec, *KINDS.values()})
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload, runtime_checkable
 
 from ampo_registry.errors import PluginError
+from ampo_registry.judges import Judge
 from ampo_registry.step import Schedule, SelectionContext, TriggerContext
 from ampo_registry.types import (
     Grade,
@@ -55,6 +56,10 @@ def _as_it_is(spec: Buildable[Any], context: BuildContext) -> Any:
     return spec.build(context)
 
 
+def _not_in_a_run(path: str, dtype: str | None) -> Judge:
+    raise PluginError(f"the model {path} can be loaded in a train job only")
+
+
 @dataclass(frozen=True, slots=True)
 class BuildContext:
     """What `spec.build(context)` may use.
@@ -63,9 +68,10 @@ class BuildContext:
     rollouts and tasks; `dtype` (float32 or bfloat16) is the type that weights are wanted in, None leaves it to the
     component; `config` is the resolved config in JSON types; `trust_remote_code` stays off unless the
     command line says otherwise. `resume_step` is set for trackers: None in a new run, the last step that stands in a
-    run that goes on, 0 in one that starts over in its old folder. `place` names the component that is being built, and
-    `built` holds all components by place: those with memory are checkpointed. `make` builds a spec; a run's looks at
-    what its components answer.
+    run that goes on, 0 in one that starts over in its old folder. `load_frozen(path, dtype)` loads a model that is not
+    trained, as the learner loads its own (dtype None: the policy's), to be asked for log-probs. `place` names the
+    component that is being built, and `built` holds all components by place: those with memory are checkpointed. `make`
+    builds a spec; a run's looks at what its components answer.
     """
 
     seed: int = 0
@@ -79,6 +85,7 @@ class BuildContext:
     trust_remote_code: bool = False
     dtype: str | None = None
     resume_step: int | None = None
+    load_frozen: Callable[[str, str | None], Judge] = _not_in_a_run
     place: str = ""
     built: dict[str, object] = field(default_factory=dict[str, object], compare=False)
     make: Callable[[Any, BuildContext], Any] = field(default=_as_it_is, compare=False, repr=False)
@@ -164,6 +171,7 @@ class Reward(Protocol):
     def check_truth(self, answer: str) -> str | None: ...
 
 
+@runtime_checkable
 class Advantage(Protocol):
     """Makes advantages of the rewards of a group: [n] -> [n] float64, n from 1 to G."""
 

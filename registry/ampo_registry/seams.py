@@ -1,14 +1,16 @@
-"""Spec bases of interventions, losses and schedules."""
+"""Spec bases of interventions, losses, schedules and judges."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from ampo_registry.judges import Judge, JudgeRequest
 from ampo_registry.protocols import BuildContext
 from ampo_registry.samples import Intervened, InterventionRequest
 from ampo_registry.specs import ComponentSpec
 from ampo_registry.step import Schedule, StepContext
+from ampo_registry.tokens import LogProbs
 from ampo_registry.views import LossView
 
 if TYPE_CHECKING:
@@ -62,7 +64,8 @@ class LossSpec(ComponentSpec):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What `view` must hold besides log-probs and advantages; each of `NEEDS` may cost a forward pass."""
+        """What `view` must hold besides log-probs and advantages: any of `NEEDS`, each of which may cost a forward
+        pass, and names of judges, whose log-probs of the term's tokens are `view.judge(name)`."""
         return frozenset()
 
     def build(self, context: BuildContext) -> Loss:
@@ -91,3 +94,27 @@ class ScheduleSpec(ComponentSpec):
     def range(self) -> tuple[float, float] | None:
         """The least and the largest value it can take, or None if that is not known before the run."""
         return None
+
+
+class JudgeSpec(ComponentSpec):
+    """A frozen model that says how likely given tokens are after a given prompt. It is loaded only if something asks
+    it."""
+
+    kind: ClassVar[str] = "judge"
+    behaviour: ClassVar[tuple[str, ...]] = ("logprobs",)
+
+    def refuses(self, temperature: float) -> str | None:
+        """Why it cannot give log-probs at the rollout's `temperature`, or None. Must be cheap."""
+        return None
+
+    def check(self, context: BuildContext) -> None:
+        """Called before anything is loaded, on one rank, with the student's tokenizer in `context`: raise ConfigError
+        for a model that is not there, a server that does not answer, or another vocabulary than the student's."""
+
+    def build(self, context: BuildContext) -> Judge:
+        return self
+
+    def logprobs(self, requests: Sequence[JudgeRequest], temperature: float) -> list[LogProbs]:
+        """For each request the log-prob of each of its tokens, in nats. `requests` are this rank's share, at least
+        one, longest first."""
+        self._missing("logprobs")

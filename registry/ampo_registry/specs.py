@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from ampo_registry.errors import PluginError
 from ampo_registry.protocols import (
-    Advantage,
     Aggregator,
     BuildContext,
     Reward,
@@ -45,6 +44,12 @@ class ComponentSpec(BaseModel):
     logs: ClassVar[tuple[str, ...]] = ()
     """Metrics that it logs in every run, so that `checkpoint.best` may name them; of a loss what it measures, by the
     names that `view.measure` gets."""
+
+    @property
+    def judges(self) -> frozenset[str]:
+        """The judges that it asks through the step's context, by name; `EVERY_JUDGE`: any that is declared. A loss
+        names them in `needs` instead."""
+        return frozenset()
 
     def unavailable(self) -> str | None:
         """Why this component cannot run here (a missing package, a later release), or None. Must be cheap."""
@@ -128,21 +133,6 @@ class TeacherPoolSpec(ComponentSpec):
     def check_questions(self, questions: Sequence[Question]) -> None:
         """Called once with all training questions, before anything starts. Raise DataError if this pool cannot
         serve them."""
-
-
-class AdvantageSpec(ComponentSpec):
-    """Turns the rewards of an augmented group into advantages."""
-
-    kind: ClassVar[str] = "advantage"
-    behaviour: ClassVar[tuple[str, ...]] = ("advantages",)
-
-    def build(self, context: BuildContext) -> Advantage:
-        return self
-
-    def advantages(self, rewards: torch.Tensor, correct: torch.Tensor, off_policy: torch.Tensor) -> torch.Tensor:
-        """`rewards` [n] float64, `correct` [n] bool, `off_policy` [n] bool -> [n] float64. Equal rewards give
-        exactly 0. `n` is 1 to G: a member on which the verifier gave no verdict is left out."""
-        self._missing("advantages")
 
 
 class NgramPenalty(BaseModel):

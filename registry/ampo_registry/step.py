@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import NoReturn, Protocol, cast
 
 from ampo_registry.errors import PluginError
-from ampo_registry.tokens import TokenIds
+from ampo_registry.judges import StepJudge
+from ampo_registry.samples import Sample
+from ampo_registry.tokens import LogProbs, TokenIds
 from ampo_registry.types import Grade, Guidance, Message, Question, Rollout, SamplingOptions
 
 
@@ -84,6 +86,10 @@ class StepServices(Protocol):
     def text(self, token_ids: Sequence[int]) -> str: ...
 
     def log(self, name: str, value: float) -> None: ...
+
+    def judge(self, name: str) -> StepJudge: ...
+
+    def old_logprobs(self, samples: Sequence[Sample]) -> list[LogProbs]: ...
 
 
 CORE = ("reward/", "guidance/", "response/", "groups/", "policy/", "rollout/", "verifier/", "tokens/", "time/", "eval/")
@@ -168,6 +174,16 @@ class StepContext:
         Raises PluginError for a name that is the core's and for a value that is no finite number.
         """
         self.services.log(name, value)
+
+    def judge(self, name: str) -> StepJudge:
+        """The judge of that name: `start`, `policy`, or one of the config's `judges`, which the spec of whoever asks
+        must name in its own `judges`. Raises PluginError for one that is not there."""
+        return self.services.judge(name)
+
+    def old_logprobs(self, samples: Sequence[Sample]) -> list[LogProbs]:
+        """log π_old of each token of each sample's response, given the prompt that it is trained with, in nats and at
+        the rollout's temperature. A collective call; the update takes over what was computed here."""
+        return self.services.old_logprobs(samples)
 
     def value(self, schedule: Schedule) -> float:
         """What `schedule` comes to in this step. Raises PluginError for what is no number."""

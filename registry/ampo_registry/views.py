@@ -61,6 +61,10 @@ class LossView:
         """The start model's log-probs."""
         return self._given("reference")
 
+    def judge(self, name: str) -> torch.Tensor:
+        """The log-probs of the judge `name`."""
+        return self._given(name)
+
     @property
     def entropies(self) -> torch.Tensor:
         """Entropy of the policy at each token, in nats, with a gradient."""

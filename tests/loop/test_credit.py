@@ -10,6 +10,7 @@ import pytest
 import torch
 from ampo_plugins.advantages.group_normalized import GroupNormalized
 from ampo_registry import Grade, Message, Question, Rollout, RolloutGroup
+from ampo_registry.testing import example_step
 
 from ampo_core.config.objective import GroupFilterConfig
 from ampo_core.loop.credit import GroupFilter, with_advantages
@@ -30,7 +31,7 @@ def group(*verdicts: str) -> GuidedQuestion:
 
 
 def advantages(*verdicts: str) -> list[float]:
-    return list(with_advantages(group(*verdicts), GroupNormalized()).groups[0].advantages)
+    return list(with_advantages([group(*verdicts)], GroupNormalized(), example_step())[0].groups[0].advantages)
 
 
 def test_a_rollout_without_a_verdict_is_no_evidence() -> None:
@@ -115,7 +116,7 @@ def test_advantages_are_float64() -> None:
             seen.update(rewards=rewards, correct=correct, off_policy=off_policy)
             return rewards
 
-    with_advantages(group("right", "late"), Recording())
+    with_advantages([group("right", "late")], Recording(), example_step())
     assert seen["rewards"].dtype == torch.float64
     assert seen["correct"].tolist() == [True]
     assert seen["off_policy"].tolist() == [False]

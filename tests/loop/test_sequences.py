@@ -15,9 +15,10 @@ from ampo_core.config.objective import ObjectiveConfig
 from ampo_core.config.tree import TrainingConfig
 from ampo_core.learner.schedule import LearningRate
 from ampo_core.loop.groups import AugmentedGroup, GuidedBatch, GuidedQuestion, unguided
+from ampo_core.loop.judges import Judges
 from ampo_core.loop.minibatch_loss import MiniBatchLoss
 from ampo_core.loop.parts import UpdateParts
-from ampo_core.loop.sequences import TrainSequence, minibatches, train_sequences, with_reference
+from ampo_core.loop.sequences import TrainSequence, minibatches, train_sequences
 
 _spec = importlib.util.spec_from_file_location("objectives", Path(__file__).parent / "objectives.py")
 assert _spec is not None
@@ -153,7 +154,8 @@ def test_only_rollouts_of_this_rank_get_log_probs_of_the_start_model() -> None:
     config = objectives.make_objective({}).config
     sequences = sequences_of([with_samples(found, found.samples[0], taken, found.samples[2])], 1, config)
     learner = StartModel()
-    filled = with_reference(sequences, [0, 1], ["on_policy"], learner, 0.6)  # type: ignore[arg-type]
+    judges = Judges(learner, {}, declared=(), temperature=0.6, most=99)  # type: ignore[arg-type]
+    filled = judges.fill_in(sequences, "start", [0, 1], ["on_policy"])
     assert learner.asked == [(4, 0.6, True)]
     assert [s.reference_log_probs is not None for s in filled] == [True, False, False]
     assert filled[0].reference_log_probs is not None
@@ -162,7 +164,7 @@ def test_only_rollouts_of_this_rank_get_log_probs_of_the_start_model() -> None:
 
 def parts_of(training: TrainingConfig) -> UpdateParts:
     rate = LearningRate(training, training.updates * training.steps, training.warmup_steps)
-    unused: tuple[None, None, None] = (None, None, None)
+    unused: tuple[None, None, None, None] = (None, None, None, None)
     return UpdateParts(training, *unused, rate, 1.0, None)  # type: ignore[arg-type]
 
 

@@ -35,6 +35,7 @@ from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import join_ranks
 from ampo_core.loop import services as services_module
 from ampo_core.loop.ahead import SampleAhead
+from ampo_core.loop.judges import Judges
 from ampo_core.loop.sampling import Sampler
 from ampo_core.loop.services import Services, longest_sample
 
@@ -90,7 +91,10 @@ def services(engine: Engine, golden_tokenizer: Any) -> Services:
         threshold=Constant(0.6),
         seed=3,
     )
-    return Services(sampler, tokenizer, steps=9, max_tokens=12)
+    return Services(sampler, tokenizer, NO_JUDGES, steps=9, max_tokens=12)
+
+
+NO_JUDGES = Judges(None, {}, declared=(), temperature=1.0, most=99)  # type: ignore[arg-type]
 
 
 def request(position: int = 0, **fields: Any) -> GenerationRequest:

@@ -15,6 +15,7 @@ from ampo_plugins.schedules.linear import Linear
 from ampo_registry import Grade, Guidance, Message, PluginError, Question, Rollout, RunError, Sample, Selection
 from ampo_registry.protocols import BuildContext
 from ampo_registry.step import StepContext
+from ampo_registry.testing import example_step
 
 from ampo_core.checked.call import Asked
 from ampo_core.checked.tensors import CheckedLoss
@@ -142,12 +143,13 @@ def test_groups_of_any_size_are_compared_alone_and_counted_as_they_are() -> None
         for uid, g in zip(("a", "a", "b"), rewards, strict=True)
     ]
     both = [GuidedQuestion(question("a"), tuple(groups[:2])), GuidedQuestion(question("b"), (groups[2],))]
-    sequences = sequences_of(objective, *(with_advantages(found, advantage) for found in both))
+    sequences = sequences_of(objective, *with_advantages(both, advantage, example_step()))
     found = [s.advantage for s in sequences]
     assert found == pytest.approx([0.5, -0.5, 0.0, -0.1, 0.1, 0.8, -0.2, -0.2, -0.2, -0.2])
     assert [s.group for s in sequences] == [0] * 5 + [1] * 5
     assert objective.weights(sequences)["on_policy"].tolist() == pytest.approx([1 / 20 / 2] * 10)
-    filtered = sequences_of(objective, with_advantages(replace(both[0], groups=(groups[1],)), advantage))
+    alone = [replace(both[0], groups=(groups[1],))]
+    filtered = sequences_of(objective, *with_advantages(alone, advantage, example_step()))
     assert objective.weights(filtered)["on_policy"].tolist() == pytest.approx([1 / 8] * 2)
 
 

@@ -130,7 +130,7 @@ def test_unknown_kind_is_refused(catalog: Catalog) -> None:
 
 def test_kinds_are_those_of_the_contract() -> None:
     kinds = "selector trigger aggregator shaping teacher_pool reward advantage rollout tracker task"
-    kinds += " intervention loss schedule"
+    kinds += " intervention loss schedule judge"
     assert set(KINDS) == set(kinds.split())
 
 

@@ -8,6 +8,7 @@ tensors.
 """
 
 from ampo_registry.testing.common import check_spec_class, check_unavailable
+from ampo_registry.testing.credit import check_credit, example_credit_groups
 from ampo_registry.testing.examples import (
     FakeScorer,
     example_grade,
@@ -19,24 +20,28 @@ from ampo_registry.testing.examples import (
     example_rollout,
 )
 from ampo_registry.testing.interventions import check_intervention, example_interventions
+from ampo_registry.testing.judges import check_judge
 from ampo_registry.testing.losses import check_loss
 from ampo_registry.testing.pools import check_teacher_pool
 from ampo_registry.testing.rewards import check_reward
 from ampo_registry.testing.rollouts import check_rollout
 from ampo_registry.testing.schedules import check_schedule
 from ampo_registry.testing.selectors import check_selector
-from ampo_registry.testing.steps import FakeServices, example_step
+from ampo_registry.testing.steps import FakeJudge, FakeServices, example_step
 from ampo_registry.testing.tasks import check_task
 from ampo_registry.testing.tensors import check_advantage, check_aggregator, check_shaping
 from ampo_registry.testing.trackers import check_tracker
 from ampo_registry.testing.triggers import check_trigger
 
 __all__ = [
+    "FakeJudge",
     "FakeScorer",
     "FakeServices",
     "check_advantage",
     "check_aggregator",
+    "check_credit",
     "check_intervention",
+    "check_judge",
     "check_loss",
     "check_reward",
     "check_rollout",
@@ -49,6 +54,7 @@ __all__ = [
     "check_tracker",
     "check_trigger",
     "check_unavailable",
+    "example_credit_groups",
     "example_grade",
     "example_group",
     "example_guidance",

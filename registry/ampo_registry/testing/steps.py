@@ -5,16 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from random import Random
 
+from ampo_registry.judges import JudgeRequest
+from ampo_registry.samples import Sample
 from ampo_registry.step import GenerationRequest, Scorer, StepContext, checked_metric
 from ampo_registry.testing.examples import EOS, FakeScorer
 from ampo_registry.tokens import LogProbs, TokenIds
 from ampo_registry.types import Grade, Message, Question, Rollout, SamplingOptions
 
 
+class FakeJudge:
+    """Log-probs that are a function of name, prompt and tokens; `fixed` are those of every token. `asked` holds the
+    requests of each call."""
+
+    def __init__(self, name: str = "judge", fixed: float | None = None) -> None:
+        self.name, self.fixed = name, fixed
+        self.asked: list[list[JudgeRequest]] = []
+
+    def logprobs(self, requests: Sequence[JudgeRequest], temperature: float | None = None) -> list[LogProbs]:
+        """One for each token of each request."""
+        self.asked.append(list(requests))
+        return [self._logprobs(request) for request in requests]
+
+    def _logprobs(self, request: JudgeRequest) -> LogProbs:
+        if self.fixed is not None:
+            return LogProbs([self.fixed] * len(request.token_ids))
+        source = Random(f"{self.name}/{tuple(request.prompt_token_ids)}/{tuple(request.token_ids)}")
+        return LogProbs([-source.expovariate(1.0) for _ in request.token_ids])
+
+
 class FakeServices:
     """Generates a few tokens that depend on prompt, position and round only, and calls right what holds the answer.
 
-    `asked`, `graded` and `logged` hold what it was called with.
+    `asked`, `graded`, `judges` and `logged` hold what it was called with.
     """
 
     def __init__(self, max_response_tokens: int = 64, max_tokens: int = 256, answer: str = "42") -> None:
@@ -23,6 +45,7 @@ class FakeServices:
         self._answer = answer
         self.asked: list[list[GenerationRequest]] = []
         self.graded: list[tuple[Question, Rollout]] = []
+        self.judges: dict[str, FakeJudge] = {}
         self.logged: dict[str, list[float]] = {}
 
     def generate(self, requests: Sequence[GenerationRequest], options: SamplingOptions | None) -> list[list[Rollout]]:
@@ -56,6 +79,14 @@ class FakeServices:
     def text(self, token_ids: Sequence[int]) -> str:
         """A word for each token but the stop token."""
         return " ".join(f"w{token}" for token in token_ids if token != EOS)
+
+    def judge(self, name: str) -> FakeJudge:
+        """One whose log-probs depend on its name, the prompt and the tokens only."""
+        return self.judges.setdefault(name, FakeJudge(name))
+
+    def old_logprobs(self, samples: Sequence[Sample]) -> list[LogProbs]:
+        """Those that were recorded; -0.5 for tokens of others."""
+        return [sample.logprobs or LogProbs([-0.5] * len(sample.token_ids)) for sample in samples]
 
     def log(self, name: str, value: float) -> None:
         """Keeps the value. Raises PluginError as a run does."""

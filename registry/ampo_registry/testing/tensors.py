@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ampo_registry.credit import AdvantageSpec, CreditSpec
 from ampo_registry.protocols import LARGEST_LOG_RATIO, Advantage, Aggregator, BuildContext, Shaping
-from ampo_registry.specs import AdvantageSpec, AggregatorSpec, ShapingSpec
+from ampo_registry.specs import AggregatorSpec, ShapingSpec
 from ampo_registry.testing.common import Rules, check_spec_class, check_state
+from ampo_registry.testing.credit import check_credit
 from ampo_registry.types import Totals
 
 if TYPE_CHECKING:
@@ -85,10 +87,14 @@ def _gradient(output: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
     return torch.autograd.grad(output.sum(), source)[0]
 
 
-def check_advantage(spec: AdvantageSpec) -> None:
-    """An advantage gives finite float64 values, exactly 0 for equal rewards, whatever the order of the group."""
+def check_advantage(spec: CreditSpec) -> None:
+    """An advantage gives finite float64 values, exactly 0 for equal rewards, whatever the order of the group. One of
+    the free form is checked as `check_credit` does."""
     import torch
 
+    if not isinstance(spec, AdvantageSpec):
+        check_credit(spec)
+        return
     check_spec_class(spec)
     rule = Rules(spec)
     component: Advantage = spec.build(BuildContext())

@@ -1,0 +1,31 @@
+"""Judge `transformers`: a model folder, loaded as the policy is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from ampo_registry import BuildContext, ConfigError, Judge, JudgeSpec
+from pydantic import Field
+
+from ampo_plugins.judges.vocabulary import check_vocabulary
+
+
+class TransformersJudge(JudgeSpec):
+    """A model in Hugging Face format, whole on each rank, in the learner's own forward pass."""
+
+    type: Literal["transformers"] = "transformers"
+    path: str = Field(min_length=1, description="Hugging Face folder or Hub name")
+    dtype: Literal["float32", "bfloat16"] | None = Field(
+        default=None, description="of its weights; null = the policy's"
+    )
+
+    def check(self, context: BuildContext) -> None:
+        """Raises ConfigError for a folder that is not there and for another vocabulary."""
+        folder = Path(self.path)
+        if folder.exists() and not (folder / "config.json").is_file():
+            raise ConfigError(f"{context.place}.path: {folder} holds no model: it has no config.json")
+        check_vocabulary(self.path, context)
+
+    def build(self, context: BuildContext) -> Judge:
+        return context.load_frozen(self.path, self.dtype)
