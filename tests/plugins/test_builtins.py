@@ -11,6 +11,7 @@ from ampo_registry.discovery import discover
 
 PLUGINS = discover()
 OPTIONS: dict[str, dict[str, Any]] = {
+    "judge transformers": {"path": "model"},
     "labelled_arithmetic": {"questions": 60, "heldout_per_level": 8, "warmup_examples": 80},
     "linear": {"start": 1.0, "end": 0.05},
     "cosine": {"start": 1.0, "end": 0.05},
@@ -51,7 +52,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> BuildContext:
 
 
 def _spec(entry: CatalogEntry) -> ComponentSpec:
-    return entry.spec.model_validate(OPTIONS.get(entry.name, {}))
+    return entry.spec.model_validate(OPTIONS.get(f"{entry.kind} {entry.name}", OPTIONS.get(entry.name, {})))
 
 
 def _check_rollout(spec: Any, context: BuildContext) -> None:
