@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ampo_core.config import rules
 from ampo_core.config.held_out import EvaluationConfig
-from ampo_core.config.job import LearningJob, Longest
+from ampo_core.config.job import LearningJob, Longest, NamedModel
 from ampo_core.config.metric_names import ANSWERS, GUIDANCE, MACRO, TEACHER, TRAIN, evaluation_metrics
 from ampo_core.config.nodes import Finding, KeyPath
 from ampo_core.config.objective import NAME, ObjectiveConfig
@@ -127,6 +127,15 @@ class TrainJob(LearningJob):
         if penalty is not None and penalty.buffer > self.rollout.max_response_tokens:
             text = f"found {penalty.buffer}, more than rollout.max_response_tokens = {self.rollout.max_response_tokens}"
             yield Finding(("reward", "overlong_penalty", "buffer"), text)
+
+    def used_models(self) -> Iterator[NamedModel]:
+        yield from super().used_models()
+        yield from (NamedModel(("judges", name, "path"), path) for name, path in self.judge_models().items())
+
+    def judge_models(self) -> dict[str, str]:
+        """The models that judges which something asks load, by the judges' names."""
+        models = {name: self.judges[name].model for name in sorted(self.needed_judges() & self.judges.keys())}
+        return {name: path for name, path in models.items() if path is not None}
 
     def needed_judges(self) -> frozenset[str]:
         """The judges that something asks."""

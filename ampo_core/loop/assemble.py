@@ -184,7 +184,7 @@ def _begin(job: TrainJob, environment: Environment, ranks: Ranks, inputs: _Input
             plugins=environment.plugins.distributions,
             data=dict.fromkeys([*job.data.train, *evaluated]),
             teachers=inputs.teachers,
-            models=[job.model.path],
+            models=dict.fromkeys([job.model.path, *job.judge_models().values()]),
             questions={"train": hash_questions(question.uid for question in inputs.loaded.questions)}
             | {f"evaluation.{item.name}": hash_questions(q.uid for q in item.questions) for item in inputs.sets},
             notes=inputs.notes,

@@ -103,6 +103,12 @@ class JudgeSpec(ComponentSpec):
     kind: ClassVar[str] = "judge"
     behaviour: ClassVar[tuple[str, ...]] = ("logprobs",)
 
+    @property
+    def model(self) -> str | None:
+        """The folder or Hub name of the model that it loads, if it loads one: looked for before the run, and its hash
+        stands in the run's manifest."""
+        return None
+
     def refuses(self, temperature: float) -> str | None:
         """Why it cannot give log-probs at the rollout's `temperature`, or None. Must be cheap."""
         return None

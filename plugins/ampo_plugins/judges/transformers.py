@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
-from ampo_registry import BuildContext, ConfigError, Judge, JudgeSpec
+from ampo_registry import BuildContext, Judge, JudgeSpec
 from pydantic import Field
 
 from ampo_plugins.judges.vocabulary import check_vocabulary
@@ -20,11 +19,12 @@ class TransformersJudge(JudgeSpec):
         default=None, description="of its weights; null = the policy's"
     )
 
+    @property
+    def model(self) -> str | None:
+        return self.path
+
     def check(self, context: BuildContext) -> None:
-        """Raises ConfigError for a folder that is not there and for another vocabulary."""
-        folder = Path(self.path)
-        if folder.exists() and not (folder / "config.json").is_file():
-            raise ConfigError(f"{context.place}.path: {folder} holds no model: it has no config.json")
+        """Raises ConfigError for another vocabulary."""
         check_vocabulary(self.path, context)
 
     def build(self, context: BuildContext) -> Judge:
