@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,9 @@ from ampo_core.checked.component import Checked
 
 if TYPE_CHECKING:
     import torch
+
+ROUNDING = 1e-4
+"""A log-prob of a certain token may be rounded to a little above 0."""
 
 
 class CheckedCredit(Checked):
@@ -72,8 +74,7 @@ class CheckedJudge(Checked):
         if len(log_probs) != tokens:
             raise self.asked.wrong("logprobs", f"{len(log_probs)} log-probs for {tokens} tokens", "one for each")
         numbers = numpy.asarray(log_probs.buffer)
-        wrong = numbers[~((numbers <= 0.0) & numpy.isfinite(numbers))]
+        wrong = numbers[~((numbers <= ROUNDING) & numpy.isfinite(numbers))]
         if len(wrong):
-            worst = float(wrong[0]) if not math.isnan(wrong[0]) else math.nan
-            raise self.asked.wrong("logprobs", f"the log-prob {worst:g}", "finite numbers of at most 0")
+            raise self.asked.wrong("logprobs", f"the log-prob {wrong[0]:g}", "finite numbers of at most 0")
         return log_probs
