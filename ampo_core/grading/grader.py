@@ -10,18 +10,20 @@ import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
-from ampo_registry.errors import ConfigError, RunError
+from ampo_registry.errors import ConfigError, PluginError, RunError
 from ampo_registry.protocols import JsonValue
 from ampo_registry.specs import RewardSpec, component_name
 from ampo_registry.types import Grade, GradeRequest
 
+from ampo_core.checked.call import Asked
 from ampo_core.data.report import TruthCheck
 from ampo_core.grading import worker as grading_worker
 from ampo_core.grading.pool import GradingPool, Outcome
+from ampo_core.grading.returned import canaries_of
 from ampo_core.grading.rows import Row, parcels, rows_of
 
 CACHED_GRADES = 65_536
@@ -109,9 +111,13 @@ class Grader:
         """What the reward says of each ground truth, in order, from all workers at once.
 
         One on which the verifier gives no verdict, in `TRUTH_TRIES` tries with more time each, is listed and not
-        refused: which questions there are must not depend on a slow moment of the machine.
+        refused: which questions there are must not depend on a slow moment of the machine. Raises PluginError for a
+        reward that says neither a reason nor None.
         """
         outcomes = self._pool.run(grading_worker.check_one, answers, TRUTH_TRIES)
+        for outcome in outcomes:
+            if isinstance(outcome.value, grading_worker.Broken):
+                raise PluginError(outcome.value)
         return [
             outcome.value
             if outcome.status == "ok"
@@ -135,20 +141,13 @@ class Grader:
     def _graded(self, requests: Sequence[GradeRequest], rows: Sequence[Row | None], tries: int) -> list[Grade]:
         with parcels(requests, rows) as sent:
             outcomes = self._pool.run(grading_worker.grade_one, sent, tries)
-        return [self._grade(request, outcome) for request, outcome in zip(requests, outcomes, strict=True)]
-
-    def _grade(self, request: GradeRequest, outcome: Outcome) -> Grade:
-        if outcome.status == "ok":
-            grade: Grade = outcome.value
-            return grade
-        unverified = self._spec.combine(False, self._spec.formatted(request.text))
-        return Grade(
-            reward=unverified.reward,
-            correct=False,
-            formatted=unverified.formatted,
-            status=outcome.status,
-            detail=str(outcome.value),
-        )
+        grades: list[Grade | None] = [outcome.value if outcome.status == "ok" else None for outcome in outcomes]
+        failed = [place for place, grade in enumerate(grades) if grade is None]
+        texts = [requests[place].text for place in failed]
+        earned = self._pool.run(grading_worker.unverified_one, texts) if texts else []
+        for place, found in zip(failed, earned, strict=True):
+            grades[place] = _unverified(outcomes[place], found)
+        return [grade for grade in grades if grade is not None]
 
     def _remember(self, keys: Sequence[bytes], grades: Sequence[Grade]) -> None:
         # A timeout may be the machine's doing, so only verdicts are kept.
@@ -181,7 +180,7 @@ class Grader:
         (start,) = self._pool.run(grading_worker.ready, [None])
         if start.status != "ok":
             raise ConfigError(f"reward {self._name}: {start.value}")
-        for request, correct in self._spec.canaries():
+        for request, correct in canaries_of(Asked.of(self._spec)):
             (grade,) = self._graded([request], rows_of([request]), TRUTH_TRIES)
             if grade.status != "ok" or grade.correct is not correct:
                 found = grade.detail or ("correct" if grade.correct else "wrong")
@@ -190,6 +189,15 @@ class Grader:
                     f"{request.answer!r} must be {'correct' if correct else 'wrong'}; found: {found}. "
                     "Check the installed versions of the packages that it verifies with"
                 )
+
+
+def _unverified(outcome: Outcome, found: Outcome) -> Grade:
+    """The grade of a response without a verdict, `found` what it earns; nothing, where the reward fails at that too."""
+    detail = str(outcome.value)
+    if found.status != "ok":
+        return Grade(0.0, False, False, outcome.status, f"{detail}; {found.value}")
+    grade: Grade = found.value
+    return replace(grade, correct=False, status=outcome.status, detail=detail, numbers={})
 
 
 def _key(request: GradeRequest, row: Row | None) -> bytes:

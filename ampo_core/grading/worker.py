@@ -9,13 +9,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ampo_registry.errors import PluginError
-from ampo_registry.protocols import BuildContext, Reward
+from ampo_registry.protocols import BuildContext
 from ampo_registry.specs import RewardSpec
 from ampo_registry.types import Grade
 
+from ampo_core.checked.call import Asked, PluginFault
 from ampo_core.data.report import TruthCheck
-from ampo_core.grading.returned import only_grade, reason
+from ampo_core.grading.returned import canaries_of, grade_of, truth_check, unverified
 from ampo_core.grading.rows import Parcel, unpacked
 
 MEMORY_BYTES = 4 * 2**30
@@ -30,8 +30,12 @@ class Failure(str):
     """Why a task has no result; crosses the process boundary as a value, so that no exception must be pickled."""
 
 
-_spec: RewardSpec | None = None
-_reward: Reward | None = None
+class Broken(Failure):
+    """The failure of a reward that returned what none may."""
+
+
+_spec: Asked | None = None
+_reward: Asked | None = None
 _start_failure = Failure("")
 
 
@@ -50,14 +54,15 @@ def start(pickled_spec: bytes) -> None:
     try:
         # Unpickled here and not by multiprocessing, so that a module that is missing here has a name.
         spec: RewardSpec = pickle.loads(pickled_spec)  # noqa: S301 - the parent's own bytes
-        reward = spec.build(BuildContext())
-        for request, _ in spec.canaries():
-            reward.grade([request])
+        asked = Asked.of(spec)
+        reward = Asked.of(spec, asked.ask("build", BuildContext()))
+        for request, _ in canaries_of(asked):
+            reward.ask("grade", [request])
     except BaseException as error:
         _start_failure = Failure(f"the reward cannot be started: {_describe(error)}")
         return
     _limit_memory()
-    _spec, _reward = spec, reward
+    _spec, _reward = asked, reward
 
 
 def within(seconds: float, task: Callable[[Any], Any], argument: object) -> Any:
@@ -82,34 +87,40 @@ def grade_one(parcel: Parcel) -> Grade | Failure:
     if _reward is None:
         return _start_failure
     try:
-        return only_grade(_reward.grade([unpacked(parcel)]))
-    except PluginError as error:
-        return Failure(str(error))
+        return grade_of(_reward, unpacked(parcel))
     except BaseException as error:  # Math-Verify and sympy raise MemoryError and bare BaseExceptions on bad answers
         return _failure(error)
 
 
+def unverified_one(text: str) -> Grade | Failure:
+    """What a response earns that has no verdict."""
+    if _spec is None:
+        return _start_failure
+    try:
+        return unverified(_spec, text)
+    except BaseException as error:
+        return _failure(error)
+
+
 def check_one(truth: str) -> TruthCheck | Failure:
-    """What the reward's `check_truth` and, where that accepts, its spec's `note_truth` say."""
+    """What the reward says of a ground truth."""
     if _reward is None or _spec is None:
         return _start_failure
     try:
-        refused = reason(_reward.check_truth(truth), "check_truth")
-        if refused is not None:
-            return TruthCheck(refused=refused)
-        return TruthCheck(listed=reason(_spec.note_truth(truth), "note_truth"))
+        return truth_check(_reward, _spec, truth)
     except BaseException as error:
         return _failure(error)
 
 
 def _failure(error: BaseException) -> Failure:
-    if isinstance(error, MemoryError):
+    if isinstance(error.__cause__ or error, MemoryError):
         os._exit(OUT_OF_MEMORY)  # what caches hold on to now could cost the next answer its verdict
-    return Failure(_describe(error))
+    wrong = isinstance(error, PluginFault) and error.__cause__ is None
+    return Broken(error) if wrong else Failure(_describe(error))
 
 
 def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:500]
+    return (str(error) if isinstance(error, PluginFault) else f"{type(error).__name__}: {error}")[:1000]
 
 
 def _limit_memory() -> None:

@@ -136,6 +136,14 @@ def test_defaults_of_what_a_reward_gets_and_gives(record):
     assert f"\n{record.__name__}({', '.join(map(shown, dataclasses.fields(record)))})\n" in section("reward")
 
 
+def test_arguments_of_the_check_of_rewards():
+    parameters = inspect.signature(ampo_registry.testing.check_reward).parameters.values()
+    shown = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters]
+    first = next(index for index, p in enumerate(parameters) if p.kind is p.KEYWORD_ONLY)
+    shown.insert(first, "*")
+    assert f"\ncheck_reward({', '.join(shown)})\n" in section("reward")
+
+
 def test_what_a_loss_may_need():
     assert re.findall(r"^\| `(\w+)` \| `view\.", section("loss"), re.M) == [*NEEDS]
     assert "`zero_without_advantage`" in section("loss")

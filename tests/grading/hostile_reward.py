@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Literal
@@ -23,7 +24,10 @@ class Hostile(RewardSpec):
         return self
 
     def grade(self, requests):
-        return [self._one(request) for request in requests]
+        if requests[0].text == "bare":
+            return self.combine(True, True)
+        found = [self._one(request) for request in requests]
+        return found[0] if isinstance(found[0], list) else found
 
     def check_truth(self, answer):
         if answer == "spin":
@@ -32,10 +36,17 @@ class Hostile(RewardSpec):
             raise ValueError("bad truth")
         if answer.startswith("second") and self._first_try():
             work(60)
+        if answer == "false":
+            return False
         return None if answer.removeprefix("second ") else "empty"
 
     def note_truth(self, answer):
-        return "it is odd" if answer == "odd" else None
+        return {"odd": "it is odd", "blank": ""}.get(answer)
+
+    def formatted(self, text):
+        if text == "raise unformatted":
+            raise ValueError("no format")
+        return "yes" if text == "raise formatting" else super().formatted(text)
 
     def canaries(self):
         return ((GradeRequest("yes", "yes"), not self.broken_canary), (GradeRequest("no", "yes"), False))
@@ -74,6 +85,22 @@ class Hostile(RewardSpec):
                 return Grade(reward=float("nan"), correct=True, formatted=True)
             case "none":
                 return None
+            case "two":
+                return [self.combine(True, True)] * 2
+            case "int":
+                return Grade(1.0, 1, True)
+            case "bool":
+                return Grade(True, True, True)
+            case "status":
+                return Grade(1.0, True, True, "fine")
+            case "list":
+                return Grade(1.0, True, True, numbers=[])
+            case "exit":
+                sys.exit(0)
+            case "interrupt":
+                raise KeyboardInterrupt
+            case "raise unformatted" | "raise formatting":
+                raise ValueError("no idea")
             case "row":
                 return Grade(float(request.extra["points"]), request.finish_reason == "stop", True)
             case "number":

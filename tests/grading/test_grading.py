@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,8 +11,8 @@ from dataclasses import replace
 
 import psutil
 import pytest
-from ampo_plugins.rewards.math_verify import MathVerify
-from ampo_registry import ConfigError, GradeRequest, Message, Question, RunError
+from ampo_plugins.rewards import Countdown, MathVerify, Sum
+from ampo_registry import ConfigError, GradeRequest, Message, PluginError, Question, RunError
 from hostile_reward import Hostile
 
 from ampo_core.data.report import TruthCheck
@@ -41,6 +42,13 @@ def children():
     return [worker for server in servers for worker in server.children()]
 
 
+@pytest.fixture(scope="module")
+def misgraded():
+    words = ("two", "bare", "int", "bool", "status", "list", "exit", "interrupt")
+    with Grader(Hostile(workers=1, max_error_rate=1.0)) as made:
+        return dict(zip(words, made.grade(yes_no(*words)), strict=True))
+
+
 @pytest.fixture
 def grader():
     with Grader(Hostile(timeout_s=0.3, workers=2, max_error_rate=1.0)) as made:
@@ -54,6 +62,32 @@ def test_grades_come_in_order(grader):
     assert grader.grade([]) == []
 
 
+def where(grade):
+    """The words that a failure of the reward begins with: its name, its method, the line of its own file."""
+    found = re.match(r"reward hostile \(Hostile\.grade, \S+hostile_reward\.py:\d+\): ", grade.detail)
+    assert found, grade.detail
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("two", "gave list [Grade(.*; expected a list of one Grade for one request"),
+        ("bare", "gave Grade .*; expected a list of one Grade for one request"),
+        ("int", "gave 1; expected True or False as correct"),
+        ("bool", "gave True; expected a finite number as reward"),
+        ("status", r"gave tuple \('fine', ''\); expected ok, timeout, error and a text"),
+        ("list", r"gave list \[\]; expected a mapping of names to numbers"),
+        ("exit", "SystemExit: 0"),
+        ("interrupt", "KeyboardInterrupt"),
+    ],
+)
+def test_what_a_reward_returns_is_checked_before_it_is_used(misgraded, word, said):
+    grade = misgraded[word]
+    assert (grade.status, grade.reward, grade.correct) == ("error", 0.0, False)
+    assert re.search(said.replace("[Grade(", r"\[Grade\("), grade.detail.removeprefix(where(grade)))
+
+
 def test_one_bad_response_costs_only_itself(grader):
     bad = ["spin", "die", "raise", "base", "memory", "nan", "none"]
     grades = grader.grade(yes_no(*(text for word in bad for text in ("yes", word, f"no {word}"))))
@@ -65,11 +99,11 @@ def test_one_bad_response_costs_only_itself(grader):
     }
     assert found["spin"].detail == "no verdict within 0.3 s of CPU time"
     assert found["die"].detail == "the worker died (exit code 7)"
-    assert found["raise"].detail == "ValueError: no idea"
-    assert found["base"].detail == "BadBase: not even an Exception"
+    assert found["raise"].detail == f"{where(found['raise'])}ValueError: no idea"
+    assert found["base"].detail == f"{where(found['base'])}BadBase: not even an Exception"
     assert found["memory"].detail == "MemoryError: more than the 4 GiB that a verdict may take"
-    assert found["nan"].detail == "grade() gave nan; expected a finite number as reward"
-    assert found["none"].detail == "grade() gave None; expected a Grade"
+    assert found["nan"].detail == f"{where(found['nan'])}gave nan; expected a finite number as reward"
+    assert found["none"].detail == f"{where(found['none'])}gave None; expected a Grade"
     assert grader.take_counts() == GradeCounts(graded=21, timeouts=1, errors=6)
     assert grader.take_counts() == GradeCounts()
 
@@ -125,13 +159,28 @@ def test_numbers_of_a_reward_are_checked_in_the_worker(grader):
     )
     assert good.numbers == {"mine/a": 1}
     assert hash(good) == hash(replace(good, numbers={}))
-    assert core.detail.startswith(
-        "grade() gave a Grade whose numbers are no metrics: the metric 'reward/a' needs a name"
-    )
+    assert "(Hostile.grade): numbers: the metric 'reward/a' needs a name of its own" in core.detail
     assert "'a' needs a name of its own, such as mine/a" in bare.detail
     assert infinite.detail.endswith("the metric 'mine/a' is inf, expected a finite number")
-    assert text.detail == "grade() gave {'mine/a': '1'}; expected names and numbers in numbers"
+    assert text.detail.endswith("gave dict {'mine/a': '1'}; expected names and numbers in numbers")
     assert [grade.status for grade in (core, bare, infinite, text)] == ["error"] * 4
+
+
+def test_the_built_in_sum_grades_its_parts_in_a_worker():
+    spec = Sum(
+        workers=1, parts=[{"reward": "countdown", "weight": 0.75}, {"reward": Countdown(use="some"), "name": "some"}]
+    )
+    question = Question("q", (), (1,), '{"target": 24, "numbers": [3, 8, 5]}', "")
+    with Grader(spec) as made:
+        texts = [f"<answer> {said} </answer>" for said in ("3 * 8", "3 * (5 + 8) - 15", "3 + 8 + 5")]
+        grades = made.grade([GradeRequest.of(question, text) for text in texts])
+        assert made.check_truths([question.answer, "24"])[1].refused.startswith("countdown: it must be a JSON object")
+    assert [grade.correct for grade in grades] == [False, False, False]
+    assert [grade.numbers for grade in grades] == [
+        {"sum/countdown": pytest.approx(one), "sum/some": pytest.approx(two)}
+        for one, two in ((0.1, 1.0), (0.1, 0.1), (0.1, 0.1))
+    ]
+    assert grades[0].reward == pytest.approx(0.75 * 0.1 + 1.0)
 
 
 def test_failures_are_tried_again_not_remembered(grader):
@@ -160,7 +209,28 @@ def test_truths_without_a_verdict_are_kept_and_listed_side_by_side():
         hanging, fine, raising, _ = grader.check_truths(["spin", "5", "raise", "spin"])
     assert (hanging.refused, fine, raising.refused) == (None, TruthCheck(), None)
     assert hanging.listed == "it could not be checked in 3 tries: no verdict within 0.8 s of CPU time"
-    assert raising.listed == "it could not be checked in 3 tries: ValueError: bad truth"
+    assert raising.listed.startswith("it could not be checked in 3 tries: reward hostile (Hostile.check_truth, /")
+    assert raising.listed.endswith("): ValueError: bad truth")
+
+
+@pytest.mark.parametrize(
+    ("truth", "said"),
+    [
+        ("false", r"Hostile\.check_truth, .*gave False; expected a reason or None"),
+        ("blank", r"Hostile\.note_truth, .*''"),
+    ],
+)
+def test_a_reward_that_says_nothing_of_a_truth_is_refused(grader, truth, said):
+    with pytest.raises(PluginError, match=said):
+        grader.check_truths(["5", truth])
+
+
+def test_what_a_reward_fails_to_earn_counts_nothing(grader):
+    (grade,) = grader.grade(yes_no("raise unformatted"))
+    assert (grade.reward, grade.formatted, grade.status) == (0.0, False, "error")
+    assert "ValueError: no idea; reward hostile (Hostile.formatted, " in grade.detail
+    (wrong,) = grader.grade(yes_no("raise formatting"))
+    assert wrong.detail.endswith("gave 'yes'; expected True or False")
 
 
 @pytest.mark.parametrize("word", ["second", "second killed", "second memory"])
@@ -192,7 +262,7 @@ def test_a_second_try_decides_so_the_first_is_short_and_few_run_at_once(monkeypa
         monkeypatch.setattr(pool.GradingPool, "_survive", watched)
         grades = grader.grade([*yes_no("yes", "spin", "memory", "raise"), *(GradeRequest("work", t) for t in "ab")])
     assert [grade.status for grade in grades] == ["ok", "timeout", "error", "error", "ok", "ok"]
-    assert calls == [(6, 0.1), (2, 0.5), (1, 0.5), (1, 0.5)]
+    assert calls == [(6, 0.1), (2, 0.5), (1, 0.5), (1, 0.5), (3, 0.1)]
 
 
 def test_sleeping_costs_no_cpu_time_and_ends_at_the_wall_limit(tmp_path, monkeypatch):
@@ -246,7 +316,10 @@ def test_failures_of_long_ago_are_forgotten():
 
 
 def test_reward_that_cannot_start_is_a_config_error():
-    with pytest.raises(ConfigError, match="hostile: the reward cannot be started: OSError: no such verifier"):
+    with pytest.raises(
+        ConfigError,
+        match=r"cannot be started: reward hostile \(Hostile\.build, .*\.py:\d+\): OSError: no such verifier",
+    ):
         Grader(Hostile(workers=1, start="no such verifier"))
     assert children() == []
 

@@ -17,6 +17,7 @@ import ampo_plugins.triggers
 import pytest
 from ampo_plugins.advantages import GroupNormalized, MeanOnly, OnPolicyBaseline
 from ampo_plugins.aggregators import Constant, Sequencewise, Tokenwise
+from ampo_plugins.rewards import Choice, MathVerify
 from ampo_plugins.selectors import Comprehension, Length, RandomChoice
 from ampo_plugins.shapings import Identity, LogProb, Power, PPlusLogProb, Ratio
 from ampo_plugins.teacher_pools import Dataset
@@ -27,6 +28,7 @@ from ampo_registry import (
     AggregatorSpec,
     BuildContext,
     ComponentSpec,
+    RewardSpec,
     SelectorSpec,
     ShapingSpec,
     TriggerSpec,
@@ -36,6 +38,7 @@ from ampo_registry.specs import component_name
 from ampo_registry.testing import (
     check_advantage,
     check_aggregator,
+    check_reward,
     check_selector,
     check_shaping,
     check_spec_class,
@@ -138,6 +141,18 @@ def test_advantages(spec: AdvantageSpec) -> None:
 @pytest.mark.parametrize("spec", [Dataset(), Dataset(teachers=("teacher-0", "teacher-2"))], ids=["all", "composition"])
 def test_teacher_pools(spec: Dataset) -> None:
     check_teacher_pool(spec)
+
+
+REWARDS: list[RewardSpec] = [MathVerify(), MathVerify(exact_numbers=False), Choice(), Choice(one_answer=False)]
+
+
+@pytest.mark.parametrize("spec", REWARDS, ids=["math_verify", "released", "choice", "several"])
+def test_rewards_that_say_by_their_canaries_what_is_right(spec: RewardSpec) -> None:
+    check_reward(spec)
+
+
+def test_a_reward_with_a_truth_and_another_answer() -> None:
+    check_reward(MathVerify(), "42", "41")
 
 
 def test_tensorboard(tmp_path: Path) -> None:

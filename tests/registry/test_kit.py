@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import pytest
 from ampo_registry import (
@@ -363,9 +364,65 @@ class Equal(RewardSpec):
     ],
 )
 def test_reward_rules(fault: str, rule: str) -> None:
-    kit.check_reward(Equal())
+    kit.check_reward(Equal(), "42", "41")
     with pytest.raises(AssertionError, match=rule):
-        kit.check_reward(Equal(fault=fault))
+        kit.check_reward(Equal(fault=fault), "42", "41")
+
+
+class Even(RewardSpec):
+    """Its truth is a constraint, and no answer: an even number below it."""
+
+    type: Literal["even"] = "even"
+    logs: ClassVar[tuple[str, ...]] = ("even/number",)
+    known: bool = True
+    fault: str = ""
+
+    def grade(self, requests: Sequence[GradeRequest]) -> list[Grade]:
+        return [self._grade(request) for request in requests]
+
+    def _grade(self, request: GradeRequest) -> Grade:
+        digits = re.sub(r"\D", "", request.text)
+        correct = bool(digits) and int(digits) < int(request.answer) and int(digits) % 2 == 0
+        name = {"core": "reward/x", "silent": "even/other"}.get(self.fault, "even/number")
+        return replace(self.combine(correct, True), numbers={name: float(digits or 0)})
+
+    def check_truth(self, answer: str) -> str | None:
+        return None if answer.isdigit() else "it is no number"
+
+    def canaries(self) -> Sequence[tuple[GradeRequest, bool]]:
+        known = {"8": True, "9": False, "12": self.fault == "canary"}
+        return [(GradeRequest(text, "10"), correct) for text, correct in known.items()] if self.known else []
+
+
+def test_a_reward_whose_truth_is_no_answer_says_by_canaries_or_arguments_what_is_right() -> None:
+    kit.check_reward(Even())
+    right, wrong = GradeRequest("8", "10", extra={"a": []}), GradeRequest("9", "10")
+    kit.check_reward(Even(known=False), right=[right], wrong=[wrong])
+    with pytest.raises(
+        AssertionError, match=r"reward even: nothing says what is right.*canaries.*check_reward\(spec, "
+    ):
+        kit.check_reward(Even(known=False))
+    with pytest.raises(AssertionError, match="nothing says what is right"):
+        kit.check_reward(Even(known=False), right=[right])
+    with pytest.raises(AssertionError, match="'9' with the ground truth '10' must be correct"):
+        kit.check_reward(Even(), right=[wrong])
+    with pytest.raises(AssertionError, match="'8' with the ground truth '10' must not be correct"):
+        kit.check_reward(Even(), wrong=[right])
+    with pytest.raises(AssertionError, match="an answer that is wrong needs a truth beside it"):
+        kit.check_reward(Even(), wrong="9")
+
+
+@pytest.mark.parametrize(
+    ("fault", "rule"),
+    [
+        ("core", "the metric 'reward/x' needs a name of its own"),
+        ("silent", r"every name in logs must be among the numbers of some grade; found \['even/number'\]"),
+        ("canary", "'12' with the ground truth '10' must be correct"),
+    ],
+)
+def test_numbers_and_canaries_of_a_reward_are_checked(fault: str, rule: str) -> None:
+    with pytest.raises(AssertionError, match=rule):
+        kit.check_reward(Even(fault=fault))
 
 
 class FakeEngine:

@@ -3,10 +3,12 @@
 from ampo_registry import ComponentSpec, hookimpl
 
 from ampo_plugins.rewards.choice import Choice
+from ampo_plugins.rewards.countdown import Countdown
 from ampo_plugins.rewards.math_verify import MathVerify
+from ampo_plugins.rewards.sum import Sum
 
 
 @hookimpl
 def ampo_specs() -> list[type[ComponentSpec]]:
     """The built-in rewards."""
-    return [Choice, MathVerify]
+    return [Choice, Countdown, MathVerify, Sum]
