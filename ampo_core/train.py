@@ -131,7 +131,7 @@ def guide(groups: Sequence[RolloutGroup], position: int, parts: Guide | None, co
         return GuidedBatch(tuple(unguided(group) for group in groups))
     fired = parts.triggered(groups, context)
     asked = parts.asked(groups, fired)
-    candidates = parts.library.candidates([groups[i].question for i in asked])
+    candidates = parts.candidates([groups[i] for i in asked], context)
     places, needy = [position + i for i in asked], set(fired)
     selections = parts.select([groups[i] for i in asked], candidates, places, [i in needy for i in asked], context)
     guidance = dict(zip(asked, zip(candidates, selections, strict=True), strict=True))

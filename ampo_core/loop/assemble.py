@@ -12,6 +12,7 @@ import torch
 from ampo_registry.errors import ConfigError
 from ampo_registry.judges import POLICY, START
 from ampo_registry.protocols import BuildContext, RolloutEngine
+from ampo_registry.specs import LateTeacherPoolSpec
 
 from ampo_core.config.jobs import TrainJob
 from ampo_core.config.nodes import dotted
@@ -132,9 +133,11 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
     library: TeacherLibrary | None = None
     teachers: tuple[str, ...] = ()
     if job.guidance is not None:
-        pool = context.build(job.guidance.teacher_pool)
+        pool = job.guidance.teacher_pool
+        late = tuple(pool.names) if isinstance(pool, LateTeacherPoolSpec) else None
         recorded = next(map(dotted, job.objective.reading_teachers()), "")
-        library = TeacherLibrary(pool, tokenizer, grader, ranks, job.rollout.max_response_tokens, recorded)
+        longest = job.rollout.max_response_tokens
+        library = TeacherLibrary(context.build(pool), tokenizer, grader, ranks, longest, recorded, late)
         teachers = library.check(loaded.questions, loaded.place, reading)
         library.notes += scoring_notes(job.guidance, job.reward, loaded.questions)
     graders: dict[str, Grader] = {}

@@ -75,6 +75,12 @@ class Guide:
         auxiliary term trains an answer of each question or the advantage reads whose it is."""
         return list(range(len(groups))) if self.for_all or any(self.terms.values()) else list(fired)
 
+    def candidates(self, groups: Sequence[RolloutGroup], context: StepContext) -> list[tuple[Guidance, ...]]:
+        """The usable teacher answers to the question of each group, in the pool's order."""
+        if self.library.late is not None:
+            return self.library.late_candidates(groups, context.step)
+        return self.library.candidates([group.question for group in groups])
+
     def select(
         self,
         groups: Sequence[RolloutGroup],

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy
-from ampo_registry.errors import DataError
-from ampo_registry.protocols import JsonValue, TeacherPool
+from ampo_registry.errors import DataError, PluginError, RunError
+from ampo_registry.protocols import JsonValue, LateTeacherPool, TeacherPool
 from ampo_registry.tokens import LogProbs, TokenIds
-from ampo_registry.types import Grade, GradeRequest, Guidance, Question, TeacherAnswer
+from ampo_registry.types import Grade, GradeRequest, Guidance, Question, RolloutGroup, TeacherAnswer
 
 from ampo_core.data.questions import Watch
 from ampo_core.data.tokens import PromptTokenizer
@@ -30,14 +30,16 @@ class TeacherLibrary:
     """The pool's answers as graded candidates. Each is tokenised and graded when first needed, and where the verifier
     gave no verdict each time that its question comes again: a failure says nothing of the answer.
 
-    `recorded` is the key of a loss that needs the log-probs that the data recorded; empty: none does."""
+    `recorded` is the key of a loss that needs the log-probs that the data recorded; empty: none does. `late` are the
+    teachers of a pool that is asked in the step, each time anew; None: it is not."""
 
-    pool: TeacherPool
+    pool: TeacherPool | LateTeacherPool
     tokenizer: PromptTokenizer
     grader: Grader
     ranks: Ranks
     max_response_tokens: int
     recorded: str = ""
+    late: tuple[str, ...] | None = None
     counts: Counter[LeftOut] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     """What `check` found that a person should know."""
@@ -50,20 +52,18 @@ class TeacherLibrary:
 
         Left out and counted: answers over the response limit, and answers that do not verify.
         """
-        asked = {question.uid: question for question in questions}
+        pool, asked = cast(TeacherPool, self.pool), {question.uid: question for question in questions}
         for uid, question in asked.items():
             if uid not in self._known:
-                self._known[uid] = list(self.pool.answers(question))
+                self._known[uid] = list(pool.answers(question))
         open_answers = [
             (question, index, answer)
             for uid, question in asked.items()
             for index, answer in enumerate(self._known[uid])
             if isinstance(answer, TeacherAnswer)
         ]
-        requests = [GradeRequest.of(question, answer.text) for question, _, answer in open_answers]
-        grades = self.ranks.map(partial(self.grader.grade, tries=ANSWER_TRIES), requests)
-        for (question, index, answer), grade in zip(open_answers, grades, strict=True):
-            found = self._guidance(question, answer, grade)
+        graded = self._graded([(question, answer) for question, _, answer in open_answers])
+        for (question, index, _), found in zip(open_answers, graded, strict=True):
             if found != "ungraded":
                 self._known[question.uid][index] = found
             if not isinstance(found, Guidance) and question.uid not in self._counted:
@@ -71,25 +71,65 @@ class TeacherLibrary:
         self._counted.update(asked)
         return [tuple(found for found in self._known[q.uid] if isinstance(found, Guidance)) for q in questions]
 
+    def late_candidates(self, groups: Sequence[RolloutGroup], step: int) -> list[tuple[Guidance, ...]]:
+        """The usable answers of a late pool to the question of each group, in its order. Each question is asked on one
+        rank, and all answers are graded in one call; none is kept for another step.
+
+        Raises RunError on every rank if the pool fails on one.
+        """
+        answered = self.ranks.map(self._ask_late, groups)
+        for answers in answered:
+            if isinstance(answers, str):
+                raise RunError(f"step {step}: {answers}")
+        given = [(group.question, a) for group, answers in zip(groups, answered, strict=True) for a in answers]
+        graded = iter(self._graded(cast("list[tuple[Question, TeacherAnswer]]", given)))
+        usable = []
+        for answers in answered:
+            found = [next(graded) for _ in answers]
+            self.counts.update(reason for reason in found if not isinstance(reason, Guidance))
+            usable.append(tuple(guidance for guidance in found if isinstance(guidance, Guidance)))
+        return usable
+
+    def _ask_late(self, groups: Sequence[RolloutGroup]) -> list[list[TeacherAnswer] | str]:
+        """The answers to each group's question; or for each of them what went wrong, for all ranks must hear of it."""
+        pool, answered = cast(LateTeacherPool, self.pool), list[list[TeacherAnswer] | str]()
+        for group in groups:
+            try:
+                answered.append(_teacher_answers(pool.answers(group.question, group)))
+            except Exception as error:
+                where = f"{type(pool).__name__}.answers failed at question {group.question.uid[:12]}"
+                return [f"{where}: {type(error).__name__}: {error}"] * len(groups)
+        return answered
+
+    def _graded(self, answers: Sequence[tuple[Question, TeacherAnswer]]) -> list[Guidance | LeftOut]:
+        """What becomes of each answer, graded in one call."""
+        requests = [GradeRequest.of(question, answer.text) for question, answer in answers]
+        grades = self.ranks.map(partial(self.grader.grade, tries=ANSWER_TRIES), requests)
+        return [self._guidance(*pair, grade) for pair, grade in zip(answers, grades, strict=True)]
+
     def check(
         self,
         questions: Sequence[Question],
         place: Callable[[int], str] = "question {}".format,
         watch: Watch | None = None,
     ) -> tuple[str, ...]:
-        """The names of all teachers that answer any of `questions`, sorted. `watch` is told how many are done.
+        """The names of all teachers that answer any of `questions`, sorted; those that a late pool says, which is not
+        asked. `watch` is told how many are done.
 
         Raises DataError if none does, or if recorded log-probs are asked for and an answer's do not fit its tokens:
         `place` gives file and row of the i-th question.
         """
         self.pool.check_questions(questions)
+        if self.late is not None:
+            return tuple(sorted(self.late))
+        pool = cast(TeacherPool, self.pool)
         teachers: set[str] = set()
         controls: list[tuple[str, ...]] = []
         distinct = {question.uid: question for question in questions}
         for done, question in enumerate(distinct.values(), start=1):
             if watch is not None and (done == len(distinct) or done % WATCHED_EVERY == 0):
                 watch("the teachers' answers", done, len(distinct))
-            for answer in self.pool.answers(question):
+            for answer in pool.answers(question):
                 teachers.add(answer.teacher)
                 controls.append(self.tokenizer.controls_in(answer.text))
                 if self.recorded:
@@ -133,6 +173,13 @@ class TeacherLibrary:
         if self.recorded:
             logprobs = recorded_logprobs(question, answer, len(token_ids), self.recorded)
         return Guidance(answer.teacher, text, token_ids, grade, logprobs, answer.quality_score)
+
+
+def _teacher_answers(found: object) -> list[TeacherAnswer]:
+    """`found`, if it is a list of teacher answers. Raises PluginError for anything else."""
+    if not isinstance(found, list | tuple) or not all(isinstance(answer, TeacherAnswer) for answer in found):
+        raise PluginError(f"expected a list of TeacherAnswers, found {found!r:.80}")
+    return list(found)
 
 
 def recorded_logprobs(question: Question, answer: TeacherAnswer, length: int, key: str) -> LogProbs:

@@ -15,6 +15,7 @@ from ampo_registry.selectors import ScoringSelectorSpec, SelectorSpec
 from ampo_registry.specs import (
     AggregatorSpec,
     ComponentSpec,
+    LateTeacherPoolSpec,
     RewardSpec,
     RolloutSpec,
     ShapingSpec,
@@ -47,7 +48,7 @@ KINDS: dict[str, type[ComponentSpec]] = {
 }
 """The base of each kind, by its YAML name, in the order of the loop."""
 
-_BASES = frozenset({ComponentSpec, ScoringSelectorSpec, AdvantageSpec, *KINDS.values()})
+_BASES = frozenset({ComponentSpec, ScoringSelectorSpec, LateTeacherPoolSpec, AdvantageSpec, *KINDS.values()})
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 

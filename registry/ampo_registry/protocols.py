@@ -163,6 +163,14 @@ class TeacherPool(Protocol):
     def check_questions(self, questions: Sequence[Question]) -> None: ...
 
 
+class LateTeacherPool(Protocol):
+    """Gives teachers' answers in a step, to a question that needs them and whose rollouts it sees."""
+
+    def answers(self, question: Question, group: RolloutGroup) -> Sequence[TeacherAnswer]: ...
+
+    def check_questions(self, questions: Sequence[Question]) -> None: ...
+
+
 class Reward(Protocol):
     """Grades responses, in worker processes."""
 

@@ -16,6 +16,7 @@ from ampo_registry.errors import PluginError
 from ampo_registry.protocols import (
     Aggregator,
     BuildContext,
+    LateTeacherPool,
     Reward,
     RolloutEngine,
     Shaping,
@@ -123,7 +124,7 @@ class TeacherPoolSpec(ComponentSpec):
     kind: ClassVar[str] = "teacher_pool"
     behaviour: ClassVar[tuple[str, ...]] = ("answers",)
 
-    def build(self, context: BuildContext) -> TeacherPool:
+    def build(self, context: BuildContext) -> TeacherPool | LateTeacherPool:
         return self
 
     def answers(self, question: Question) -> Sequence[TeacherAnswer]:
@@ -133,6 +134,26 @@ class TeacherPoolSpec(ComponentSpec):
     def check_questions(self, questions: Sequence[Question]) -> None:
         """Called once with all training questions, before anything starts. Raise DataError if this pool cannot
         serve them."""
+
+
+class LateTeacherPoolSpec(TeacherPoolSpec):
+    """Gives teachers' answers in the step, and only to questions that need them: a live teacher.
+
+    A question is asked on one rank. Its answers are graded as others are, and nothing of them is kept: when the
+    question needs help again, it is asked again.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The teachers that may answer, for the run's manifest."""
+        return ()
+
+    def build(self, context: BuildContext) -> LateTeacherPool:
+        return self
+
+    def answers(self, question: Question, group: RolloutGroup) -> Sequence[TeacherAnswer]:  # type: ignore[override]
+        """Answers to `question`, best first; may be empty. `group` holds the student's rollouts and their grades."""
+        self._missing("answers")
 
 
 class NgramPenalty(BaseModel):
