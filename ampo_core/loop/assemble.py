@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from ampo_registry.errors import ConfigError
 from ampo_registry.judges import POLICY, START
+from ampo_registry.pools import LateTeacherPoolSpec
 from ampo_registry.protocols import BuildContext, RolloutEngine
-from ampo_registry.specs import LateTeacherPoolSpec
 
 from ampo_core.config.jobs import TrainJob
 from ampo_core.config.nodes import dotted

@@ -8,6 +8,7 @@ from ampo_registry.credit import AdvantageSpec, Credit, CreditGroup, CreditSpec,
 from ampo_registry.errors import AmpoError, ConfigError, DataError, PluginError, RunError
 from ampo_registry.judges import EVERY_JUDGE, POLICY, START, Judge, JudgeRequest, StepJudge
 from ampo_registry.markers import hookimpl
+from ampo_registry.pools import LateTeacherPoolSpec
 from ampo_registry.protocols import (
     Advantage,
     Aggregator,
@@ -31,7 +32,6 @@ from ampo_registry.selectors import Decimals, ScoringSelectorSpec, SelectorSpec
 from ampo_registry.specs import (
     AggregatorSpec,
     ComponentSpec,
-    LateTeacherPoolSpec,
     NgramPenalty,
     OverlongPenalty,
     RewardSpec,

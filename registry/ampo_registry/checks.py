@@ -10,12 +10,12 @@ from pydantic.errors import PydanticUndefinedAnnotation
 from ampo_registry.credit import AdvantageSpec, CreditSpec
 from ampo_registry.errors import PluginError
 from ampo_registry.options import check_options
+from ampo_registry.pools import LateTeacherPoolSpec
 from ampo_registry.seams import InterventionSpec, JudgeSpec, LossSpec, ScheduleSpec
 from ampo_registry.selectors import ScoringSelectorSpec, SelectorSpec
 from ampo_registry.specs import (
     AggregatorSpec,
     ComponentSpec,
-    LateTeacherPoolSpec,
     RewardSpec,
     RolloutSpec,
     ShapingSpec,

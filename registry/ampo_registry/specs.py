@@ -136,26 +136,6 @@ class TeacherPoolSpec(ComponentSpec):
         serve them."""
 
 
-class LateTeacherPoolSpec(TeacherPoolSpec):
-    """Gives teachers' answers in the step, and only to questions that need them: a live teacher.
-
-    A question is asked on one rank. Its answers are graded as others are, and nothing of them is kept: when the
-    question needs help again, it is asked again.
-    """
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The teachers that may answer, for the run's manifest."""
-        return ()
-
-    def build(self, context: BuildContext) -> LateTeacherPool:
-        return self
-
-    def answers(self, question: Question, group: RolloutGroup) -> Sequence[TeacherAnswer]:  # type: ignore[override]
-        """Answers to `question`, best first; may be empty. `group` holds the student's rollouts and their grades."""
-        self._missing("answers")
-
-
 class NgramPenalty(BaseModel):
     """`value` is added to a non-zero reward if some `ngram` words in a row occur `limit` times or more."""
 

@@ -7,8 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import cast
 
+from ampo_registry.pools import LateTeacherPoolSpec
 from ampo_registry.protocols import BuildContext, LateTeacherPool, TeacherPool
-from ampo_registry.specs import LateTeacherPoolSpec, TeacherPoolSpec
+from ampo_registry.specs import TeacherPoolSpec
 from ampo_registry.testing.common import Rules, check_spec_class, check_state, twice
 from ampo_registry.testing.examples import example_group, example_question
 from ampo_registry.types import Question, TeacherAnswer
