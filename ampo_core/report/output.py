@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ampo_registry.protocols import RunContext, Stateful, Tracker
-from ampo_registry.types import RunWarning, StepReport
+from ampo_registry.types import StepReport
+from ampo_registry.warning import RunWarning
 
 from ampo_core.config.jobs import EvaluateJob, SftJob, TrainJob
 from ampo_core.report.budget import total_budget

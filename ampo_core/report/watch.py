@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from ampo_registry.types import RunWarning
+from ampo_registry.warning import RunWarning
 
 from ampo_core.report.signs import HELD_OUT, SIGNS, Sign, Step
 from ampo_core.report.sources import RunData

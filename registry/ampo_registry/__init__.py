@@ -62,7 +62,6 @@ from ampo_registry.types import (
     Rollout,
     RolloutGroup,
     RolloutRequest,
-    RunWarning,
     SamplingOptions,
     Selection,
     SelectionRequest,
@@ -73,6 +72,7 @@ from ampo_registry.types import (
     Totals,
 )
 from ampo_registry.views import LossView
+from ampo_registry.warning import RunWarning
 
 __all__ = [
     "EVERY_JUDGE",

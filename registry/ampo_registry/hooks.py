@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from ampo_registry.markers import hookspec
 from ampo_registry.protocols import RunContext
 from ampo_registry.specs import ComponentSpec
-from ampo_registry.types import RunWarning, StepReport
+from ampo_registry.types import StepReport
+from ampo_registry.warning import RunWarning
 
 
 @hookspec
