@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any, Literal, cast
 
 import numpy
-from ampo_registry.errors import DataError, PluginError, RunError
+from ampo_registry.errors import AmpoError, DataError, RunError
+from ampo_registry.faults import describe
 from ampo_registry.protocols import JsonValue, LateTeacherPool, TeacherPool
 from ampo_registry.tokens import LogProbs, TokenIds
 from ampo_registry.types import Grade, GradeRequest, Guidance, Question, RolloutGroup, TeacherAnswer
@@ -95,10 +96,9 @@ class TeacherLibrary:
         pool, answered = cast(LateTeacherPool, self.pool), list[list[TeacherAnswer] | str]()
         for group in groups:
             try:
-                answered.append(_teacher_answers(pool.answers(group.question, group)))
+                answered.append(list(pool.answers(group.question, group)))
             except Exception as error:
-                where = f"{type(pool).__name__}.answers failed at question {group.question.uid[:12]}"
-                return [f"{where}: {type(error).__name__}: {error}"] * len(groups)
+                return [str(error) if isinstance(error, AmpoError) else describe(error)] * len(groups)
         return answered
 
     def _graded(self, answers: Sequence[tuple[Question, TeacherAnswer]]) -> list[Guidance | LeftOut]:
@@ -173,13 +173,6 @@ class TeacherLibrary:
         if self.recorded:
             logprobs = recorded_logprobs(question, answer, len(token_ids), self.recorded)
         return Guidance(answer.teacher, text, token_ids, grade, logprobs, answer.quality_score)
-
-
-def _teacher_answers(found: object) -> list[TeacherAnswer]:
-    """`found`, if it is a list of teacher answers. Raises PluginError for anything else."""
-    if not isinstance(found, list | tuple) or not all(isinstance(answer, TeacherAnswer) for answer in found):
-        raise PluginError(f"expected a list of TeacherAnswers, found {found!r:.80}")
-    return list(found)
 
 
 def recorded_logprobs(question: Question, answer: TeacherAnswer, length: int, key: str) -> LogProbs:

@@ -108,7 +108,7 @@ def test_a_late_pool_with_memory_goes_on_to_the_same_bits(
 def test_a_teacher_that_is_down_ends_the_run_and_is_named(
     world: Path, student: Path, with_live: Plugins, teacher: Teacher, tmp_path: Path
 ) -> None:
-    said = r"step 1: Asking\.answers failed at question \w{12}: HTTPError: HTTP Error 503: asleep"
+    said = r"step 1: .* live \(Asking\.answers, .*live_plugin\.py:\d+\): question \w{12}: HTTPError: HTTP Error 503"
     with pytest.raises(RunError, match=said):
         run(asking(world, student, f"{teacher.url}/down"), tmp_path, with_live)
 
