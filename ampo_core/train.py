@@ -116,9 +116,7 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
         **parts.services.logged(),
         **watch.metrics(),
     }
-    parts.services.finish(metrics)
-    if parts.guide:
-        parts.guide.feedback(sampled, guided, set(kept), step)
+    parts.finish(step, metrics, sampled, guided, kept)
     return StepReport(step, metrics, tuple(group_report(question) for question in guided)), taken
 
 

@@ -13,6 +13,7 @@ from ampo_registry.errors import ConfigError
 from ampo_registry.judges import POLICY, START
 from ampo_registry.pools import LateTeacherPoolSpec
 from ampo_registry.protocols import BuildContext, RolloutEngine
+from ampo_registry.specs import TeacherPoolSpec
 
 from ampo_core.config.jobs import TrainJob
 from ampo_core.config.nodes import dotted
@@ -133,11 +134,7 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
     library: TeacherLibrary | None = None
     teachers: tuple[str, ...] = ()
     if job.guidance is not None:
-        pool = job.guidance.teacher_pool
-        late = tuple(pool.names) if isinstance(pool, LateTeacherPoolSpec) else None
-        recorded = next(map(dotted, job.objective.reading_teachers()), "")
-        longest = job.rollout.max_response_tokens
-        library = TeacherLibrary(context.build(pool), tokenizer, grader, ranks, longest, recorded, late)
+        library = _library(job, job.guidance.teacher_pool, context, tokenizer, grader, ranks)
         teachers = library.check(loaded.questions, loaded.place, reading)
         library.notes += scoring_notes(job.guidance, job.reward, loaded.questions)
     graders: dict[str, Grader] = {}
@@ -152,6 +149,20 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
     notes = [*tokenizer.notes, *(library.notes if library is not None else ())]
     notes += question_notes(loaded.questions, job.training.questions_per_batch, held_out)
     return _Inputs(tokenizer, context, grader, loaded, order, library, teachers, tuple(sets), graders, tuple(notes))
+
+
+def _library(
+    job: TrainJob,
+    spec: TeacherPoolSpec,
+    context: BuildContext,
+    tokenizer: PromptTokenizer,
+    grader: Grader,
+    ranks: Ranks,
+) -> TeacherLibrary:
+    recorded = next(map(dotted, job.objective.reading_teachers()), "")
+    late = tuple(spec.names) if isinstance(spec, LateTeacherPoolSpec) else None
+    pool, longest = context.build(spec), job.rollout.max_response_tokens
+    return TeacherLibrary(pool, tokenizer, grader, ranks, longest, recorded, late)
 
 
 def _check_judges(job: TrainJob, context: BuildContext) -> None:

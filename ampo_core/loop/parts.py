@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from ampo_registry.credit import Credit
 from ampo_registry.errors import RunError
 from ampo_registry.protocols import Advantage, BuildContext, JsonValue, RolloutEngine, Stateful
 from ampo_registry.step import StepContext
+from ampo_registry.types import RolloutGroup
 
 from ampo_core.config.jobs import TrainJob
 from ampo_core.config.tree import TrainingConfig
@@ -18,6 +19,7 @@ from ampo_core.learner.learner import Learner
 from ampo_core.learner.schedule import LearningRate
 from ampo_core.loop.credit import GroupFilter
 from ampo_core.loop.evaluator import Evaluator
+from ampo_core.loop.groups import GuidedQuestion
 from ampo_core.loop.guidance import Guide
 from ampo_core.loop.judges import Judges
 from ampo_core.loop.objective import ObjectiveParts
@@ -106,6 +108,20 @@ class TrainParts:
     def begin(self, step: int) -> StepContext:
         """The context of `step`, for all hooks of it."""
         return self.services.begin(step, self.guide.scorer if self.guide else None)
+
+    def finish(
+        self,
+        step: int,
+        metrics: Mapping[str, float],
+        sampled: Sequence[RolloutGroup],
+        guided: Sequence[GuidedQuestion],
+        kept: Sequence[int],
+    ) -> None:
+        """End `step`: its metrics are there for the next one, and the selector is told what became of all questions
+        that were `sampled`, of which those at `kept` were trained."""
+        self.services.finish(metrics)
+        if self.guide is not None:
+            self.guide.feedback(sampled, guided, set(kept), step)
 
     def take_counts(self) -> dict[str, float]:
         """Metrics of what was counted since the last call: failures of the verifier, teacher answers left out."""
