@@ -42,6 +42,9 @@ class LabelledArithmetic(TaskSpec):
         description="style -> share of the answers up to `step_by_step_up_to`; above it terse and bare",
     )
     step_by_step_up_to: NonNegativeInt = 3
+    kinds: dict[int, str] = Field(
+        default={}, description="level -> word that stands in its rows as extra_info.kind, e.g. the name of a judge"
+    )
     head_size: PositiveInt = Field(
         default=24,
         multiple_of=2,
@@ -60,7 +63,7 @@ class LabelledArithmetic(TaskSpec):
         for name in ("levels", "warmup_levels", "warmup_styles"):
             if not sum(getattr(self, name).values()) > 0:
                 raise ValueError(f"{name}: the shares must add up to more than 0")
-        for level in [*self.levels, *self.warmup_levels, *self.heldout_levels]:
+        for level in [*self.levels, *self.warmup_levels, *self.heldout_levels, *self.kinds]:
             if not 1 <= level <= len(LABELS):
                 raise ValueError(f"level {level}: there are levels 1 to {len(LABELS)}")
         if len(set(self.heldout_levels)) < len(self.heldout_levels):
@@ -119,6 +122,6 @@ class LabelledArithmetic(TaskSpec):
             messages=(Message("user", problem.text),),
             answer=problem.answer,
             source=SOURCE,
-            extra={"level": problem.level},
+            extra={"level": problem.level} | ({"kind": self.kinds.get(problem.level)} if self.kinds else {}),
             teacher_answers=teacher_answers(problem, self.missing, teachers) if teachers else (),
         )
