@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from ampo_plugins.advantages.group_normalized import GroupNormalized
-from ampo_registry import Grade, Message, Question, Rollout, RolloutGroup
+from ampo_registry import CreditSpec, Grade, Message, Question, Rollout, RolloutGroup
 from ampo_registry.testing import example_step
 
 from ampo_core.config.objective import GroupFilterConfig
@@ -40,6 +40,24 @@ def test_a_rollout_without_a_verdict_is_no_evidence() -> None:
     assert (late, broken) == (0.0, 0.0)
     assert advantages("right", "late", "right") == [0.0, 0.0, 0.0]
     assert advantages("late", "broken") == [0.0, 0.0]
+
+
+class Given(CreditSpec):
+    """The same of each group: a number, and one for each token as a list and as a tensor."""
+
+    type: Literal["given"] = "given"
+
+    def credit(self, groups: Any, context: Any) -> list[list[Any]]:
+        return [[0.1, [0.1, 1 / 3], torch.tensor([0.1, 1 / 3], dtype=torch.float64)] for _ in groups]
+
+
+def test_advantages_stay_in_double_precision() -> None:
+    [question] = with_advantages([group("right", "right", "wrong")], Given(), example_step())
+    number, listed, tensor = question.groups[0].advantages
+    assert number == 0.1
+    assert isinstance(listed, torch.Tensor)
+    assert isinstance(tensor, torch.Tensor)
+    assert listed.tolist() == tensor.tolist() == [0.1, 1 / 3]
 
 
 def test_it_counts_as_wrong_for_trigger_and_replacement() -> None:

@@ -156,7 +156,9 @@ class Distillation:
 def _scaled(value: float | Sequence[float] | torch.Tensor, share: float) -> float | torch.Tensor:
     import torch
 
-    return share * (value if isinstance(value, int | float | torch.Tensor) else torch.tensor(value))
+    if isinstance(value, int | float | torch.Tensor):
+        return share * value
+    return share * torch.tensor(value, dtype=torch.float64)
 
 
 def _log_ratios(theirs: Sequence[LogProbs], old: Sequence[LogProbs], name: str) -> list[torch.Tensor]:
