@@ -344,6 +344,10 @@ TOGETHER: dict[str, dict[str, Any]] = {
         "guidance": {"intervention": {"type": "prefix", "share": {"type": "linear", "start": 0.7, "end": 0.2}}},
         "deepspeed": {"zero_stage": 3},
     },
+    "distilled": {
+        "judges": {"twin": {"type": "transformers"}},
+        "objective": {"advantage": {"type": "distill", "judge": "twin", "reward_weight": 1.0}},
+    },
 }
 
 
