@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,17 @@ SMALL = [
     "rollout={group_size: 8, max_response_tokens: 40}",
     "training={steps: 3, questions_per_batch: 12, questions_per_minibatch: 6, tokens_per_microbatch: 1024}",
     "training.learning_rate=1e-3",
-    "objective.advantage.zero_without_correct=false",  # hardly a response of the tiny student is right
 ]
+GROUPS = ["objective.advantage.zero_without_correct=false"]  # hardly a response of the tiny student is right
 
 
-def steps_of(config: Path, folder: Path, world: Path, student: Path, *files: Path) -> list[dict[str, Any]]:
+def steps_of(
+    config: Path, folder: Path, world: Path, student: Path, *files: Path, overrides: Sequence[str] = GROUPS
+) -> list[dict[str, Any]]:
     """The metrics of three small steps of `config`, with the plugins of `files`."""
     found = discover(files)
     data = [f"run.dir={folder}", f"model.path={student}", f"data.train=[{world / 'train.parquet'}]"]
-    loaded = load_config(config, [*SMALL, *data], found)
+    loaded = load_config(config, [*SMALL, *data, *overrides], found)
     assert not loaded.warnings
     policy = run_job(loaded.job, Environment.of(loaded, found))
     assert policy is not None
@@ -81,3 +84,16 @@ def test_a_router_leaves_failed_groups_to_the_supervised_term(world: Path, stude
         assert line["policy/loss_off"] == line["guidance/replaced"] == 0
     assert all((line["policy/loss/sft"] > 0) == (line["guidance/triggered"] > 0) for line in lines)
     assert any(line["guidance/triggered"] > 0 for line in lines)
+
+
+def test_many_teachers_are_weighed_by_how_well_the_student_follows_them(
+    world: Path, student: Path, tmp_path: Path
+) -> None:
+    """Two of them are the student itself, one has random weights."""
+    many, names = EXAMPLES / "ampo-many-teachers", ("chain", "short", "long")
+    judges = [f"judges.{name}.path={student if name != 'long' else world / 'model'}" for name in names]
+    files = [many / "ampo_many_teachers/__init__.py"]
+    lines = steps_of(many / "many_teachers.yaml", tmp_path, world, student, *files, overrides=judges)
+    weights = [[line[f"many_teachers/weight/{name}"] for name in names] for line in lines]
+    assert weights[0] == pytest.approx([0.5, 0.5, 0.0], abs=1e-3)
+    assert all(sum(step) == pytest.approx(1.0) and step[0] == pytest.approx(step[1]) for step in weights)
