@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: quickstart quickstart-vllm small-world vllm-cpu test test-quick test-slow test-all test-gpu check format docs audit mutants \
+.PHONY: quickstart quickstart-vllm small-world distillation vllm-cpu test test-quick test-slow test-all test-gpu check format docs audit mutants \
 	clean ruff mypy pyright imports
 
 quickstart: $(VENV)/.installed
@@ -24,6 +24,10 @@ quickstart-vllm: $(VENV)/.installed-vllm
 # the paper's tables in small: hours of two cores; interrupted, the same command goes on
 small-world: $(VENV)/.installed
 	$(BIN)/ampo-run configs/suites/small_world.yaml
+
+# distillation from small teachers beside GRPO and AMPO, in the same way
+distillation: $(VENV)/.installed
+	$(BIN)/ampo-run configs/suites/distillation.yaml
 
 test: check $(VENV)/.installed-vllm
 	$(PYTEST) -n $(WORKERS)

@@ -113,6 +113,15 @@ def test_levels_and_shares_are_kept() -> None:
     assert {name: len(questions) for name, questions in data.heldout.items()} == {f"level{n}": 6 for n in range(2, 7)}
 
 
+def test_a_word_for_a_level_stands_in_its_rows_and_changes_nothing_else() -> None:
+    named, plain = SMALL.model_copy(update={"kinds": {2: "short", 4: "long"}}).make(0), SMALL.make(0)
+    words = {(question.extra["level"], question.extra["kind"]) for question in named.train}
+    assert words == {(2, "short"), (4, "long"), (5, None)}
+    assert [question.messages for question in named.train] == [question.messages for question in plain.train]
+    assert named.sft == plain.sft
+    assert all("kind" not in question.extra for question in plain.train)
+
+
 def test_held_out_questions_occur_neither_in_training_nor_in_the_warm_up() -> None:
     task = LabelledArithmetic(
         questions=300, heldout_per_level=60, heldout_levels=[1, 2], levels={1: 1, 2: 1}, warmup_levels={1: 1}
