@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from ampo_plugins.advantages.distill import Distillation
@@ -127,3 +129,18 @@ def test_it_is_refused_before_anything_starts(
     with pytest.raises((ConfigError, DataError), match=message):
         run(distilled(world, student, advantage, **blocks), tmp_path, plugins)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_row_that_names_the_start_model_is_refused_where_nothing_loads_it(
+    world: Path, student: Path, plugins: Plugins, tmp_path: Path
+) -> None:
+    rows = pq.read_table(world / "train.parquet").to_pylist()
+    named = [json.dumps({**row, "expert": "start"}) + "\n" for row in rows]
+    (tmp_path / "named.jsonl").write_text("".join(named), encoding="utf-8")
+    config = distilled(world, student, {"field": "expert"}, data={"train": [str(tmp_path / "named.jsonl")]})
+    with pytest.raises(DataError, match="expert of question 1 is 'start'; expected the name of a judge: policy, twin"):
+        run(config, tmp_path, plugins)
+    assert not (tmp_path / "run").exists()
+    config["objective"]["kl"] = {"coefficient": 0.01}
+    lines = metrics_of(run(config, tmp_path, plugins, "training.steps=1")[0])
+    assert abs(lines[0]["distill/kl/start"]) < 1e-5
