@@ -48,8 +48,9 @@ class ManyTeachers(CreditSpec):
             zeros = torch.zeros(len(self.teachers), dtype=torch.float64)
             total = sum((ratio.sum(1) for ratio in ratios if ratio is not None), start=zeros)
             weights = torch.softmax(total / max(tokens, 1) / self.temperature, 0)
-            for name, weight in zip(self.teachers, weights.tolist() if tokens else (), strict=False):
-                context.log(f"many_teachers/weight/{name}", weight)
+            for name, weight in zip(self.teachers, weights, strict=True):
+                if tokens:
+                    context.log(f"many_teachers/weight/{name}", float(weight))
             credits.append([0.0 if ratio is None else weights @ ratio for ratio in ratios])
         return credits
 

@@ -14,9 +14,13 @@ def step(**log_probs: float | None) -> tuple[StepContext, FakeServices]:
     return example_step(services=services), services
 
 
-def numbers(group: CreditGroup, spec: ManyTeachers, context: StepContext) -> list[list[float]]:
+def numbers(credits: list[float | torch.Tensor]) -> list[list[float]]:
+    return [[float(item) for item in torch.as_tensor(credit, dtype=torch.float64).reshape(-1)] for credit in credits]
+
+
+def of_group(group: CreditGroup, spec: ManyTeachers, context: StepContext) -> list[list[float]]:
     [found] = spec.credit([group], context)
-    return [torch.as_tensor(value, dtype=torch.float64).reshape(-1).tolist() for value in found]
+    return numbers(found)
 
 
 def test_many_teachers_keeps_the_contract_of_a_credit() -> None:
@@ -27,7 +31,7 @@ def test_many_teachers_keeps_the_contract_of_a_credit() -> None:
 def test_judges_are_weighed_by_how_well_the_student_follows_them() -> None:
     group = example_credit_groups()[0]
     context, services = step(near=-0.75, far=-1.5)
-    found = numbers(group, ManyTeachers(teachers=["near", "far"], temperature=0.5), context)
+    found = of_group(group, ManyTeachers(teachers=["near", "far"], temperature=0.5), context)
     # KL is 0.25 and 1.0, so that weights are as 1 to exp(-1.5)
     near = 1 / (1 + torch.tensor(-1.5, dtype=torch.float64).exp().item())
     expected = -0.25 * near - 1.0 * (1 - near)
@@ -39,7 +43,7 @@ def test_judges_are_weighed_by_how_well_the_student_follows_them() -> None:
 def test_a_low_temperature_leaves_the_nearest_judge_alone_and_equal_log_probs_give_exactly_0() -> None:
     group = example_credit_groups()[0]
     context, _ = step(same=-0.5, far=-1.5)
-    found = numbers(group, ManyTeachers(teachers=["far", "same"], temperature=1e-6), context)
+    found = of_group(group, ManyTeachers(teachers=["far", "same"], temperature=1e-6), context)
     assert found == [[0.0] * len(sample.token_ids) for sample in group.samples]
 
 
@@ -48,20 +52,19 @@ def test_each_group_has_weights_of_its_own() -> None:
     groups, spec = example_credit_groups(), ManyTeachers(teachers=["one", "two"], temperature=0.3)
     together = spec.credit(groups, step()[0])
     for group, found in zip(groups, together, strict=True):
-        values = [torch.as_tensor(value, dtype=torch.float64).reshape(-1).tolist() for value in found]
-        assert values == numbers(group, spec, step()[0])
+        assert numbers(found) == of_group(group, spec, step()[0])
 
 
 def test_only_the_students_own_tokens_are_taught_and_weighed() -> None:
     _, mixed, unknown = example_credit_groups()
     context, services = step(one=-1.0)
-    found = numbers(mixed, ManyTeachers(teachers=["one"]), context)
+    found = of_group(mixed, ManyTeachers(teachers=["one"]), context)
     assert found[2] == [0.0] * 4 + [-0.5] * 5  # a teacher's tokens, one of context, and the student's
     assert found[3] == [0.0]
     assert len(services.judges["one"].asked[0]) == 3
-    assert numbers(unknown, ManyTeachers(teachers=["one"]), context)[0] == [0.0]
+    assert of_group(unknown, ManyTeachers(teachers=["one"]), context)[0] == [0.0]
     assert len(services.judges["one"].asked[1]) == 2
     late = replace(unknown, samples=unknown.samples[:1])
     services.logged.clear()
-    assert numbers(late, ManyTeachers(teachers=["one"]), context) == [[0.0]]
+    assert of_group(late, ManyTeachers(teachers=["one"]), context) == [[0.0]]
     assert not services.logged
