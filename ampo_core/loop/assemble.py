@@ -144,8 +144,7 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
         sets = load_sets(job.evaluation, job.data, tokenizer, graders, ranks, reading)
         require_room_for(job.evaluation, job.rollout, sets, positions)
     by_first(ranks, lambda: _check_judges(job, context))
-    start = [START] if START in job.needed_judges() else []
-    job.objective.advantage.check(loaded.questions, [*start, POLICY, *job.judges], teachers)
+    job.objective.advantage.check(loaded.questions, [*({START} & job.needed_judges()), POLICY, *job.judges], teachers)
     held_out = {item.name: item.questions for item in sets}
     notes = [*tokenizer.notes, *(library.notes if library is not None else ())]
     notes += question_notes(loaded.questions, job.training.questions_per_batch, held_out)
