@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ampo-run: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except Exception:
+    except BaseException:  # SystemExit too: what ends a run in the middle never ends it with 0
         traceback.print_exc()
         print("ampo-run: this is a fault of AMPO or of a plugin, not of your config; please report it", file=sys.stderr)
         return INTERNAL

@@ -57,14 +57,18 @@ def _run(folder: Path, rank: int) -> Outcome:
                 loaded, plugins, trust_remote_code=order.trust_remote_code, allow_changes=order.allow_changes
             )
             run_job(loaded.job, environment)
-    except AmpoError as error:
-        return Outcome("interrupted" if error.exit_code == INTERRUPTED else "error", error.exit_code, str(error))
     except KeyboardInterrupt:
         return Outcome("interrupted", INTERRUPTED)
-    except Exception as error:
+    except BaseException as error:
+        trace = traceback.format_exc()
         if _has_lost_another(error):
-            return Outcome("lost", 1, f"the connection to another rank broke, which may have ended:\n{error}")
-        return Outcome("fault", 1, traceback.format_exc())
+            return Outcome(
+                "lost", 1, f"the connection to another rank broke, which may have ended:\n{error}", trace=trace
+            )
+        if not isinstance(error, AmpoError):
+            return Outcome("fault", 1, trace)
+        asked_for = error.exit_code == INTERRUPTED
+        return Outcome("interrupted" if asked_for else "error", error.exit_code, str(error), trace=trace)
     return Outcome("done", 0)
 
 
@@ -77,10 +81,12 @@ def _end_with_parent() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _has_lost_another(error: Exception) -> bool:
-    """True if `error` is what torch's communication libraries raise where a peer is gone."""
+def _has_lost_another(error: BaseException) -> bool:
+    """True if `error`, or what a plugin met that made it, is what torch's communication libraries raise where a peer is
+    gone."""
     name, text = type(error).__name__, str(error).lower()
-    return name.startswith("Dist") or ("gloo" in text and ("connection" in text or "timed out" in text))
+    lost = name.startswith("Dist") or ("gloo" in text and ("connection" in text or "timed out" in text))
+    return lost or (error.__cause__ is not None and _has_lost_another(error.__cause__))
 
 
 def _wait_for_others(folder: Path, seconds: float) -> None:

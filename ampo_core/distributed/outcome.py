@@ -36,15 +36,23 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a rank ended. `text` is for a person: an error's message, or a traceback; `time` in seconds."""
+    """How a rank ended. `text` is for a person: an error's message, or a traceback; `trace` is what --debug shows of an
+    error besides; `time` in seconds."""
 
     kind: Kind
     exit_code: int
     text: str = ""
     time: float = 0.0
+    trace: str = ""
 
     def as_error(self, text: str) -> AmpoError:
-        """The error of this outcome, with `text`."""
+        """The error of this outcome, with `text`, and as a note the traceback of its rank."""
+        error = self._error(text)
+        if self.trace:
+            error.add_note(self.trace)
+        return error
+
+    def _error(self, text: str) -> AmpoError:
         if self.exit_code == ConfigError.exit_code:
             return ConfigError(text)
         if self.exit_code == INTERRUPTED:

@@ -30,6 +30,7 @@ from ampo_core.evaluation.resume import begin_evaluation
 from ampo_core.grading.grader import Grader
 from ampo_core.report.curves import check_runs
 from ampo_core.run.environment import Environment
+from ampo_core.run.folder import begun
 from ampo_core.run.manifest import build_manifest
 from ampo_core.run.progress import Reading
 
@@ -71,6 +72,7 @@ def run(job: EvaluateJob, environment: Environment) -> Path:
         for candidate in candidates:
             require_room_for(job.evaluation, job.rollout, candidate.sets, positions_of(candidate.model.path))
         output, done = _open(job, environment, candidates, ranks, stack)
+        stack.enter_context(begun())
         for candidate in candidates:
             pending = [item for item in candidate.sets if (candidate.name, item.name) not in done]
             if pending:

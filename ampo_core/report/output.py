@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ampo_registry.protocols import RunContext, Stateful, Tracker
+from ampo_registry.protocols import RunContext
 from ampo_registry.types import StepReport
 from ampo_registry.warning import RunWarning
 
+from ampo_core.checked.trackers import Trackers
 from ampo_core.config.jobs import EvaluateJob, SftJob, TrainJob
 from ampo_core.report.budget import total_budget
 from ampo_core.report.watch import Watch
@@ -27,15 +27,14 @@ SAMPLES_PER_STEP = 8
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The run's folder, held; its trackers by their place in the config and type; the progress on the screen; and what
-    watches whether it learns."""
+    """The run's folder, held; its trackers; the progress on the screen; and what watches whether it learns."""
 
     folder: RunFolder
     environment: Environment
     context: RunContext
     progress: Progress
     watch: Watch
-    trackers: Mapping[str, Tracker]
+    trackers: Trackers
     stack: ExitStack
 
     @classmethod
@@ -67,8 +66,12 @@ class Output:
             context = RunContext(job.run.name, path, job.job, job.run.seed, environment.config, resume_step=step)
             progress = Progress(environment.console, job.job, steps, line_every=max(10, steps // 20))
             stack.enter_context(progress)
+            trackers = Trackers(progress.note)
+            stack.callback(trackers.close)
+            tracking = environment.build_context(run_dir=path, resume_step=step)
+            kept = read_state(beginning.checkpoint)["trackers"] if beginning.checkpoint is not None else {}
             try:
-                trackers = _open_trackers(job, environment, beginning, stack)
+                trackers.open(job.tracking, tracking, kept)
             except BaseException:
                 if step is None:
                     discard_unfinished(path)
@@ -99,8 +102,7 @@ class Output:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write a line of metrics, here and in the trackers, and warn of what begins with it."""
         self.folder.log_metrics(step, metrics)
-        for tracker in self.trackers.values():
-            tracker.log(metrics, step)
+        self.trackers.log(metrics, step)
         self._warn(self.watch.see(step, metrics))
 
     def finished(self, policy: Path | None) -> Path:
@@ -116,12 +118,8 @@ class Output:
         self._warn(warnings)
         self.environment.plugins.notify("ampo_run_finished", context=self.context, warnings=warnings)
 
-    def tracker_states(self) -> dict[str, Any]:
-        """The memory of the trackers that have one."""
-        return {name: tracker.state_dict() for name, tracker in self.trackers.items() if isinstance(tracker, Stateful)}
-
     def close(self) -> None:
-        """Close the trackers, each of them whatever the others do, and let go of screen and folder."""
+        """Close the trackers, and let go of screen and folder."""
         self.stack.close()
 
     def _warn(self, warnings: Iterable[RunWarning]) -> None:
@@ -131,19 +129,3 @@ class Output:
     def _say_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         shown = [f"{name.removeprefix('eval/')} {value:.3f}" for name, value in metrics.items() if "/avg" in name]
         self.progress.note(f"evaluation after step {step}: " + ", ".join(shown))
-
-
-def _open_trackers(
-    job: TrainJob | SftJob | EvaluateJob, environment: Environment, beginning: Beginning, stack: ExitStack
-) -> dict[str, Tracker]:
-    """The trackers, with what those that have a memory knew at the checkpoint; `stack` closes them."""
-    context = environment.build_context(run_dir=beginning.path, resume_step=beginning.resume_step)
-    kept = read_state(beginning.checkpoint)["trackers"] if beginning.checkpoint is not None else {}
-    trackers: dict[str, Tracker] = {}
-    for position, spec in enumerate(job.tracking):
-        name = f"{position}.{type(spec).__name__}"
-        tracker = trackers[name] = spec.build(context)
-        stack.callback(tracker.close)
-        if isinstance(tracker, Stateful) and name in kept:
-            tracker.load_state_dict(kept[name])
-    return trackers

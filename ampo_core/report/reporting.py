@@ -121,7 +121,7 @@ class Reporter:
         if saving:
             if self._output is not None:
                 self._output.folder.flush_lines()
-            trackers = dict if self._output is None else self._output.tracker_states
+            trackers = dict if self._output is None else self._output.trackers.states
             self._checkpoints.save(position, learner, self._tokenizer, components, metrics, trackers)
         if (saving or evaluation) and not (last or stopping):
             self._refresh_report()

@@ -17,7 +17,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,3 +196,12 @@ def _sample(step: int, group: GroupReport, slot: int) -> dict[str, Any]:
 
 def _widest(groups: Sequence[GroupReport]) -> int:
     return max((len(group.texts) for group in groups), default=0)
+
+
+@contextmanager
+def begun() -> Iterator[None]:
+    """Have no error say that nothing was started."""
+    try:
+        yield
+    except ConfigError as error:
+        raise RunError(str(error)) from error

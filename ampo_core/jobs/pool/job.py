@@ -11,14 +11,14 @@ Without `compositions` the two files of the one composition of all teachers are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ampo_registry.errors import ConfigError, DataError, RunError
+from ampo_registry.errors import DataError
 from ampo_registry.specs import build_options
 from ampo_registry.types import Grade, GradeRequest, Question
 
@@ -34,7 +34,7 @@ from ampo_core.jobs.pool.shards import ENDED, Answer, Shard, TeacherShards, Verd
 from ampo_core.jobs.pool.sources import Source, about, open_source, recipe
 from ampo_core.report.build import refresh_report
 from ampo_core.run.environment import Environment
-from ampo_core.run.folder import RunFolder
+from ampo_core.run.folder import RunFolder, begun
 from ampo_core.run.manifest import build_manifest, hash_questions
 from ampo_core.run.progress import Progress, Reading, say
 from ampo_core.run.resume import open_again
@@ -73,7 +73,7 @@ def run(job: PoolJob, environment: Environment) -> Path:
         _check_recorded(job, loaded.questions)
         readers = _readers(job, loaded.questions, environment.trust_remote_code)
         folder = by_first(ranks, lambda: _open(job, environment, loaded.questions, stack))
-        stack.enter_context(_started())
+        stack.enter_context(begun())
         shards = cut(loaded.questions, job.shard_questions)
         if ranks.rank == 0:
             say(environment.console, *loaded.report.lines(), *_notes(student, readers))
@@ -97,15 +97,6 @@ def _check_recorded(job: PoolJob, questions: Sequence[Question]) -> None:
         if teacher.recorded is not None and teacher.recorded not in found:
             allowed = nearest(teacher.recorded, sorted(found))
             raise DataError(f"teachers.{i}.recorded: no question has an answer of {teacher.recorded!r}{allowed}")
-
-
-@contextmanager
-def _started() -> Iterator[None]:
-    """Have no error say that nothing was started."""
-    try:
-        yield
-    except ConfigError as error:
-        raise RunError(str(error)) from error
 
 
 def _readers(job: PoolJob, questions: Sequence[Question], trust_remote_code: bool) -> dict[str, Reader]:
