@@ -17,7 +17,7 @@ from ampo_registry.errors import AmpoError, ConfigError, DataError, PluginError,
 from ampo_registry.faults import describe, is_in, is_interruption, own_paths, place_of
 from ampo_registry.specs import ComponentSpec
 
-_CORE = (str(Path(__file__).resolve().parents[1]),)
+_CORE, _HERE = ((str(Path(__file__).resolve().parents[depth]),) for depth in (1, 0))
 _SHOWN = 80
 T = TypeVar("T")
 _question: ContextVar[str] = ContextVar("question", default="")
@@ -94,7 +94,8 @@ class Asked:
         label = self.label(method, (place_of(error, own) if own else "") or self._defined(method))
         if not isinstance(error, AmpoError):
             return PluginFault(f"{label}{_missing(self.component, method) or describe(error)}")
-        if _by_core(error, own) or self._class.__name__ in str(error):
+        raiser = _raiser(error, own)
+        if raiser == "core" or (raiser == "plugin" and self._class.__name__ in str(error)):
             return error
         kinds = (DataError, PluginError, ConfigError, RunError)
         kind = next((kind for kind in kinds if isinstance(error, kind)), None)
@@ -118,14 +119,15 @@ def shown(value: object) -> str:
     return short if value is None or isinstance(value, bool | int | float | str) else f"{type(value).__name__} {short}"
 
 
-def _by_core(error: AmpoError, own: tuple[str, ...]) -> bool:
-    """True if code of the core raised `error`, called by the plugin `own`: then the core says what is wrong."""
+def _raiser(error: AmpoError, own: tuple[str, ...]) -> str:
+    """Whose code raised `error`: the plugin's, the core's, which then says itself what is wrong, or the registry's."""
     trace, last = error.__traceback__, ""
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        last = file if is_in(file, (*_CORE, *own)) or "ampo_registry" in file else last
+        whose = "plugin" if is_in(file, own) else "core" if is_in(file, _CORE) and not is_in(file, _HERE) else ""
+        last = whose or ("registry" if "ampo_registry" in file else last)
         trace = trace.tb_next
-    return is_in(last, _CORE) and not is_in(last, (str(Path(__file__).parent.resolve()),))
+    return last
 
 
 def _missing(component: object, method: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from numbers import Real
+from typing import ClassVar, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
@@ -66,15 +67,15 @@ class ScoringSelectorSpec(SelectorSpec):
     def select(self, requests: Sequence[SelectionRequest], context: SelectionContext) -> list[list[Selection]]:
         """The k best-ranked candidates of each request, each with the score before rounding.
 
-        Raises PluginError, which names the class, if `score` does not give one number for each candidate or a
-        score or rank key is NaN, which has no place in an order.
+        Raises PluginError if `score` does not give one number for each candidate, or if a score or rank key is none
+        or NaN, which has no place in an order.
         """
         scores = self.score(requests, context)
-        self._check_count(len(scores), len(requests), "lists of scores", "requests")
+        self._check_count(scores, len(requests), "lists of scores", "requests")
         return [self._top(request, found) for request, found in zip(requests, scores, strict=True)]
 
     def _top(self, request: SelectionRequest, scores: Sequence[float]) -> list[Selection]:
-        self._check_count(len(scores), len(request.candidates), "scores", "candidates")
+        self._check_count(scores, len(request.candidates), "scores", "candidates")
         self._check_numbers(request, scores, "score")
         keys = [
             self.rank_key(candidate, self.round_score(score))
@@ -89,16 +90,19 @@ class ScoringSelectorSpec(SelectorSpec):
         ranked = sorted(range(len(keys)), key=order)
         return [Selection(request.candidates[position], scores[position]) for position in ranked[: request.k]]
 
-    def _check_count(self, found: int, wanted: int, what: str, of: str) -> None:
-        if found != wanted:
-            raise PluginError(f"selector {type(self).__name__}: score() gave {found} {what} for {wanted} {of}")
+    def _check_count(self, found: object, wanted: int, what: str, of: str) -> None:
+        if not isinstance(found, Sequence) or isinstance(found, str):
+            raise PluginError(f"selector {type(self).__name__}: score() gave {found!r:.80}; expected {what}")
+        number = len(cast(Sequence[object], found))
+        if number != wanted:
+            raise PluginError(f"selector {type(self).__name__}: score() gave {number} {what} for {wanted} {of}")
 
-    def _check_numbers(self, request: SelectionRequest, values: Sequence[float], what: str) -> None:
+    def _check_numbers(self, request: SelectionRequest, values: Sequence[object], what: str) -> None:
         for candidate, value in zip(request.candidates, values, strict=True):
-            if math.isnan(value):
+            if not isinstance(value, Real) or math.isnan(value):
                 raise PluginError(
                     f"selector {type(self).__name__}: the {what} of {candidate.teacher}'s answer to question "
-                    f"{request.question.uid[:12]} is NaN"
+                    f"{request.question.uid[:12]} is {value!r:.80}; expected a number"
                 )
 
     def round_score(self, score: float) -> float:

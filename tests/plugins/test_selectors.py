@@ -237,8 +237,8 @@ class Given(ScoringSelectorSpec):
         ({"scores": []}, r"selector Given: score\(\) gave 0 lists of scores for 1 requests"),
         ({"scores": [[1.0], [1.0]]}, r"score\(\) gave 2 lists of scores for 1 requests"),
         ({"scores": [[1.0]]}, r"score\(\) gave 1 scores for 2 candidates"),
-        ({"scores": [[1.0, math.nan]]}, "the score of T's answer to question uid is NaN"),
-        ({"scores": [[1.0, 2.0]], "keys": {"b": math.nan}}, "the rank key of T's answer to question uid is NaN"),
+        ({"scores": [[1.0, math.nan]]}, "the score of T's answer to question uid is nan"),
+        ({"scores": [[1.0, 2.0]], "keys": {"b": math.nan}}, "the rank key of T's answer to question uid is nan"),
     ],
 )
 def test_what_cannot_be_ranked_names_selector_and_answer(given: dict[str, Any], said: str) -> None:

@@ -49,7 +49,7 @@ def select(*scores: Sequence[float], k: int = 2, **options: Any) -> list[Selecti
         ([[0.5]], {}, "gave 1 scores for 2 candidates"),
         ([[0.5, 0.4, 0.3]], {}, "gave 3 scores for 2 candidates"),
         ([], {}, "gave 0 lists of scores for 1 requests"),
-        ([[0.5, math.nan]], {}, "the score of B's answer to question uid is NaN"),
+        ([[0.5, math.nan]], {}, "the score of B's answer to question uid is nan"),
         ([[math.nan, 0.5]], {"score_rounding": "bfloat16"}, "the score of A's answer"),
         ([[0.5, 0.5]], {"key": math.nan}, "the rank key of A's answer"),
     ],
