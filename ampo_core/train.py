@@ -85,7 +85,7 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
         with watch.measure("guidance"):
             found = guide(groups, position, parts.guide, context)
         with watch.measure("credit"):
-            guided += with_advantages(found.questions, parts.advantage, context)
+            guided += with_advantages(found.questions, parts.advantage, context, parts.update.ranks)
         extra += found.extra
         sampled, kept = sampled + groups, parts.group_filter.keep(guided)
     taken += parts.group_filter.used(kept, len(sampled))
@@ -171,6 +171,7 @@ def update(batch: GuidedBatch, parts: UpdateParts, context: StepContext) -> dict
         if first:
             own = {mine[j]: values for j, values in loss.forwarded.items()}
             sequences, forwarded = fill_in(sequences, own), forwarded | own
+        loss.check()
         reports.append(report)
         losses.append(loss)
     metrics = old_policy_metrics(sequences, plan.counts, forwarded, parts.ranks)

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from ampo_registry.credit import Credit, CreditGroup, credit_of
+from ampo_registry.credit import Credit, CreditGroup, compared, credit_of
 from ampo_registry.protocols import Advantage
 from ampo_registry.samples import Sample
 from ampo_registry.step import StepContext
 
+from ampo_core.checked.call import about
 from ampo_core.config.objective import GroupFilterConfig
+from ampo_core.distributed.ranks import Ranks
+from ampo_core.loop.agreement import advantages_of, agree
 from ampo_core.loop.groups import AugmentedGroup, GuidedQuestion
 
 RESAMPLED_BATCHES = 10
@@ -22,20 +25,38 @@ AT_ONCE = 2
 
 
 def with_advantages(
-    questions: Sequence[GuidedQuestion], advantage: Credit | Advantage, context: StepContext
+    questions: Sequence[GuidedQuestion],
+    advantage: Credit | Advantage,
+    context: StepContext,
+    ranks: Ranks | None = None,
 ) -> list[GuidedQuestion]:
     """The questions with the advantage of each sample (Eq. 1 and 6), float64: tensors begin here. In the short form
     each group is compared within itself; the free one sees all of them."""
     groups = [CreditGroup(q.question, group.samples, q.selections) for q in questions for group in q.groups]
-    said = credit_of(advantage, groups, context)
+    said = _said(advantage, groups, context)
     found = (
         tuple(_number(value, sample) for value, sample in zip(values, group.samples, strict=True))
         for values, group in zip(said, groups, strict=True)
     )
-    return [
+    credited = [
         replace(question, groups=tuple(replace(group, advantages=next(found)) for group in question.groups))
         for question in questions
     ]
+    agree(ranks, "objective.advantage", "what it says of samples", lambda: advantages_of(credited), context.step)
+    return credited
+
+
+def _said(
+    advantage: Credit | Advantage, groups: Sequence[CreditGroup], context: StepContext
+) -> Sequence[Sequence[float | Sequence[float] | torch.Tensor]]:
+    """What `advantage` says of `groups`; a fault of the short form names the question."""
+    if not isinstance(advantage, Advantage):
+        return credit_of(advantage, groups, context)
+    said = []
+    for group in groups:
+        with about(group.question.uid):
+            said.append(compared(advantage, group))
+    return said
 
 
 def _number(value: float | Sequence[float] | torch.Tensor, sample: Sample) -> float | torch.Tensor:

@@ -18,6 +18,8 @@ from ampo_core.checked.guidance import intervened
 from ampo_core.config.objective import ObjectiveConfig
 from ampo_core.config.tree import GuidanceConfig
 from ampo_core.data.seeds import derive_seed, request_rng
+from ampo_core.distributed.ranks import Ranks
+from ampo_core.loop.agreement import agree, made, selected
 from ampo_core.loop.groups import AugmentedGroup, GuidedBatch, GuidedQuestion, unguided
 from ampo_core.loop.scoring import PolicyScorer
 from ampo_core.loop.teachers import TeacherLibrary
@@ -41,6 +43,7 @@ class Guide:
     seed: int
     terms: Mapping[str, bool]
     for_all: bool = False
+    ranks: Ranks | None = None
 
     @classmethod
     def build(
@@ -63,12 +66,15 @@ class Guide:
             scorer=scorer,
             seed=context.seed,
             terms={name: term.samples == "guidance" for name, term in auxiliary.items()},
+            ranks=library.ranks,
             for_all=objective is not None and objective.advantage.reads_selections,
         )
 
     def triggered(self, groups: Sequence[RolloutGroup], context: StepContext) -> list[int]:
         """Indices of the groups that need guidance; a group without a wrong slot has nothing to replace."""
-        return [i for i, group in enumerate(groups) if group.wrong and self.trigger.fires(group, context)]
+        fired = [i for i, group in enumerate(groups) if group.wrong and self.trigger.fires(group, context)]
+        agree(self.ranks, "guidance.trigger", "which groups it fires for", lambda: fired, context.step)
+        return fired
 
     def asked(self, groups: Sequence[RolloutGroup], fired: Sequence[int]) -> list[int]:
         """Indices of the groups that teacher answers are selected for: those that fired, or all of them where an
@@ -110,7 +116,9 @@ class Guide:
             for group, usable, position, needs in zip(groups, candidates, positions, fired, strict=True)
         ]
         asked = [request for request in requests if request.k > 0]
-        answers = iter(self.selector.select(asked, context))
+        chosen = self.selector.select(asked, context)
+        agree(self.ranks, "guidance.selector", "what it selects", lambda: selected(chosen), context.step)
+        answers = iter(chosen)
         return [next(answers) if request.k > 0 else [] for request in requests]
 
     def intervene(
@@ -142,10 +150,12 @@ class Guide:
         for request, guided, i in zip(requests, found.guided, fired, strict=True):
             parts = tuple(AugmentedGroup(tuple(group)) for group in guided.groups if group)
             questions[i] = GuidedQuestion(request.question, parts, tuple(guided.extra), triggered=True)
-        return GuidedBatch(
+        batch = GuidedBatch(
             tuple(self._with_guidance(question, guidance.get(i)) for i, question in enumerate(questions)),
             found.extra,
         )
+        agree(self.ranks, "guidance.intervention", "what it makes of groups", lambda: made(batch), context.step)
+        return batch
 
     def _with_guidance(
         self, question: GuidedQuestion, guidance: tuple[tuple[Guidance, ...], list[Selection]] | None

@@ -10,6 +10,7 @@ from ampo_registry.judges import START
 from ampo_registry.samples import ON_POLICY
 from ampo_registry.views import LossView
 
+from ampo_core.loop.finite import Finite
 from ampo_core.loop.objective import Objective, Term
 from ampo_core.loop.sequences import MAIN, TrainSequence
 
@@ -37,6 +38,7 @@ class MiniBatchLoss:
         """Tokens of each term in the whole mini-batch."""
         self._regularised_tokens = sum(self.tokens[name] for name in MAIN)
         self.weighed_tokens = 0
+        self._finite = Finite()
         self.forwarded: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         """Position in `chosen` -> log-probs and entropies ([tokens], empty if not computed) as they were forwarded."""
 
@@ -67,6 +69,10 @@ class MiniBatchLoss:
         self._add("loss", total)
         return total
 
+    def check(self) -> None:
+        """Raise PluginFault, once the update is made, for a loss whose values or gradient were not finite."""
+        self._finite.check()
+
     def sums(self) -> Mapping[str, float]:
         """Sums over the calls so far: loss, loss/TERM; what losses measured as NAME/TERM; importance weights."""
         return {name: float(value) for name, value in self._sums.items()}
@@ -77,6 +83,7 @@ class MiniBatchLoss:
         view = term_view(term.name, parts, self._objective.needs_of(term), first=self._first)
         view = replace(view, context=self._objective.context)
         losses = term.loss.token_losses(view)
+        self._finite.see(term, view, losses, [sequence.sample for sequence, _, _, _ in parts])
         for name, value in view.measured.items():
             self._add(f"{name}/{term.name}", value)
         if term.name == ON_POLICY and config.on_policy.importance_cap is not None:

@@ -39,7 +39,8 @@ class Case:
     @property
     def name(self) -> str:
         """A name for the test's id."""
-        return f"{self.kind}-{self.method}-{self.does}".replace("\n", ";").replace(" ", "")[:90]
+        does = self.does.removeprefix(ENGINE.partition("{}")[0])
+        return f"{self.kind}-{self.within or self.method}-{does}".replace("\n", ";").replace(" ", "")[:110]
 
 
 ALL_CORRECT = ("rollout={type: right, group_size: 4, max_response_tokens: 24}",)
