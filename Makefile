@@ -35,7 +35,7 @@ test: check $(VENV)/.installed-vllm
 
 # the loop while writing: what starts no process
 test-quick: $(VENV)/.installed-dev
-	$(PYTEST) -n $(WORKERS) -m 'not process and not slow and not gpu'
+	$(PYTEST) -n $(WORKERS) -m 'not process and not slow and not gpu and not misbehaving'
 
 test-slow: $(VENV)/.installed-vllm
 	$(PYTEST) -n $(WORKERS) -m slow

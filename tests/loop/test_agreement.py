@@ -53,7 +53,11 @@ DECISIONS = [
     ),
     (
         lambda: made(GuidedBatch((guided(SAMPLES),))),
-        lambda: made(GuidedBatch((guided((SAMPLES[0], replace(SAMPLES[1], token_ids=(9, 9, 9, 9), logprobs=None))),))),
+        lambda: made(
+            GuidedBatch(
+                (guided((SAMPLES[0], replace(SAMPLES[1], token_ids=tuple(i + 1 for i in SAMPLES[1].token_ids)))),)
+            )
+        ),
     ),
     (lambda: advantages_of([guided(SAMPLES)]), lambda: advantages_of([guided(SAMPLES, (0.5, -0.25))])),
     (

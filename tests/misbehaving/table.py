@@ -40,7 +40,9 @@ class Case:
     def name(self) -> str:
         """A name for the test's id."""
         does = self.does.removeprefix(ENGINE.partition("{}")[0])
-        return f"{self.kind}-{self.within or self.method}-{does}".replace("\n", ";").replace(" ", "")[:110]
+        return f"{self.kind}-{self.method.partition('(')[0]}-{self.within}-{does}".replace("\n", ";").replace(" ", "")[
+            :110
+        ]
 
 
 ALL_CORRECT = ("rollout={type: right, group_size: 4, max_response_tokens: 24}",)

@@ -146,7 +146,7 @@ CHECKS = ("/ruff format --check", "/ruff check", "/mypy", "/pyright", "/lint-imp
     ("target", "checks", "chosen"),
     [
         ("test", True, None),
-        ("test-quick", False, "not process and not slow and not gpu"),
+        ("test-quick", False, "not process and not slow and not gpu and not misbehaving"),
         ("test-slow", False, "slow"),
         ("test-all", True, "not gpu"),
     ],
@@ -163,7 +163,7 @@ def test_make_runs_the_checks_and_the_tests_that_a_target_names(tmp_path, target
     assert found is not None
     assert found[1] == chosen
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["addopts"]
-    assert "-m 'not slow and not gpu'" in options
+    assert "-m 'not slow and not gpu and not misbehaving'" in options
 
 
 def test_a_test_that_starts_a_process_says_so():
