@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
-from ampo_core.checked.call import Asked
+from ampo_core.checked.call import Asked, shown
 
 
 class _Method:
@@ -40,6 +41,20 @@ def asked_of(component: object, kind: str) -> Asked:
     if isinstance(component, Checked):
         return component.asked
     return Asked(component, kind, str(getattr(component, "type", "")))
+
+
+def memory_of(component: object, kind: str = "component") -> Any:
+    """What a component with memory gives for a checkpoint. Raises PluginFault for what JSON cannot hold."""
+    asked = asked_of(component, kind)
+    state: object = asked.ask("state_dict")
+    try:
+        json.dumps(state, allow_nan=False)
+        good = isinstance(state, dict)
+    except (TypeError, ValueError, RecursionError):
+        good = False
+    if not good:
+        raise asked.wrong("state_dict", shown(state), "a mapping in JSON types, its numbers finite")
+    return state
 
 
 Wrapper = Callable[[Asked], Checked]

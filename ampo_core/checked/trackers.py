@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ampo_registry.errors import AmpoError
@@ -11,7 +11,7 @@ from ampo_registry.protocols import BuildContext, Stateful
 from ampo_registry.specs import TrackerSpec
 
 from ampo_core.checked.build import build
-from ampo_core.checked.call import Asked, shown
+from ampo_core.checked.component import memory_of
 
 
 class Trackers:
@@ -19,7 +19,7 @@ class Trackers:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._open: dict[str, Asked] = {}
+        self._open: dict[str, Any] = {}
         self._failed: set[str] = set()
 
     def open(self, specs: Sequence[TrackerSpec], context: BuildContext, kept: Mapping[str, Any]) -> None:
@@ -27,50 +27,41 @@ class Trackers:
         starting."""
         for position, spec in enumerate(specs):
             name = f"{position}.{type(spec).__name__}"
-            tracker = build(spec, context)
-            self._open[name] = tracker.asked
+            tracker = self._open[name] = build(spec, context)
             if name in kept and isinstance(tracker, Stateful):
-                self._try(name, "load_state_dict", kept[name])
+                self._try(name, partial(tracker.load_state_dict, kept[name]))
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Tell all of them the metrics of a step."""
         for name in self._working():
-            self._try(name, "log", dict(metrics), step)
+            self._try(name, partial(self._open[name].log, dict(metrics), step))
 
     def states(self) -> dict[str, Any]:
         """The memory of those that have one, as JSON."""
         found = {}
         for name in self._working():
-            asked = self._open[name]
-            if isinstance(asked.component, Stateful):
-                state = self._try(name, "state_dict")
-                if name not in self._failed and self._is_json(asked, name, state):
+            tracker = self._open[name]
+            if isinstance(tracker, Stateful):
+                state = self._try(name, partial(memory_of, tracker))
+                if name not in self._failed:
                     found[name] = state
         return found
 
     def close(self) -> None:
         """Close them, the last one first, those that have failed too: what they wrote before is kept."""
         for name in reversed(self._open):
-            self._try(name, "close")
+            self._try(name, self._open[name].close)
         self._open.clear()
 
     def _working(self) -> list[str]:
         return [name for name in self._open if name not in self._failed]
 
-    def _try(self, name: str, method: str, *given: Any) -> Any:
+    def _try(self, name: str, act: Callable[[], Any]) -> Any:
         try:
-            return self._open[name].ask(method, *given)
+            return act()
         except AmpoError as error:
             self._leave_out(name, str(error))
             return None
-
-    def _is_json(self, asked: Asked, name: str, state: object) -> bool:
-        try:
-            json.dumps(state, allow_nan=False)
-        except (TypeError, ValueError, RecursionError):
-            self._leave_out(name, str(asked.wrong("state_dict", shown(state), "a mapping in JSON types")))
-            return False
-        return True
 
     def _leave_out(self, name: str, reason: str) -> None:
         if name not in self._failed:

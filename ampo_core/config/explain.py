@@ -28,8 +28,8 @@ def explain(error: ValidationError, root: Node, view: SchemaView, broken: Sequen
         if inside and isinstance(value_at(plain, path), (dict, list)) and item["type"] not in _OWN_WORDS:
             continue  # one alternative of a union refused a mapping that another one took and found wrong inside
         if path not in problems or item["type"] in _OWN_WORDS:
-            place = root.place_of(path[:-1] if item["type"] == "missing" else path)
-            problems[path] = Problem(place, path, _text(item, path, plain, view, broken))
+            text = _text(item, path, plain, view, broken)
+            problems[path] = Problem(root.place_of(path), _with_missing(path, item), text)
     return list(problems.values())
 
 
@@ -43,6 +43,12 @@ def _key_path(item: ErrorDetails, plain: Any, view: SchemaView) -> KeyPath:
         if written or view.at(plain, (*path, key)) is not None:
             path = (*path, key)
     return path
+
+
+def _with_missing(path: KeyPath, item: ErrorDetails) -> KeyPath:
+    """`path`, down to the option that is missing where a component is named without options."""
+    option = item["loc"][-1] if item["type"] == "missing" else None
+    return path if option is None or path[-1:] == (option,) else (*path, option)
 
 
 def _text(item: ErrorDetails, path: KeyPath, plain: Any, view: SchemaView, broken: Sequence[BrokenPlugin]) -> str:
@@ -59,7 +65,7 @@ def _text(item: ErrorDetails, path: KeyPath, plain: Any, view: SchemaView, broke
         return f"{item['msg']} (found {_show(found)})"
     if item["type"] == "missing" and isinstance(found, str) and found in view.names(schema):
         option = item["loc"][-1]
-        return f"found {_show(found)}, which needs the option {option}: write {{type: {found}, {option}: ...}}"
+        return f"missing; {found} needs the option {option}: write {{type: {found}, {option}: ...}}"
     if item["type"] == "missing":
         return f"missing; expected {view.describe(schema)}"
     hint = nearest(found, view.choices(schema)).partition(" (")[0] if isinstance(found, str) else ""

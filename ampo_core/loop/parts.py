@@ -12,6 +12,7 @@ from ampo_registry.protocols import Advantage, BuildContext, JsonValue, RolloutE
 from ampo_registry.step import StepContext
 from ampo_registry.types import RolloutGroup
 
+from ampo_core.checked.component import memory_of
 from ampo_core.config.jobs import TrainJob
 from ampo_core.config.tree import TrainingConfig
 from ampo_core.distributed.ranks import Ranks
@@ -129,7 +130,7 @@ class TrainParts:
 
     def state_dict(self) -> dict[str, JsonValue]:
         """What the parts of this rank remember; the learner's state is its own business."""
-        components: dict[str, JsonValue] = {name: part.state_dict() for name, part in self._stateful().items()}
+        components: dict[str, JsonValue] = {name: memory_of(part) for name, part in self._stateful().items()}
         sampler = self.sampler
         return {
             "components": components,

@@ -204,7 +204,7 @@ ERRORS = {
     ),
     "a name without its options": (
         on_policy("linear"),
-        'c.yaml:2: objective.on_policy.weight: found "linear", which needs the option start: write {type: linear, '
+        "c.yaml:2: objective.on_policy.weight.start: missing; linear needs the option start: write {type: linear, "
         "start: ...}",
     ),
     "a word misspelt": (on_policy("lin"), "token_share or a number >= 0 or a schedule (cosine, counting, linear"),

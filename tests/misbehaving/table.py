@@ -82,6 +82,16 @@ KINDS = {
         {"advantages(self, rewards, correct, off_policy)": "return rewards - rewards.mean()"},
         ("objective.advantage=odd", "guidance=null"),
     ),
+    "credit": Kind(
+        "CreditSpec",
+        {"credit(self, groups, context)": "return [[0.0 for _ in g.samples] for g in groups]"},
+        ("objective.advantage=odd",),
+    ),
+    "judge": Kind(
+        "JudgeSpec",
+        {"logprobs(self, requests, temperature)": "return [LogProbs([-1.0] * len(r.token_ids)) for r in requests]"},
+        ("judges={mine: odd}", "objective.advantage={type: distill, judge: mine}"),
+    ),
     "loss": Kind(
         "LossSpec",
         {"token_losses(self, view)": "return -view.advantages * view.log_probs"},
@@ -137,6 +147,8 @@ def _guarded() -> Iterator[Case]:
         "scoring": ("score", STARTED),
         "intervention": ("intervene", STARTED),
         "advantage": ("advantages", STARTED),
+        "credit": ("credit", STARTED),
+        "judge": ("logprobs", STARTED),
         "loss": ("token_losses", STARTED),
         "aggregator": ("token_weights", STARTED),
         "shaping": ("shape", STARTED),
@@ -157,7 +169,8 @@ def _built() -> Iterator[Case]:
         "teacher_pool": "answers() and check_questions()",
         "selector": "select()",
         "intervention": "intervene()",
-        "advantage": "advantages()",
+        "advantage": "credit()",
+        "judge": "logprobs()",
         "loss": "token_losses()",
         "aggregator": "token_weights()",
         "shaping": "shape()",
@@ -278,6 +291,27 @@ def _tensors() -> Iterator[Case]:
         ("return rewards / 0", "for rewards"),
         ("return rewards.zero_()", "gave another rewards than it got, changed in place"),
         quick="return rewards[:-1]",
+    )
+    yield from _of(
+        "credit",
+        "credit",
+        ("return None", "gave None; expected a list"),
+        ("return []", "gave 0 for 2"),
+        ("return [[0.0] for g in groups]", "gave 1 for 4"),
+        ("groups.clear(); return []", "gave 0 for 2"),
+        ("return [[math.nan for _ in g.samples] for g in groups]", "gave nan; expected a finite number"),
+        ("return [['much' for _ in g.samples] for g in groups]", "gave 'much'; expected a finite number"),
+        ("return [[[0.0] for _ in g.samples] for g in groups]", "gave shape (1,)"),
+    )
+    yield from _of(
+        "judge",
+        "logprobs",
+        ("return None", "gave None for"),
+        ("return []", "gave 0 answers for"),
+        ("return [[-1.0] for r in requests]", "gave 1 log-probs for 4 tokens"),
+        ("return [[math.nan] * len(r.token_ids) for r in requests]", "gave the log-prob nan"),
+        ("return [[0.5] * len(r.token_ids) for r in requests]", "gave the log-prob 0.5"),
+        ("return [['a'] for r in requests]", "LogProbs: number 1 of 1 is 'a'"),
     )
     yield Case("advantage", "advantages", "return rewards + 1", ("exactly 0 for equal rewards",), asks=ALL_CORRECT)
     yield from _of(

@@ -31,7 +31,7 @@ def test_a_component_that_misbehaves_is_named(world: World, case: Case) -> None:
     ended = world(plugin(case), *KINDS[case.kind].use, *case.asks)
     assert ended.code == case.code, ended.said
     assert "Traceback" not in ended.said
-    kind = "selector" if case.kind == "scoring" else case.kind
+    kind = {"scoring": "selector", "credit": "advantage"}.get(case.kind, case.kind)
     method = case.within or case.method.partition("(")[0]
     owner = "Mine" if kind == "rollout" and case.within else "Odd"
     where = re.escape(f"{owner}.{method}") if kind != "shaping" or not case.within else ""
