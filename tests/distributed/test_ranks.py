@@ -30,13 +30,10 @@ def ampo_specs():
 """
 
 
-def test_a_signal_stops_all_ranks_after_a_checkpoint_and_the_death_of_one_is_named(
-    configs: Any, start: Any, tmp_path: Path
-) -> None:
-    arguments = (configs("train"), f"run.dir={tmp_path}", "run.name=long")
-    run = start(*arguments)
+def test_a_signal_stops_all_ranks_after_a_checkpoint(configs: Any, start: Any, tmp_path: Path) -> None:
+    run = start(configs("train"), f"run.dir={tmp_path}", "run.name=long")
     run.wait_for("train 1/100000")
-    first, second = run.ranks()
+    assert len(run.ranks()) == 2
     run.process.send_signal(signal.SIGTERM)
     assert run.end() == 3, run.said
     assert run.survivors() == []
@@ -46,17 +43,6 @@ def test_a_signal_stops_all_ranks_after_a_checkpoint_and_the_death_of_one_is_nam
     lines = [json.loads(line)["step"] for line in (tmp_path / "long/metrics.jsonl").read_text().splitlines()]
     assert lines == list(range(1, int(checkpoint.name[5:]) + 1))
     assert run.said.count("12 questions") == 1
-
-    run = start(*arguments)
-    run.wait_for(f"train {lines[-1] + 1}/100000")
-    first, second = run.ranks()
-    victim = next(rank for rank in (first, second) if rank.environ()["RANK"] == "1")
-    victim.kill()
-    assert run.end() == 1, run.said
-    assert run.survivors() == []
-    assert "ampo-run: the run failed\nrank 1 was ended by SIGKILL" in run.said
-    for noise in ("Traceback", "ChildFailedError", "OMP_NUM_THREADS", "torchelastic"):
-        assert noise not in run.said
 
 
 def test_an_error_of_all_ranks_is_said_once(configs: Any, start: Any, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ exported weights, from rank 0, and OUT_FOLDER/CASE/policy its policy.
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,4 @@ if __name__ == "__main__":
     joined = join_ranks(1)
     for case in sys.argv[3:] or CASES:
         run(case, sys.argv[1], Path(sys.argv[2]), joined)
+        gc.freeze()  # DeepSpeed collects at every start, which goes through all that was imported

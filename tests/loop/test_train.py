@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,8 @@ import yaml
 from ampo_registry import ConfigError, DataError, RunError
 from ampo_registry.discovery import Plugins, discover
 
-from tests.forge import Forge, own_environment
+from tests.forge import Forge
+from tests.loop.in_ranks import in_two_ranks
 from tests.loop.worlds import metrics_of, run, train
 
 pytestmark = pytest.mark.process
@@ -361,10 +360,7 @@ def of_two_ranks(world: Path, student: Path, tmp_path_factory: pytest.TempPathFa
         config["run"] |= {"dir": str(folder), "name": str(number)}
         configs.append(folder / f"{number}.yaml")
         configs[-1].write_text(yaml.safe_dump(config), encoding="utf-8")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launcher, str(Path(__file__).with_name("in_ranks.py")), *map(str, configs)]
-    done = subprocess.run(command, capture_output=True, text=True, env=own_environment(), timeout=300)
-    assert done.returncode == 0, done.stderr[-4000:]
+    in_two_ranks(*([config] for config in configs))
     return {name: folder / f"{number}/checkpoints/step-000003/policy" for number, name in enumerate(TOGETHER)}
 
 

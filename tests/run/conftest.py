@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.forge import COMMAND, Forge, own_environment
+from tests.loop.in_ranks import in_two_ranks
 
 PLUGIN = Path(__file__).with_name("ending_plugin.py")
 
@@ -104,6 +105,10 @@ class Runs:
         command = [*COMMAND, *self._command(config, name, *arguments)]
         done = subprocess.run(command, capture_output=True, text=True, env=own_environment(), timeout=300)
         return Ended(done.returncode, done.stdout, done.stderr)
+
+    def in_two_ranks(self, *commands: Sequence[str]) -> list[str]:
+        """What runs of two ranks that do not die print; each command begins with a config and a name."""
+        return in_two_ranks(*(self._command(*command) for command in commands))
 
     def _command(self, config: str, name: str, *arguments: str) -> list[str]:
         return [str(self.configs / config), f"run.name={name}", *arguments, "--plugin", str(PLUGIN)]
