@@ -8,8 +8,9 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt \
 	$(if $(EXTRA_INDEX),--extra-index-url $(EXTRA_INDEX))
-# nothing is fetched from a model hub, and one thread a worker: more of them fight over the cores
-TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+# nothing is fetched from a model hub; one thread a worker, for more of them fight over the cores; and bytecode is kept,
+# for each of the many processes that tests start would compile the project anew
+TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false PYTHONDONTWRITEBYTECODE=
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
 .PHONY: quickstart quickstart-vllm small-world distillation vllm-cpu test test-quick test-slow test-faults test-all test-gpu \
