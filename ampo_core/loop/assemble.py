@@ -169,7 +169,7 @@ def _check_judges(job: TrainJob, context: BuildContext) -> None:
     """Ask each judge that is needed whether it can serve. Raises ConfigError, with its key, for one that cannot."""
     for name in sorted(job.needed_judges() & job.judges.keys()):
         try:
-            job.judges[name].check(replace(context, place=f"judges.{name}"))
+            job.judges[name].check(replace(context, place=f"judges.{name}", longest=longest_sample(job)))
         except ConfigError as error:
             text = str(error)
             raise ConfigError(text if text.startswith("judges.") else f"judges.{name}: {text}") from error

@@ -77,7 +77,7 @@ class Judges:
         built: dict[str, Judge] = {}
         for name in sorted(job.needed_judges() & job.judges.keys()):
             place = f"judges.{name}"
-            lent = replace(context, load_frozen=partial(load_frozen, key=place))
+            lent = replace(context, load_frozen=partial(load_frozen, key=place), longest=most)
             built[name] = lent.build(job.judges[name], place)
             if (close := getattr(built[name], "close", None)) is not None:
                 stack.callback(close)

@@ -69,9 +69,10 @@ class BuildContext:
     component; `config` is the resolved config in JSON types; `trust_remote_code` stays off unless the
     command line says otherwise. `resume_step` is set for trackers: None in a new run, the last step that stands in a
     run that goes on, 0 in one that starts over in its old folder. `load_frozen(path, dtype)` loads a model that is not
-    trained, as the learner loads its own (dtype None: the policy's), to be asked for log-probs. `place` names the
-    component that is being built, and `built` holds all components by place: those with memory are checkpointed. `make`
-    builds a spec; a run's looks at what its components answer.
+    trained, as the learner loads its own (dtype None: the policy's), to be asked for log-probs. `longest` are the most
+    tokens that a judge is asked about at once, None where that is not known. `place` names the component that is being
+    built, and `built` holds all components by place: those with memory are checkpointed. `make` builds a spec; a run's
+    looks at what its components answer.
     """
 
     seed: int = 0
@@ -86,6 +87,7 @@ class BuildContext:
     dtype: str | None = None
     resume_step: int | None = None
     load_frozen: Callable[[str, str | None], Judge] = _not_in_a_run
+    longest: int | None = None
     place: str = ""
     built: dict[str, object] = field(default_factory=dict[str, object], compare=False)
     make: Callable[[Any, BuildContext], Any] = field(default=_as_it_is, compare=False, repr=False)

@@ -7,7 +7,7 @@ from typing import Literal
 from ampo_registry import BuildContext, Judge, JudgeSpec
 from pydantic import Field
 
-from ampo_plugins.judges.vocabulary import check_vocabulary
+from ampo_plugins.judges.vocabulary import check_model
 
 
 class TransformersJudge(JudgeSpec):
@@ -24,8 +24,8 @@ class TransformersJudge(JudgeSpec):
         return self.path
 
     def check(self, context: BuildContext) -> None:
-        """Raises ConfigError for another vocabulary."""
-        check_vocabulary(self.path, context)
+        """Raises ConfigError for too few positions and another vocabulary."""
+        check_model(self.path, context)
 
     def build(self, context: BuildContext) -> Judge:
         return context.load_frozen(self.path, self.dtype)

@@ -1,24 +1,55 @@
-"""Whether a judge reads the student's token ids as the student does."""
+"""Whether a judge has room for the student's sequences, and reads its token ids as the student does."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ampo_registry import BuildContext, ConfigError
 
+MESSAGES = [{"role": "user", "content": "What is 12 + 30?"}]
+TEXTS = (
+    "The quick brown fox jumps over 13 lazy dogs. Don't they?\n\n\tYes, they're 1,234,567.89 m away…",
+    "Let $f(x) = \\frac{x^2 - 1}{\\sqrt{2}}$; then \\boxed{-\\tfrac{1}{2}} ≤ ∑ᵢ aᵢ → ∞.",
+    'def f(x: int) -> str:\n    return f"{x!r:>8}"  # naïve façade, 中文, русский, 🙂',
+)
+SPREAD = 512
+TO_READ = "A judge must read the student's tokens as the student does: take one of the same family"
 
-def check_vocabulary(path: str, context: BuildContext) -> None:
+
+def check_model(path: str, context: BuildContext) -> None:
+    """Raise ConfigError for a folder without a model, too few positions, or another vocabulary than the student's."""
+    folder = Path(path)
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise ConfigError(f"{context.place}.path: {folder} holds no model: it has no config.json")
+    check_vocabulary(path, context)
+    from transformers import AutoConfig
+
+    config: Any = AutoConfig.from_pretrained(path, trust_remote_code=context.trust_remote_code).get_text_config()
+    scaling: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+    positions = getattr(config, "max_position_embeddings", None)
+    stretched = scaling.get("rope_type", "default") != "default"
+    if positions is not None and context.longest is not None and positions < context.longest and not stretched:
+        raise ConfigError(
+            f"{context.place}.path: {path} has {positions} positions, and the run's sequences have up to "
+            f"{context.longest} tokens"
+        )
+
+
+def check_vocabulary(path: str, context: BuildContext, option: str = "path") -> None:
     """Raise ConfigError unless each token of the student has the same id in the tokenizer at `path`.
 
     Tokens that only the judge has do no harm: no response of the student holds one.
     """
     from transformers import AutoTokenizer
 
+    key = f"{context.place}.{option}"
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=context.trust_remote_code)
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{context.place}.path: no tokenizer could be loaded from {path}: {reason}") from error
+        raise ConfigError(f"{key}: no tokenizer could be loaded from {path}: {reason}") from error
     own: dict[str, int] = context.tokenizer.get_vocab()
     theirs: dict[str, int] = tokenizer.get_vocab()
     differing = sorted((number, token) for token, number in own.items() if theirs.get(token) != number)
@@ -26,7 +57,20 @@ def check_vocabulary(path: str, context: BuildContext) -> None:
         number, token = differing[0]
         found = f"has it at {theirs[token]}" if token in theirs else "has no such token"
         raise ConfigError(
-            f"{context.place}.path: {path} has another vocabulary than the student: {len(differing)} of {len(own)} "
-            f"tokens differ, first {token!r}, which is {number} to the student; the judge {found}. A judge must read "
-            "the student's tokens as the student does: take one of the same family"
+            f"{key}: {path} has another vocabulary than the student: {len(differing)} of {len(own)} "
+            f"tokens differ, first {token!r}, which is {number} to the student; the judge {found}. {TO_READ}"
         )
+
+
+def probes(tokenizer: Any) -> Iterator[tuple[str, list[int]]]:
+    """Texts and the student's ids of them, which only a tokenizer of the same vocabulary gives: each added token, a
+    conversation in the chat template, prose, mathematics and code, and tokens from all over the vocabulary."""
+    texts = ["\n".join(sorted(tokenizer.get_added_vocab()))]
+    if tokenizer.chat_template:
+        texts.append(tokenizer.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True))
+    count = len(tokenizer)
+    spread = range(0, count, max(1, count // SPREAD))
+    texts += [*TEXTS, " ".join(tokenizer.decode([number]) for number in spread).replace("\ufffd", "")]
+    for text in texts:
+        if text:
+            yield text, list(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -46,7 +46,7 @@ def servers():
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr("ampo_plugins.rollouts.vllm.server.BACKOFF_S", 0.01)
+    monkeypatch.setattr("ampo_plugins.server.BACKOFF_S", 0.01)
 
 
 def connect(servers, tokenizer, config=None, **options):

@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from ampo_plugins.rollouts.vllm.server import VllmServer
 from ampo_plugins.rollouts.vllm.spec import VllmServerRollout
+from ampo_plugins.server import HttpServer
 from ampo_registry import BuildContext, RunError
 from transformers import AutoModelForCausalLM
 
@@ -61,7 +61,7 @@ def test_a_real_server_samples_as_asked_and_knows_the_routes(url, tied_model, go
     stopped = engine.generate(requests(1), sampling(0.7, limit=40, stops=[third]))[0][0]
     assert stopped.finish_reason == "stop"
     assert stopped.token_ids[-1] == third
-    server = VllmServer(url, 60)
+    server = HttpServer(url, 60)
     assert server.get("get_world_size") == {"world_size": 1}
     server.post("pause?mode=wait")
     server.post("resume")

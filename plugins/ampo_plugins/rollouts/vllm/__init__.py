@@ -2,5 +2,5 @@
 
 Read first engine.py, the one in the process, or server_engine.py, the one that asks servers; spec.py has the options of
 both. Both word requests by samples.py and check a weight sync by weights.py. process.py keeps a vLLM from changing the
-process that it is in; server.py is a server's HTTP, transfer.py how weights get there.
+process that it is in; transfer.py is how weights get to servers.
 """

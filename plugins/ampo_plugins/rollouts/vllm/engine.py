@@ -67,7 +67,11 @@ class VllmEngine:
             parameters = ModelParameters.of(context.model_path, trust_remote_code=context.trust_remote_code)
             arguments = engine_arguments(wanted, context)
             with guest(), unbound_memory():
-                check_head_size(context.model_path, trust_remote_code=context.trust_remote_code)
+                if (unfit := unfit_heads(context.model_path, trust_remote_code=context.trust_remote_code)) is not None:
+                    raise ConfigError(
+                        f"rollout vllm: {unfit}. Use another model (of the quickstart's world: task.head_size=32) or "
+                        "rollout.type: transformers"
+                    )
                 llm = vllm.LLM(**arguments)
         except (OSError, ValueError) as error:
             raise ConfigError(f"rollout vllm: cannot load the model {context.model_path}: {error}") from error
@@ -179,22 +183,19 @@ class VllmEngine:
             torch.cuda.empty_cache()
 
 
-def check_head_size(model_path: str, *, trust_remote_code: bool) -> None:
-    """Raise ConfigError for attention heads that vLLM's kernels for CPUs do not know; they fail at the first sample."""
+def unfit_heads(model_path: str, *, trust_remote_code: bool) -> str | None:
+    """That the model has attention heads that vLLM's kernels for CPUs do not know, which fail at the first token."""
     if on_gpu():
-        return
+        return None
     from transformers import AutoConfig
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
     config = AutoConfig.from_pretrained(model_path, trust_remote_code=trust_remote_code)
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     known = CPUAttentionBackend.get_supported_head_sizes()
-    if size not in known:
-        raise ConfigError(
-            f"rollout vllm: on a CPU it takes no attention heads of {size} ({model_path}); allowed: "
-            f"{', '.join(map(str, known))}. Use another model (of the quickstart's world: task.head_size=32) or "
-            "rollout.type: transformers"
-        )
+    if size in known:
+        return None
+    return f"on a CPU it takes no attention heads of {size} ({model_path}); allowed: {', '.join(map(str, known))}"
 
 
 def engine_arguments(wanted: Mapping[str, Any], context: BuildContext) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from ampo_registry import (
 from torch import Tensor
 
 from ampo_plugins.rollouts.vllm.samples import Sampled, as_rollout, check_lengths
-from ampo_plugins.rollouts.vllm.server import RouteMissing, VllmServer
 from ampo_plugins.rollouts.vllm.transfer import WeightSender
 from ampo_plugins.rollouts.vllm.weights import CheckedWeights, ModelParameters
+from ampo_plugins.server import HttpServer, RouteMissing
 
 NO_GPU = (
     "rollout vllm_server: weights go to the servers over NCCL, and this machine has no GPU to send them from; "
@@ -41,7 +41,7 @@ class VllmServerEngine:
     def __init__(
         self,
         context: BuildContext,
-        servers: Sequence[VllmServer],
+        servers: Sequence[HttpServer],
         *,
         served: str,
         max_model_len: int,
@@ -75,7 +75,7 @@ class VllmServerEngine:
             for request in requests
         ]
 
-    def _sample(self, server: VllmServer, task: tuple[RolloutRequest, int], options: SamplingOptions) -> Sampled:
+    def _sample(self, server: HttpServer, task: tuple[RolloutRequest, int], options: SamplingOptions) -> Sampled:
         """One response to `task`, a request and one of its seeds."""
         request, seed = task
         body = {
@@ -145,7 +145,7 @@ class VllmServerEngine:
 
 
 def served_by(
-    servers: Sequence[VllmServer], context: BuildContext, wanted: str | None, seconds: float
+    servers: Sequence[HttpServer], context: BuildContext, wanted: str | None, seconds: float
 ) -> tuple[str, int]:
     """Wait up to `seconds` for each of `servers`; the name of the model that all serve, and the longest sequence that
     all take.
@@ -173,7 +173,7 @@ def served_by(
     return models[0]["id"], min(int(model["max_model_len"]) for model in models)
 
 
-def _weight_version(server: VllmServer) -> Any:
+def _weight_version(server: HttpServer) -> Any:
     try:
         return server.get("weight_info").get("weight_version")
     except RouteMissing:

@@ -134,11 +134,11 @@ class VllmServerRollout(RolloutSpec):
         Raises ConfigError if they serve another model, or, in a train job, if there is no GPU to send weights from;
         RunError if one does not answer.
         """
-        from ampo_plugins.rollouts.vllm.server import VllmServer
         from ampo_plugins.rollouts.vllm.server_engine import VllmServerEngine, served_by
         from ampo_plugins.rollouts.vllm.transfer import WeightSender, join_nccl
+        from ampo_plugins.server import HttpServer
 
-        servers = [VllmServer(url, self.timeout_s, self.retries) for url in self.urls]
+        servers = [HttpServer(url, self.timeout_s, self.retries) for url in self.urls]
         served, max_model_len = served_by(servers, context, self.served_model, self.start_timeout_s)
         sender = partial(
             WeightSender,

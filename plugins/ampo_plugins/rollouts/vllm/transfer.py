@@ -11,7 +11,7 @@ import torch
 from ampo_registry import RunError
 from torch import Tensor
 
-from ampo_plugins.rollouts.vllm.server import RouteMissing, VllmServer
+from ampo_plugins.server import HttpServer, RouteMissing
 
 MIB = 2**20
 
@@ -36,7 +36,7 @@ class WeightSender:
     """Drives one weight update after the other on `servers`; used on rank 0 alone."""
 
     def __init__(
-        self, servers: Sequence[VllmServer], *, address: str | None, port: int | None, bucket_mib: int, join: Join
+        self, servers: Sequence[HttpServer], *, address: str | None, port: int | None, bucket_mib: int, join: Join
     ) -> None:
         self.servers = tuple(servers)
         self._bucket = bucket_mib * MIB

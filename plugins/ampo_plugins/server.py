@@ -1,10 +1,10 @@
-"""A vLLM server behind its HTTP routes."""
+"""A server behind its HTTP routes."""
 
 from __future__ import annotations
 
 import ssl
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
@@ -27,12 +27,17 @@ class RouteMissing(RunError):
 
 
 @dataclass(frozen=True, slots=True)
-class VllmServer:
-    """The server at `url`; an answer may take `timeout_s`, and a failed one is asked for `retries` times more."""
+class HttpServer:
+    """The server at `url`; an answer may take `timeout_s`, and a failed one is asked for `retries` times more.
+
+    Errors begin with `asked_by`. `key` is sent as a bearer token and shown nowhere.
+    """
 
     url: str
     timeout_s: float
     retries: int = 0
+    asked_by: str = "rollout vllm_server"
+    key: str = field(default="", repr=False)
 
     def get(self, route: str) -> Any:
         """The JSON that GET gives; RunError if there is none."""
@@ -55,7 +60,7 @@ class VllmServer:
             except FAILURES as error:
                 if time.monotonic() >= deadline:
                     raise RunError(
-                        f"rollout vllm_server: {self.url} is not up after {seconds:g} s: {_reason(error)}"
+                        f"{self.asked_by}: {self.url} is not up after {seconds:g} s: {self._reason(error)}"
                     ) from error
             time.sleep(BACKOFF_S)
 
@@ -71,14 +76,20 @@ class VllmServer:
                     break
                 time.sleep(BACKOFF_S * 2**attempt)
         tries = "" if attempt == 0 else f", asked {attempt + 1} times"
-        text = f"rollout vllm_server: {method} {self._address(route)}: {_reason(found)}{tries}"
+        text = f"{self.asked_by}: {method} {self._address(route)}: {self._reason(found)}{tries}"
         raise RouteMissing(text) if status == 404 else RunError(text)
 
     def _ask(self, method: str, route: str, body: Any, timeout: float) -> httpx2.Response:
-        return _CLIENT.request(method, self._address(route), json=body, timeout=timeout).raise_for_status()
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        answer = _CLIENT.request(method, self._address(route), json=body, timeout=timeout, headers=headers)
+        return answer.raise_for_status()
 
     def _address(self, route: str) -> str:
         return f"{self.url.rstrip('/')}/{route}"
+
+    def _reason(self, error: Exception) -> str:
+        text = _reason(error)
+        return text.replace(self.key, "…") if self.key else text
 
 
 def _reason(error: Exception) -> str:
