@@ -15,13 +15,14 @@ from ampo_registry import BuildContext, ConfigError, Judge, JudgeSpec, RunError
 from ampo_registry.text import nearest
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from ampo_plugins.judges.vocabulary import TO_READ, check_vocabulary, probes
+from ampo_plugins.judges.vocabulary import TO_READ, check_vocabulary, first_misread
 from ampo_plugins.rollouts.vllm.spec import Url
 
 if TYPE_CHECKING:
     from ampo_plugins.judges.served import ServedModel
 
 SAME = 1e-6
+PROBE = 8
 
 
 class EndpointJudge(JudgeSpec):
@@ -41,7 +42,7 @@ class EndpointJudge(JudgeSpec):
         default=None,
         min_length=1,
         description="folder of the server's tokenizer, whose whole vocabulary is compared with the student's; null: "
-        "the server's /tokenize is asked some texts",
+        "the server's /detokenize is asked about each token",
     )
     applies_temperature: bool = Field(
         default=False,
@@ -76,8 +77,7 @@ class EndpointJudge(JudgeSpec):
             check_vocabulary(self.tokenizer, context, "tokenizer")
         else:
             self._check_tokens(served, context)
-        text, ids = next(probes(context.tokenizer))
-        ids = [*ids, *ids][: max(2, min(len(ids) * 2, 16, context.longest or 16))]
+        ids = sorted(context.tokenizer.get_vocab().values())[:PROBE]
         try:
             plain = served.logprobs_of(ids, 1, 1.0)
             warm = served.logprobs_of(ids, 1, 2.0) if self.applies_temperature else None
@@ -85,8 +85,8 @@ class EndpointJudge(JudgeSpec):
             raise ConfigError(f"{context.place}.url: {error}") from error
         if warm is not None and all(math.isclose(a, b, abs_tol=SAME) for a, b in zip(plain, warm, strict=True)):
             raise ConfigError(
-                f"{context.place}.applies_temperature: found true; {self.url} gave {text!r:.40} the same log-probs at "
-                "temperature 1 and 2"
+                f"{context.place}.applies_temperature: found true; {self.url} gave the same log-probs at temperature 1 "
+                "and 2"
             )
 
     def build(self, context: BuildContext) -> Judge:
@@ -115,27 +115,22 @@ class EndpointJudge(JudgeSpec):
             near = nearest(name, known) if name is not None else None
             found = f"found {name!r}, which {root} does not serve" if name else "which model is meant?"
             hint = f"; did you mean {near!r}?" if near else ""
-            raise ConfigError(f"{place}.model: {found}{hint} It serves: {', '.join(known) or 'none'}")
+            raise ConfigError(f"{place}.model: {found}{hint}\nserved: {', '.join(known) or 'none'}")
         at_once = max(1, self.concurrency // context.world_size)
         return ServedModel(server, name, known[name].get("max_model_len"), at_once, warms=self.applies_temperature)
 
     def _check_tokens(self, served: ServedModel, context: BuildContext) -> None:
-        for text, ids in probes(context.tokenizer):
-            try:
-                found = served.tokenize(text)
-            except RunError as error:
-                raise ConfigError(
-                    f"{context.place}.url: whether it reads the student's tokens cannot be asked: {error}. Name a "
-                    f"folder with its tokenizer in {context.place}.tokenizer"
-                ) from error
-            if found == ids:
-                continue
-            at = next(
-                (i for i, (a, b) in enumerate(zip(ids, found, strict=False)) if a != b), min(len(ids), len(found))
-            )
-            token = context.tokenizer.decode(ids[at : at + 1])
+        own: Any = context.tokenizer
+        try:
+            found = first_misread(sorted(own.get_vocab().values()), own.decode, served.detokenize)
+            text = "" if found is None else served.detokenize([found])
+        except RunError as error:
             raise ConfigError(
-                f"{context.place}.url: {self.url} has another vocabulary than the student: of {text!r:.60} token "
-                f"{at + 1}, {token!r}, is {ids[at : at + 1]} to the student; the server gave {found[at : at + 1]}. "
-                f"{TO_READ}"
+                f"{context.place}.url: whether it reads the student's tokens cannot be asked: {error}. Name a folder "
+                f"with its tokenizer in {context.place}.tokenizer"
+            ) from error
+        if found is not None:
+            raise ConfigError(
+                f"{context.place}.url: {self.url} has another vocabulary than the student: token {found} is "
+                f"{own.decode([found])!r} to the student; to the server it is {text!r}. {TO_READ}"
             )

@@ -66,14 +66,15 @@ class ServedModel:
                 raise self._odd(f"the log-prob of token {start + i + 1} of {len(ids)} is {value!r}")
         return [float(value) for value in found]
 
-    def tokenize(self, text: str) -> list[int]:
-        """The server's ids of `text`, without special tokens around it."""
-        body = {"model": self._model, "prompt": text, "add_special_tokens": False}
-        answer = self._server.post("tokenize", body, retry=True)
-        tokens = answer.get("tokens") if isinstance(answer, dict) else None
-        if not isinstance(tokens, list):
-            raise self._odd("its /tokenize gave no tokens")
-        return tokens
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text that `ids` are to the server, special tokens included."""
+        body = {"model": self._model, "tokens": list(ids), "skip_special_tokens": False}
+        answer = self._server.post("detokenize", body, retry=True)
+        # vLLM's name, and SGLang's
+        found = (answer.get("prompt", answer.get("text"))) if isinstance(answer, dict) else None
+        if not isinstance(found, str):
+            raise self._odd("its /detokenize gave no text")
+        return found
 
     def close(self) -> None:
         """The server goes on."""

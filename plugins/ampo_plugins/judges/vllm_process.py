@@ -12,16 +12,15 @@ import select
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-import torch
 from ampo_registry import ConfigError, JudgeRequest, LogProbs, RunError
 
 from ampo_plugins.judges.frames import receive, send
 
+WORKER = (sys.executable, "-m", "ampo_plugins.judges.vllm_worker")
 LAST_LINES = 12
 ENDING_S = 10.0
 OF_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -50,7 +49,7 @@ class VllmProcess:
         self._place = place
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ampo_plugins.judges.vllm_worker"],
+            WORKER,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -67,8 +66,7 @@ class VllmProcess:
     def _begin(self, options: Mapping[str, Any], seconds: float) -> None:
         self._send(dict(options), [])
         assert self._process.stdout is not None
-        deadline = time.monotonic() + seconds
-        if not select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not select.select([self._process.stdout], [], [], seconds)[0]:
             raise RunError(f"{self._place}: its vLLM is not up after {seconds:g} s:{self._last_words()}")
         self._receive()
 
@@ -132,6 +130,8 @@ def own_environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in OF_RANKS and "TORCHELASTIC" not in name}
     # The token that vLLM samples after a sequence as long as the model's positions is one more than it takes.
     kept["VLLM_ALLOW_LONG_MAX_MODEL_LEN"] = "1"
+    import torch
+
     if torch.cuda.is_available():
         at = torch.cuda.current_device()
         shown = [name.strip() for name in kept.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]

@@ -103,7 +103,7 @@ def _ids(data: bytes) -> array[int]:
 
 
 def main() -> None:
-    """Answer what stands on standard input. What libraries print goes where errors go."""
+    """Answer what stands on standard input, until something fails. What libraries print goes where errors go."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     messages: SimpleQueue[Message] = SimpleQueue()
@@ -124,6 +124,8 @@ def main() -> None:
     except Exception as error:
         traceback.print_exc()
         send(answers, {"failed": f"{type(error).__name__}: {error}"})
+    sys.stderr.flush()
+    os._exit(1)  # the reading thread would be in the way of an orderly end
 
 
 if __name__ == "__main__":

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ampo_registry import BuildContext, ConfigError
 
-MESSAGES = [{"role": "user", "content": "What is 12 + 30?"}]
-TEXTS = (
-    "The quick brown fox jumps over 13 lazy dogs. Don't they?\n\n\tYes, they're 1,234,567.89 m away…",
-    "Let $f(x) = \\frac{x^2 - 1}{\\sqrt{2}}$; then \\boxed{-\\tfrac{1}{2}} ≤ ∑ᵢ aᵢ → ∞.",
-    'def f(x: int) -> str:\n    return f"{x!r:>8}"  # naïve façade, 中文, русский, 🙂',
-)
-SPREAD = 512
+AT_ONCE = 2048
 TO_READ = "A judge must read the student's tokens as the student does: take one of the same family"
 
 
@@ -62,15 +56,19 @@ def check_vocabulary(path: str, context: BuildContext, option: str = "path") -> 
         )
 
 
-def probes(tokenizer: Any) -> Iterator[tuple[str, list[int]]]:
-    """Texts and the student's ids of them, which only a tokenizer of the same vocabulary gives: each added token, a
-    conversation in the chat template, prose, mathematics and code, and tokens from all over the vocabulary."""
-    texts = ["\n".join(sorted(tokenizer.get_added_vocab()))]
-    if tokenizer.chat_template:
-        texts.append(tokenizer.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True))
-    count = len(tokenizer)
-    spread = range(0, count, max(1, count // SPREAD))
-    texts += [*TEXTS, " ".join(tokenizer.decode([number]) for number in spread).replace("\ufffd", "")]
-    for text in texts:
-        if text:
-            yield text, list(tokenizer(text, add_special_tokens=False)["input_ids"])
+def first_misread(
+    ids: Sequence[int], own: Callable[[Sequence[int]], str], theirs: Callable[[Sequence[int]], str]
+) -> int | None:
+    """The first of `ids` of which `own` and `theirs` make other texts, None if there is none.
+
+    How either splits a text into tokens is no matter: a judge gets ids.
+    """
+    for start in range(0, len(ids), AT_ONCE):
+        part = ids[start : start + AT_ONCE]
+        if own(part) == theirs(part):
+            continue
+        while len(part) > 1:
+            first = part[: len(part) // 2]
+            part = part[len(part) // 2 :] if own(first) == theirs(first) else first
+        return part[0]
+    return None

@@ -6,13 +6,21 @@ import signal
 import socket
 import subprocess
 import sys
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
+import torch
+from ampo_plugins.judges.endpoint import EndpointJudge
 from ampo_plugins.rollouts.vllm.spec import VllmServerRollout
 from ampo_plugins.server import HttpServer
-from ampo_registry import BuildContext, RunError
+from ampo_registry import BuildContext, ConfigError, JudgeRequest, RunError, TokenIds
+from ampo_registry.testing import check_judge
 from transformers import AutoModelForCausalLM
 
+from ampo_core.learner.frozen import FrozenModel
+from tests.plugins.judges.conftest import largest_gap as largest_gap_of_judges
+from tests.plugins.judges.conftest import requests as requests_of_judges
 from tests.plugins.vllm.conftest import needs_vllm, own_environment, requests, sampling
 from tests.plugins.vllm.parity import largest_gap, tokens
 
@@ -76,3 +84,27 @@ def test_a_real_server_samples_as_asked_and_knows_the_routes(url, tied_model, go
     with pytest.raises(RunError, match="holds the weights of an earlier run"):
         later.generate(requests(1), sampling(limit=4))
     later.close()
+
+
+def test_the_judge_endpoint_agrees_with_the_judge_transformers(url, tied_model, golden_tokenizer):
+    context = BuildContext(tokenizer=golden_tokenizer, place="judges.far", longest=511)
+    spec = EndpointJudge(url=f"{url}/v1", retries=60)
+    HttpServer(url, 60).wait_until_up(300)
+    spec.check(context)
+    with pytest.raises(ConfigError, match=r"^judges\.far\.url: .* takes 512 tokens; .* up to 512, and it needs room"):
+        spec.check(replace(context, longest=512))
+    with pytest.raises(ConfigError, match=r"^judges\.far\.model: found 'other', which .* does not serve"):
+        EndpointJudge(url=url, model="other").check(context)
+    judge = spec.build(context)
+    other = FrozenModel(str(tied_model), "float32", torch.device("cpu"), 1024, key="judges.other")
+    longest = JudgeRequest(TokenIds(range(2, 62)), TokenIds([7, 9] * 225 + [11]))
+    asked = [longest, *requests_of_judges(20)]
+    assert largest_gap_of_judges(judge.logprobs(asked, 1.0), other.logprobs(asked, 1.0)) < 1e-4
+    check_judge(spec, context)
+    larger = deepcopy(golden_tokenizer)
+    larger.add_tokens(["<new>"])
+    with pytest.raises(ConfigError, match=r"has another vocabulary than the student: token \d+ is '<new>' to the stud"):
+        spec.check(replace(context, tokenizer=larger))
+    boast = EndpointJudge(url=url, applies_temperature=True)
+    with pytest.raises(ConfigError, match="gave the same log-probs at temperature 1 and 2"):
+        boast.check(context)
