@@ -79,6 +79,7 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
     while count := parts.group_filter.wants(len(sampled), len(kept)):
         questions, position = parts.questions.take(taken + len(sampled), count), len(sampled)
         with watch.measure("rollout"):
+            parts.update.judges.sleep()
             batch = parts.sampler.sample(questions, step, position)
         with watch.measure("reward"):
             groups = parts.sampler.grade(questions, batch, context)
@@ -91,6 +92,7 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
     taken += parts.group_filter.used(kept, len(sampled))
 
     if parts.ahead and step < parts.steps:
+        parts.update.judges.sleep()
         parts.sampler.sample_ahead(parts.questions.take(taken, parts.group_filter.batch), step + 1)
     trained = GuidedBatch(tuple(parts.group_filter.trained(guided[i]) for i in kept), tuple(extra))
     with watch.measure("update"):

@@ -120,6 +120,20 @@ def test_a_seed_is_a_function_of_step_position_round_and_sample(services: Servic
     assert seeds(context, request(5)) == [second[1]]
 
 
+def test_judges_sleep_before_a_second_generation(services: Services, engine: Engine) -> None:
+    events: list[str] = []
+
+    class Judge:
+        def sleep(self) -> None:
+            events.append(f"asleep before {len(engine.asked)}")
+
+    judges = Judges(None, {"other": Judge()}, declared=["other"], temperature=1.0, most=99)  # type: ignore[arg-type, dict-item]
+    lent = Services(services._sampler, services._tokenizer, judges, steps=9, max_tokens=12)
+    lent.begin(1).generate([request()])
+    lent.begin(2).generate([])
+    assert events == ["asleep before 0"]
+
+
 def test_a_request_has_a_limit_of_its_own_and_no_more_than_there_is_room(services: Services, engine: Engine) -> None:
     long = GenerationRequest(TokenIds([1] * 9), 2)
     found = services.begin(1).generate([request(), request(max_response_tokens=5), long])

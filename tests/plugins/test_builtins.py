@@ -12,6 +12,8 @@ from ampo_registry.discovery import discover
 PLUGINS = discover()
 OPTIONS: dict[str, dict[str, Any]] = {
     "judge transformers": {"path": "model"},
+    "judge vllm": {"path": "model"},
+    "judge endpoint": {"url": "http://127.0.0.1:8000"},
     "labelled_arithmetic": {"questions": 60, "heldout_per_level": 8, "warmup_examples": 80},
     "linear": {"start": 1.0, "end": 0.05},
     "cosine": {"start": 1.0, "end": 0.05},

@@ -55,6 +55,7 @@ NAMES = {
     ampo_plugins.shapings: {"ratio", "identity", "power", "log_prob", "p_plus_log_prob"},
     ampo_plugins.teacher_pools: {"dataset"},
     ampo_plugins.advantages: {"distill", "group_normalized", "mean_only", "on_policy_baseline"},
+    ampo_plugins.judges: {"transformers", "vllm", "endpoint"},
     ampo_plugins.trackers: {"tensorboard", "wandb"},
 }
 

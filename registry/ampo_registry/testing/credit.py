@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ampo_registry.credit import CreditGroup, CreditSpec, credit_of
 from ampo_registry.protocols import BuildContext
@@ -58,16 +58,23 @@ def _credits(spec: CreditSpec, rule: Rules, groups: Sequence[CreditGroup]) -> li
     import torch
 
     found = credit_of(spec.build(BuildContext()), groups, example_step())
-    rule(len(found) == len(groups), "there must be a list of advantages for each group", len(found))
+    fits = isinstance(cast(object, found), Sequence) and len(found) == len(groups)
+    rule(fits, "there must be a list of advantages for each group", found)
     values: list[list[list[float]]] = []
     for group, advantages in zip(groups, found, strict=True):
         rule(len(advantages) == len(group.samples), "there must be an advantage for each sample", len(advantages))
         values.append([])
         for value, sample in zip(advantages, group.samples, strict=True):
-            number = isinstance(value, int | float | torch.Tensor)
-            made: torch.Tensor = torch.as_tensor(value if number else list(value))  # type: ignore[arg-type]
-            shape, tokens = tuple(made.shape), len(sample.token_ids)
-            rule(shape in ((), (tokens,)), f"a number, or one for each of {tokens} tokens", shape)
+            tokens = len(sample.token_ids)
+            text = f"a number, or one for each of {tokens} tokens"
+            try:
+                number = isinstance(value, int | float | torch.Tensor)
+                made: torch.Tensor = torch.as_tensor(value if number else list(value))  # type: ignore[arg-type]
+            except (TypeError, ValueError):
+                rule(False, text, value)
+                raise
+            rule(made.shape in ((), (tokens,)), text, tuple(made.shape))
             rule(not sample.verified or bool(made.isfinite().all()), "advantages must be finite", made)
-            values[-1].append([float(item) for item in made.double().reshape(-1)])
+            # what is said of a sample without a verdict is not used
+            values[-1].append([float(item) for item in made.double().reshape(-1)] if sample.verified else [])
     return values

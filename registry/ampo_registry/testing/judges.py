@@ -43,7 +43,7 @@ def _check_answers(rule: Rules, judge: Judge, tolerance: float) -> None:
     asked = list(REQUESTS)
     found = judge.logprobs(asked, 1.0)
     rule(asked == list(REQUESTS), "requests must be left as they are")
-    rule(len(found) == len(asked), "there must be one answer for each request", len(found))
+    rule(len(found or ()) == len(asked), "there must be one answer for each request", found)
     for request, log_probs in zip(asked, found, strict=True):
         rule(isinstance(cast(object, log_probs), LogProbs), "an answer must be LogProbs", type(log_probs))
         rule(len(log_probs) == len(request.token_ids), "there must be one log-prob for each token", len(log_probs))
