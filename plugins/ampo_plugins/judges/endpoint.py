@@ -30,7 +30,7 @@ class EndpointJudge(JudgeSpec):
 
     type: Literal["endpoint"] = "endpoint"
     url: Url = Field(description="base URL without a user or key, e.g. http://localhost:8000")
-    model: str | None = Field(
+    served_model: str | None = Field(
         default=None, min_length=1, description="its name at the server; null: the only one there"
     )
     key_env: str | None = Field(
@@ -110,12 +110,12 @@ class EndpointJudge(JudgeSpec):
             raise ConfigError(f"{place}.url: {error}") from error
         except (TypeError, KeyError) as error:
             raise ConfigError(f"{place}.url: {root}/v1/models does not list models") from error
-        name = self.model or (next(iter(known)) if len(known) == 1 else None)
+        name = self.served_model or (next(iter(known)) if len(known) == 1 else None)
         if name not in known:
             near = nearest(name, known) if name is not None else None
             found = f"found {name!r}, which {root} does not serve" if name else "which model is meant?"
             hint = f"; did you mean {near!r}?" if near else ""
-            raise ConfigError(f"{place}.model: {found}{hint}\nserved: {', '.join(known) or 'none'}")
+            raise ConfigError(f"{place}.served_model: {found}{hint}\nserved: {', '.join(known) or 'none'}")
         at_once = max(1, self.concurrency // context.world_size)
         return ServedModel(server, name, known[name].get("max_model_len"), at_once, warms=self.applies_temperature)
 

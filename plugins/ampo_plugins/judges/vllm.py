@@ -45,8 +45,12 @@ class VllmJudge(JudgeSpec):
         """That vLLM is not installed, if so."""
         return NOT_INSTALLED.replace("rollout", "judge") if find_spec("vllm") is None else None
 
+    @property
+    def model(self) -> str | None:
+        return self.path
+
     def check(self, context: BuildContext) -> None:
-        """Raises ConfigError for a folder that is not there, too little room and another vocabulary."""
+        """Raises ConfigError for too little room and another vocabulary."""
         check_model(self.path, context)
         if self.max_model_len is not None and context.longest is not None and self.max_model_len < context.longest:
             raise ConfigError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from ampo_registry import BuildContext, ConfigError
@@ -13,14 +12,14 @@ TO_READ = "A judge must read the student's tokens as the student does: take one 
 
 
 def check_model(path: str, context: BuildContext) -> None:
-    """Raise ConfigError for a folder without a model, too few positions, or another vocabulary than the student's."""
-    folder = Path(path)
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise ConfigError(f"{context.place}.path: {folder} holds no model: it has no config.json")
-    check_vocabulary(path, context)
+    """Raise ConfigError for what holds no model, too few positions, or another vocabulary than the student's."""
     from transformers import AutoConfig
 
-    config: Any = AutoConfig.from_pretrained(path, trust_remote_code=context.trust_remote_code).get_text_config()
+    try:
+        config: Any = AutoConfig.from_pretrained(path, trust_remote_code=context.trust_remote_code).get_text_config()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{context.place}.path: no model could be loaded from {path}: {_reason(error)}") from error
+    check_vocabulary(path, context)
     scaling: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
     positions = getattr(config, "max_position_embeddings", None)
     stretched = scaling.get("rope_type", "default") != "default"
@@ -42,8 +41,7 @@ def check_vocabulary(path: str, context: BuildContext, option: str = "path") -> 
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=context.trust_remote_code)
     except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{key}: no tokenizer could be loaded from {path}: {reason}") from error
+        raise ConfigError(f"{key}: no tokenizer could be loaded from {path}: {_reason(error)}") from error
     own: dict[str, int] = context.tokenizer.get_vocab()
     theirs: dict[str, int] = tokenizer.get_vocab()
     differing = sorted((number, token) for token, number in own.items() if theirs.get(token) != number)
@@ -54,6 +52,10 @@ def check_vocabulary(path: str, context: BuildContext, option: str = "path") -> 
             f"{key}: {path} has another vocabulary than the student: {len(differing)} of {len(own)} "
             f"tokens differ, first {token!r}, which is {number} to the student; the judge {found}. {TO_READ}"
         )
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def first_misread(

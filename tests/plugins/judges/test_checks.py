@@ -27,13 +27,15 @@ def test_a_model_of_the_students_vocabulary_is_taken(judge: Any, teacher: Path, 
 
 
 @pytest.mark.parametrize("judge", JUDGES)
-def test_a_folder_without_a_model_and_one_that_is_not_there_are_refused(
-    judge: Any, context: BuildContext, tmp_path: Path
+def test_the_model_that_it_loads_is_known_and_must_be_whole(
+    judge: Any, teacher: Path, context: BuildContext, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"^judges\.far\.path: .* holds no model: it has no config\.json"):
+    assert judge(path="some/model").model == "some/model"
+    with pytest.raises(ConfigError, match=r"^judges\.far\.path: no model could be loaded from"):
         judge(path=str(tmp_path)).check(context)
-    with pytest.raises(ConfigError, match=r"^judges\.far\.path: no tokenizer could be loaded from nowhere/there"):
-        judge(path="nowhere/there").check(context)
+    shutil.copy(teacher / "config.json", tmp_path)
+    with pytest.raises(ConfigError, match=r"^judges\.far\.path: .* has another vocabulary"):
+        judge(path=str(tmp_path)).check(context)
 
 
 @pytest.mark.parametrize("judge", JUDGES)

@@ -166,10 +166,10 @@ def test_a_model_that_is_not_there_is_refused(
     model: str | None, names: list[str], text: str, server: PromptServer, context: BuildContext
 ) -> None:
     server.names = names
-    with pytest.raises(ConfigError, match=rf"^judges\.far\.model: {text}"):
-        EndpointJudge(url=server.url, model=model).check(context)
+    with pytest.raises(ConfigError, match=rf"^judges\.far\.served_model: {text}"):
+        EndpointJudge(url=server.url, served_model=model).check(context)
     server.names = ["a", "teacher"]
-    EndpointJudge(url=server.url, model="teacher").check(context)
+    EndpointJudge(url=server.url, served_model="teacher").check(context)
     assert server.asked[-1][1]["model"] == "teacher"
 
 

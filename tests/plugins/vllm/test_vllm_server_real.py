@@ -93,8 +93,8 @@ def test_the_judge_endpoint_agrees_with_the_judge_transformers(url, tied_model, 
     spec.check(context)
     with pytest.raises(ConfigError, match=r"^judges\.far\.url: .* takes 512 tokens; .* up to 512, and it needs room"):
         spec.check(replace(context, longest=512))
-    with pytest.raises(ConfigError, match=r"^judges\.far\.model: found 'other', which .* does not serve"):
-        EndpointJudge(url=url, model="other").check(context)
+    with pytest.raises(ConfigError, match=r"^judges\.far\.served_model: found 'other', which .* does not serve"):
+        EndpointJudge(url=url, served_model="other").check(context)
     judge = spec.build(context)
     other = FrozenModel(str(tied_model), "float32", torch.device("cpu"), 1024, key="judges.other")
     longest = JudgeRequest(TokenIds(range(2, 62)), TokenIds([7, 9] * 225 + [11]))
