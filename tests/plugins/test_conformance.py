@@ -9,6 +9,7 @@ from pathlib import Path
 
 import ampo_plugins.advantages
 import ampo_plugins.aggregators
+import ampo_plugins.judges
 import ampo_plugins.selectors
 import ampo_plugins.shapings
 import ampo_plugins.teacher_pools
