@@ -66,14 +66,15 @@ def run(
 
 
 def train(world: Path, student: Path, **blocks: Any) -> dict[str, Any]:
-    """`TRAIN` with these blocks. A judge without a path is the student itself."""
+    """`TRAIN` with these blocks. A judge of a folder without a path is the student itself."""
     config = json.loads(json.dumps(TRAIN))
     config["model"]["path"] = str(student)
     config["data"]["train"] = [str(world / "train.parquet")]
     for name, block in blocks.items():
         config[name] = {**config.get(name, {}), **block} if isinstance(block, dict) else block
     for judge in config.get("judges", {}).values():
-        judge.setdefault("path", str(student))
+        if "url" not in judge:
+            judge.setdefault("path", str(student))
     return config
 
 
