@@ -85,6 +85,13 @@ def test_an_error_while_a_signal_waits_is_an_error():
     assert str(verdict({0: error("own", 1.0), 1: error("own", 2.0)}, {0: 1, 1: 1}, NOBODY, True)) == "own"
 
 
+def test_an_error_brings_the_traceback_of_its_rank_for_debug():
+    said = Outcome("error", 1, "selector x: no", 1.0, trace="Traceback of rank 1")
+    found = verdict({0: error("lost", 2.0), 1: said}, {0: 1, 1: 1}, NOBODY, False)
+    assert str(found) == "rank 1: selector x: no"
+    assert found.__notes__ == ["Traceback of rank 1"]
+
+
 def test_a_fault_asks_for_a_report():
     found = verdict({0: Outcome("fault", 1, "Traceback\nZeroDivisionError\n", 1.0)}, {0: 1}, NOBODY, False)
     assert str(found).startswith("Traceback\nZeroDivisionError\nthis is a fault of AMPO or of a plugin")

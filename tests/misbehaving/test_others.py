@@ -150,6 +150,35 @@ def test_a_task_that_misbehaves_is_named_and_writes_nothing(
 
 
 @slower
+def test_an_engine_that_misbehaves_in_an_evaluation_is_named_and_the_run_had_begun(
+    world: World, tmp_path: Path
+) -> None:
+    path = tmp_path / "evaluate.yaml"
+    job = {
+        "job": "evaluate",
+        "models": {"one": {"path": str(world.model), "dtype": "float32"}},
+        "rollout": {"type": "odd", "max_response_tokens": 24},
+        "reward": {"type": "math_verify", "workers": 1},
+        "evaluation": {"sets": {"toy": {"path": str(world.data)}}},
+        "data": {"max_prompt_tokens": 64},
+        "resources": {"threads": 1},
+    }
+    path.write_text(yaml.safe_dump(job))
+    plugin = '''
+class Odd(RolloutSpec):
+    """Odd."""
+    type: Literal["odd"] = "odd"
+
+    def build(self, context):
+        return type("Mine", (Engine,), {"generate": lambda self, requests, options: []})()
+'''
+    ended = world(plugin, config=path)
+    assert ended.code == 1, ended.said
+    assert "rollout odd (Mine.generate, " in ended.said
+    assert "gave 0 lists for 4 requests" in ended.said
+
+
+@slower
 def test_debug_shows_the_traceback_of_a_plugins_fault(world: World) -> None:
     plugin = '''
 class Odd(TriggerSpec):
