@@ -85,11 +85,11 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
             groups = parts.sampler.grade(questions, batch, context)
         with watch.measure("guidance"):
             found = guide(groups, position, parts.guide, context)
-        with watch.measure("credit"):
-            guided += with_advantages(found.questions, parts.advantage, context, parts.update.ranks)
-        extra += found.extra
+        guided, extra = [*guided, *found.questions], [*extra, *found.extra]
         sampled, kept = sampled + groups, parts.group_filter.keep(guided)
     taken += parts.group_filter.used(kept, len(sampled))
+    with watch.measure("credit"):
+        guided = with_advantages(guided, parts.advantage, context, parts.update.ranks)
 
     if parts.ahead and step < parts.steps:
         parts.update.judges.sleep()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-from ampo_registry.protocols import BuildContext
+from ampo_registry.credit import is_short
+from ampo_registry.protocols import Advantage, BuildContext
 from ampo_registry.specs import ComponentSpec
 
 from ampo_core.checked.call import Asked, shown
@@ -57,7 +58,7 @@ def build(spec: ComponentSpec, context: BuildContext) -> Any:
     asked = Asked.of(spec, place=context.place)
     component: object = asked.ask("build", context)
     wanted = METHODS.get(spec.kind, ())
-    short = spec.kind == "advantage" and callable(getattr(component, "advantages", None))
+    short = spec.kind == "advantage" and component is not None and is_short(cast(Advantage, component))
     missing = [method for method in wanted if not short and not callable(getattr(component, method, None))]
     if component is None or missing:
         methods = " and ".join(f"{method}()" for method in missing or wanted)

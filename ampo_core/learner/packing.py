@@ -28,6 +28,11 @@ class TokenPair:
     def __len__(self) -> int:
         return len(self.prompt_token_ids) + len(self.response_token_ids)
 
+    @property
+    def key(self) -> tuple[bytes, bytes]:
+        """The pair as something that is hashed at once, whatever its length."""
+        return bytes(self.prompt_token_ids.buffer), bytes(self.response_token_ids.buffer)
+
 
 def microbatches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Indices of `lengths` in micro-batches whose lengths sum up to at most `budget`: few of them, and even.

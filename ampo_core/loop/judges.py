@@ -41,8 +41,8 @@ class RunJudge:
                     f"judge {self.name}: a request has {len(request.prompt_token_ids)} prompt and "
                     f"{len(request.token_ids)} further tokens; it needs one of each, and at most {most} together"
                 )
-        # Longest first: the ranks' shares, every world_size-th of these, then have about as many tokens.
-        order = sorted(range(len(requests)), key=lambda i: -len(requests[i]))
+        # The ranks' shares, every world_size-th of these, then have about as many tokens.
+        order = longest_first(requests)
         heat = judges.temperature if temperature is None else temperature
         found = judges.learner.ranks.map(lambda share: judges.own(self.name, share, heat), [requests[i] for i in order])
         answers = dict(zip(order, found, strict=True))
@@ -58,7 +58,7 @@ class Judges:
     ) -> None:
         self.learner, self.temperature, self.max_tokens = learner, temperature, most
         self._built, self._declared = dict(built), tuple(declared)
-        self.known: dict[TokenPair, LogProbs] = {}
+        self.known: dict[tuple[bytes, bytes], LogProbs] = {}
 
     @classmethod
     def build(cls, job: TrainJob, context: BuildContext, learner: Learner, most: int, stack: ExitStack) -> Judges:
@@ -101,7 +101,11 @@ class Judges:
             pairs = [TokenPair(request.prompt_token_ids, request.token_ids) for request in requests]
             found = self.learner.logprobs(pairs, temperature=temperature, reference=name == START)
             return [packed(log_probs) for log_probs in found]
-        return list(self._built[name].logprobs(requests, temperature)) if requests else []
+        if not requests:
+            return []
+        order = longest_first(requests)
+        answers = self._built[name].logprobs([requests[i] for i in order], temperature)
+        return [answers[place] for place in sorted(range(len(order)), key=order.__getitem__)]
 
     def fill_in(
         self, sequences: Sequence[TrainSequence], name: str, mine: Sequence[int], terms: Sequence[str]
@@ -122,16 +126,15 @@ class Judges:
     def old_logprobs(self, samples: Sequence[Sample], step: int) -> list[LogProbs]:
         """`StepContext.old_logprobs`: of what was sampled ahead the recorded ones, of the rest the policy's own."""
         pairs = [TokenPair(sample.prompt_token_ids, sample.token_ids) for sample in samples]
-        fresh = {
-            pair: None
-            for pair, sample in zip(pairs, samples, strict=True)
-            if pair not in self.known and not is_stale(sample, step)
-        }
-        requests = [JudgeRequest(pair.prompt_token_ids, pair.response_token_ids) for pair in fresh]
-        self.known |= dict(zip(fresh, RunJudge(POLICY, self).logprobs(requests), strict=True))
+        keys = [pair.key for pair in pairs]
+        stale = [is_stale(sample, step) for sample in samples]
+        fresh = {key: pair for key, pair, old in zip(keys, pairs, stale, strict=True) if not old}
+        asked = [key for key in fresh if key not in self.known]
+        requests = [JudgeRequest(fresh[key].prompt_token_ids, fresh[key].response_token_ids) for key in asked]
+        self.known |= dict(zip(asked, RunJudge(POLICY, self).logprobs(requests), strict=True))
         return [
-            sample.logprobs if is_stale(sample, step) and sample.logprobs is not None else self.known[pair]
-            for sample, pair in zip(samples, pairs, strict=True)
+            sample.logprobs if old and sample.logprobs is not None else self.known[key]
+            for sample, key, old in zip(samples, keys, stale, strict=True)
         ]
 
     def begin(self) -> None:
@@ -143,3 +146,8 @@ class Judges:
         for judge in self._built.values():
             if (sleep := getattr(judge, "sleep", None)) is not None:
                 sleep()
+
+
+def longest_first(requests: Sequence[JudgeRequest]) -> list[int]:
+    """Indices of `requests`, the longest first."""
+    return sorted(range(len(requests)), key=lambda i: -len(requests[i]))

@@ -18,7 +18,7 @@ from ampo_core.loop.groups import GuidedBatch
 
 Span = tuple[str, int, int]
 """A term, and start and end of tokens of the response that it trains."""
-NONE_KNOWN: Mapping[TokenPair, LogProbs] = MappingProxyType({})
+NONE_KNOWN: Mapping[tuple[bytes, bytes], LogProbs] = MappingProxyType({})
 MAIN = (ON_POLICY, OFF_POLICY)
 """The terms that every objective has, in the order in which they are added up."""
 
@@ -91,7 +91,7 @@ def train_sequences(
     step: int,
     config: ObjectiveConfig,
     needs: frozenset[str] = frozenset(),
-    old: Mapping[TokenPair, LogProbs] = NONE_KNOWN,
+    old: Mapping[tuple[bytes, bytes], LogProbs] = NONE_KNOWN,
 ) -> list[TrainSequence]:
     """The samples of `batch` as the objective sees them, question by question, then those of other questions.
 
@@ -120,7 +120,7 @@ def _sequence(
     step: int,
     config: ObjectiveConfig,
     needs: frozenset[str],
-    old: Mapping[TokenPair, LogProbs],
+    old: Mapping[tuple[bytes, bytes], LogProbs],
     *,
     advantage: float | torch.Tensor = 0.0,
     extra: bool = False,
@@ -130,7 +130,7 @@ def _sequence(
     own = _sampled(sample, known)
     stale = is_stale(sample, step)
     pair = TokenPair(sample.prompt_token_ids, sample.token_ids)
-    computed = tensor_of(old[pair]) if pair in old else None
+    computed = old.get(pair.key) if old else None
     return TrainSequence(
         pair=pair,
         group=number,
@@ -139,7 +139,7 @@ def _sequence(
         sample=sample,
         foreign=foreign,
         stale=stale,
-        old_log_probs=known if stale else computed,
+        old_log_probs=known if stale else None if computed is None else tensor_of(computed),
         rollout_log_probs=own if "rollout" in needs else None,
         behaviour_log_probs=known if "behaviour" in needs else None,
     )

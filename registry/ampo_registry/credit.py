@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeGuard, cast
 
 from ampo_registry.errors import PluginError
 from ampo_registry.protocols import Advantage, BuildContext
@@ -88,9 +88,16 @@ def credit_of(
     component: Credit | Advantage, groups: Sequence[CreditGroup], context: StepContext
 ) -> Sequence[Sequence[float | Sequence[float] | torch.Tensor]]:
     """What an advantage of either form says of `groups`: for one that another holds."""
-    if not isinstance(component, Advantage):
-        return component.credit(groups, context)
-    return [compared(component, group) for group in groups]
+    if is_short(component):
+        return [compared(component, group) for group in groups]
+    return cast(Credit, component).credit(groups, context)
+
+
+def is_short(component: Credit | Advantage) -> TypeGuard[Advantage]:
+    """True for the short form: one with `advantages` and no `credit` of its own."""
+    credit = getattr(component, "credit", None)
+    own = credit is not None and getattr(credit, "__func__", None) is not AdvantageSpec.credit
+    return hasattr(component, "advantages") and not own
 
 
 def compared(advantage: Advantage, group: CreditGroup) -> list[float]:

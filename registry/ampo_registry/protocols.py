@@ -181,7 +181,6 @@ class Reward(Protocol):
     def check_truth(self, answer: str) -> str | None: ...
 
 
-@runtime_checkable
 class Advantage(Protocol):
     """Makes advantages of the rewards of a group: [n] -> [n] float64, n from 1 to G."""
 

@@ -9,9 +9,10 @@ from typing import Any, Literal
 import pytest
 import torch
 from ampo_plugins.advantages.group_normalized import GroupNormalized
-from ampo_registry import CreditSpec, Grade, Message, Question, Rollout, RolloutGroup
+from ampo_registry import BuildContext, CreditSpec, Grade, Message, Question, Rollout, RolloutGroup
 from ampo_registry.testing import example_step
 
+from ampo_core.checked.build import build
 from ampo_core.config.objective import GroupFilterConfig
 from ampo_core.loop.credit import GroupFilter, with_advantages
 from ampo_core.loop.groups import GuidedQuestion, unguided
@@ -145,3 +146,48 @@ def test_groups_of_a_question_without_signal_are_left_out_alone() -> None:
     chosen = filter_of("all_correct")
     assert chosen.keep([both]) == [0]
     assert chosen.trained(both).groups == both.groups[:1]
+
+
+class Free(CreditSpec):
+    """A credit that has a helper of the short form's name."""
+
+    type: Literal["free"] = "free"
+
+    def advantages(self, rewards: torch.Tensor) -> torch.Tensor:
+        return rewards * 3
+
+    def credit(self, groups: Any, context: Any) -> Any:
+        return [[self.advantages(torch.tensor(5.0)) for _ in group.samples] for group in groups]
+
+
+class Over(GroupNormalized):
+    """An advantage of the short form that says itself what the free one is."""
+
+    type: Literal["over"] = "over"  # type: ignore[assignment]
+
+    def credit(self, groups: Any, context: Any) -> Any:
+        return [[5.0 for _ in group.samples] for group in groups]
+
+
+@pytest.mark.parametrize(("spec", "value"), [(Free(), 15.0), (Over(), 5.0)], ids=["helper", "override"])
+@pytest.mark.parametrize("built", [False, True])
+def test_a_credit_of_its_own_is_what_is_asked(spec: CreditSpec, value: float, built: bool) -> None:
+    component = build(spec, BuildContext(place="advantage")) if built else spec
+    (found,) = with_advantages([group("right", "wrong")], component, example_step())
+    assert found.groups[0].advantages == (value, value)
+
+
+def test_what_a_credit_computed_with_a_gradient_is_copied_without() -> None:
+    own = torch.ones(2, requires_grad=True)
+
+    class Learnt:
+        def credit(self, groups: Any, context: Any) -> Any:
+            return [[own for _ in group.samples] for group in groups]
+
+    (found,) = with_advantages([group("right", "wrong")], Learnt(), example_step())
+    with torch.no_grad():
+        own.zero_()
+    for value in found.groups[0].advantages:
+        assert isinstance(value, torch.Tensor)
+        assert not value.requires_grad
+        assert value.tolist() == [1.0, 1.0]

@@ -81,6 +81,15 @@ def test_answers_come_in_the_order_of_the_requests_and_the_judge_gets_the_longes
     assert judge.asked[-1][1] == 1.0
 
 
+def test_a_loss_too_asks_the_longest_first() -> None:
+    judge = Counting()
+    sequences = [sequence(length, 0, 1.0, off_policy=False) for length in (2, 5, 3)]
+    filled = judges_of(judge).fill_in(sequences, "other", [0, 1, 2], [ON_POLICY])
+    ((asked, _),) = judge.asked
+    assert [len(request.token_ids) for request in asked] == [5, 3, 2]
+    assert [len(s.judged["other"]) for s in filled] == [2, 5, 3]
+
+
 def test_nothing_asked_for_asks_no_judge() -> None:
     judge = Counting()
     assert judges_of(judge).judge("other").logprobs([]) == []

@@ -18,6 +18,7 @@ from ampo_registry import (
     Advantage,
     BuildContext,
     ComponentField,
+    ConfigError,
     Credit,
     CreditGroup,
     CreditSpec,
@@ -67,6 +68,8 @@ class Distill(CreditSpec):
     def check(self, questions: Sequence[Question], judges: Sequence[str], teachers: Sequence[str]) -> None:
         """Raises DataError for a question or a teacher whose judge is not declared."""
         self.reward.check(questions, judges, teachers)
+        if SELECTED in judges:
+            raise ConfigError(f"judges.{SELECTED}: to distill that name means the selector's choice; take another one")
         missing: list[str] = []
         if self.field is not None:
             for number, question in enumerate(questions, start=1):
@@ -82,6 +85,10 @@ class Distill(CreditSpec):
                 f"objective.advantage.judge: selected: no judge is named like {', '.join(map(repr, missing))}, whose "
                 f"answers may be selected; declared: {', '.join(judges)}"
             )
+
+    def warnings(self) -> Sequence[tuple[str, str]]:
+        idle = self.field is not None and self.judge != SELECTED
+        return [("judge", f"does nothing beside field: {self.field}")] if idle else []
 
     def build(self, context: BuildContext) -> Credit:
         return Distillation(

@@ -12,7 +12,8 @@ TO_READ = "A judge must read the student's tokens as the student does: take one 
 
 
 def check_model(path: str, context: BuildContext) -> None:
-    """Raise ConfigError for what holds no model, too few positions, or another vocabulary than the student's."""
+    """Raise ConfigError for what holds no model, too few positions or rows, or another vocabulary than the
+    student's."""
     from transformers import AutoConfig
 
     try:
@@ -20,6 +21,12 @@ def check_model(path: str, context: BuildContext) -> None:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{context.place}.path: no model could be loaded from {path}: {_reason(error)}") from error
     check_vocabulary(path, context)
+    rows, needed = getattr(config, "vocab_size", None), _rows_of_student(context)
+    if rows is not None and needed is not None and rows < needed:
+        raise ConfigError(
+            f"{context.place}.path: {path} has {rows} rows for tokens and the student {needed}: it may sample one that "
+            f"the judge does not have. {TO_READ}"
+        )
     scaling: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
     positions = getattr(config, "max_position_embeddings", None)
     stretched = scaling.get("rope_type", "default") != "default"
@@ -52,6 +59,16 @@ def check_vocabulary(path: str, context: BuildContext, option: str = "path") -> 
             f"{key}: {path} has another vocabulary than the student: {len(differing)} of {len(own)} "
             f"tokens differ, first {token!r}, which is {number} to the student; the judge {found}. {TO_READ}"
         )
+
+
+def _rows_of_student(context: BuildContext) -> int | None:
+    """Rows of the student's embedding, of which it may sample each; None where its model is not known."""
+    from transformers import AutoConfig
+
+    if context.model_path is None:
+        return None
+    config: Any = AutoConfig.from_pretrained(context.model_path, trust_remote_code=context.trust_remote_code)
+    return getattr(config.get_text_config(), "vocab_size", None)
 
 
 def _reason(error: Exception) -> str:
