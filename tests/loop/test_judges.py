@@ -163,7 +163,7 @@ def test_a_loss_reads_a_judge_by_name_and_only_where_its_term_trains() -> None:
     judge = Counting()
     assert following().judges == {"other": (ON_POLICY,)}
     sequences = judged_sequences(judge)
-    assert [[len(one.token_ids) for one in asked] for asked, _ in judge.asked] == [[3, 1, 4]]
+    assert [[len(one.token_ids) for one in asked] for asked, _ in judge.asked] == [[4, 3, 1]]
     assert [list(one.judged) for one in sequences] == [["other"]] * 3 + [[]]
     log_probs = [torch.full((len(one.pair.response_token_ids),), -0.5).requires_grad_(True) for one in sequences]
     _, gradients = run(following(), sequences, log_probs)
