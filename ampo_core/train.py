@@ -92,8 +92,7 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
         guided = with_advantages(guided, parts.advantage, context, parts.update.ranks)
 
     if parts.ahead and step < parts.steps:
-        parts.update.judges.sleep()
-        parts.sampler.sample_ahead(parts.questions.take(taken, parts.group_filter.batch), step + 1)
+        parts.sample_ahead(step + 1, taken)
     trained = GuidedBatch(tuple(parts.group_filter.trained(guided[i]) for i in kept), tuple(extra))
     with watch.measure("update"):
         policy_metrics = update(trained, parts.update, context)

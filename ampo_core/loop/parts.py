@@ -110,6 +110,11 @@ class TrainParts:
         """The context of `step`, for all hooks of it."""
         return self.services.begin(step, self.guide.scorer if self.guide else None)
 
+    def sample_ahead(self, step: int, taken: int) -> None:
+        """Begin to sample the batch of `step`, from position `taken` of the question stream."""
+        self.update.judges.sleep()
+        self.sampler.sample_ahead(self.questions.take(taken, self.group_filter.batch), step)
+
     def finish(
         self,
         step: int,

@@ -18,6 +18,7 @@ from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import join_ranks
 from ampo_core.evaluation.evaluate import grade_responses
 from ampo_core.evaluation.results import Answer, SetResult
+from ampo_core.loop.judges import Judges
 from ampo_core.loop.sampling import grade_requests
 from ampo_core.loop.services import Services
 from ampo_core.loop.teachers import TeacherLibrary
@@ -25,6 +26,7 @@ from ampo_core.loop.teachers import TeacherLibrary
 ANSWERS = (TeacherAnswer("A", "so <answer>7</answer>"),)
 ROW = {"extra_info": {"numbers": [3, 4]}, "target_lst": [{"content": "so"}]}
 QUESTION = Question("q", (Message("user", "?"),), (1, 2), "7", "src", ROW, ANSWERS)
+NO_JUDGES = Judges(None, {}, declared=(), temperature=1.0, most=99)  # type: ignore[arg-type]
 LONG = replace(example_rollout(), finish_reason="length")
 
 
@@ -42,7 +44,7 @@ class Graders:
 def hook(graders: Graders, tokenizer: PromptTokenizer) -> None:
     options = SamplingOptions(1.0, 1.0, 64, ())
     sampler: Any = SimpleNamespace(ranks=join_ranks(), grader=graders, options=options, reward=MathVerify())
-    Services(sampler, tokenizer, steps=1, max_tokens=100).grade([(QUESTION, LONG)])
+    Services(sampler, tokenizer, NO_JUDGES, steps=1, max_tokens=100).grade([(QUESTION, LONG)])
 
 
 def teacher(graders: Graders, tokenizer: PromptTokenizer) -> None:

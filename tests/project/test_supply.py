@@ -32,6 +32,7 @@ RUNS_CODE = {
 KNOWN = {
     # the parent's own bytes, in the worker that it has just started
     ("ampo_core/grading/worker.py", "pickle.loads"),
+    ("ampo_core/grading/rows.py", "pickle.loads"),
     # what another rank of the same run has sent
     ("ampo_core/distributed/ranks.py", "pickle.loads"),
     # the conformance kit, of the spec that it was given
