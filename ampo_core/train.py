@@ -13,7 +13,7 @@ builds it; `loop/assemble.py` builds all of them, in an order in which bad input
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ampo_registry.samples import Sample
@@ -34,7 +34,7 @@ from ampo_core.loop.metrics import (
     rollout_metrics,
     update_metrics,
 )
-from ampo_core.loop.minibatch_loss import MiniBatchLoss
+from ampo_core.loop.minibatch_loss import MiniBatchLoss, faults_of
 from ampo_core.loop.old_policy import check_parity, fill_in, old_policy_metrics, plan_forwards, with_old_log_probs
 from ampo_core.loop.parts import TrainParts, UpdateParts
 from ampo_core.loop.sequences import minibatches, train_sequences
@@ -95,7 +95,7 @@ def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, in
         parts.sample_ahead(step + 1, taken)
     trained = GuidedBatch(tuple(parts.group_filter.trained(guided[i]) for i in kept), tuple(extra))
     with watch.measure("update"):
-        policy_metrics = update(trained, parts.update, context)
+        policy_metrics = update(trained, parts.update, context, parts.reporter.note)
     parts.update.judges.sleep()
     with watch.measure("rollout"):
         parts.sampler.ahead.wait()
@@ -137,10 +137,13 @@ def guide(groups: Sequence[RolloutGroup], position: int, parts: Guide | None, co
     return parts.intervene(groups, guidance, fired, position, context)
 
 
-def update(batch: GuidedBatch, parts: UpdateParts, context: StepContext) -> dict[str, float]:
+def update(
+    batch: GuidedBatch, parts: UpdateParts, context: StepContext, note: Callable[[str, str], None]
+) -> dict[str, float]:
     """One optimizer step for each mini-batch and epoch, and their metrics. π_old is the policy before the first.
 
-    Each rank forwards its share of every mini-batch; the loss sees the whole mini-batch.
+    Each rank forwards its share of every mini-batch; the loss sees the whole mini-batch. `note` is told of losses that
+    are not finite, and whose they are.
     """
     learner, temperature, training = parts.learner, parts.temperature, parts.training
     objective = parts.objective.at(context)
@@ -168,13 +171,15 @@ def update(batch: GuidedBatch, parts: UpdateParts, context: StepContext) -> dict
             temperature=temperature,
             entropy=first or entropy_gradient,
             entropy_gradient=entropy_gradient,
+            explain=loss.explain,
         )
         if first:
             own = {mine[j]: values for j, values in loss.forwarded.items()}
             sequences, forwarded = fill_in(sequences, own), forwarded | own
-        loss.check()
         reports.append(report)
         losses.append(loss)
+    for fault in faults_of(losses, parts.ranks):
+        note(f"step {context.step}: {fault.text}", fault.who)
     metrics = old_policy_metrics(sequences, plan.counts, forwarded, parts.ranks)
     check_parity(metrics.get("policy/rollout_logprob_gap"), parts.gap_limit, context.step, sequences)
     return {**metrics, **update_metrics(reports, losses, parts.ranks, rate)}

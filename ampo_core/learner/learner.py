@@ -128,12 +128,14 @@ class Learner:
         temperature: float,
         entropy: bool,
         entropy_gradient: bool = True,
+        explain: Callable[[], str] = str,
     ) -> UpdateReport:
         """One optimizer step on the sum of `loss` over the micro-batches of `pairs` (this rank's share).
 
         With `entropy` the loss gets entropies too, and with `entropy_gradient` it must use them. Its weights are
         global, so DeepSpeed's averages over ranks and accumulation are undone. A non-finite gradient skips the step;
-        RunError after `max_skipped_steps` of them in a row.
+        RunError after `max_skipped_steps` of them in a row, which
+        says what `explain` knows of the last one.
         """
         lengths = [len(pair) for pair in pairs]
         batches = microbatches(lengths, self.optimizer.tokens_per_microbatch)
@@ -152,12 +154,12 @@ class Learner:
                 part = (logprobs.sum() + entropies.sum()) * 0.0
             self._engine.set_gradient_accumulation_boundary(position == len(rounds))
             self._engine.backward(part * self.ranks.world_size)
-        norm = self._step(learning_rate) if rounds else 0.0
+        norm = self._step(learning_rate, explain) if rounds else 0.0
         skipped = not math.isfinite(norm)
         dummies = len(shares) * len(rounds) - sum(count for count, _ in shares)
         return UpdateReport(norm, skipped, sum(tokens for _, tokens in shares), dummies * len(DUMMY))
 
-    def _step(self, learning_rate: float) -> float:
+    def _step(self, learning_rate: float, explain: Callable[[], str]) -> float:
         """Clip and apply the gradient of all ranks; returns its norm before clipping, not finite if it was skipped."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -165,10 +167,12 @@ class Learner:
             norm = self._apply()
         self.skipped_in_a_row = 0 if math.isfinite(norm) else self.skipped_in_a_row + 1
         if self.skipped_in_a_row >= self.optimizer.max_skipped_steps:
+            known = next(
+                filter(None, self.ranks.each(explain())), "the weights have diverged, or the loss is no number"
+            )
             raise RunError(
-                f"the gradient was not finite in {self.skipped_in_a_row} updates in a row: the weights have diverged, "
-                f"or the loss is no number. Look at the learning rate, {learning_rate:g}, and at policy/grad_norm and "
-                "policy/loss in metrics.jsonl"
+                f"the gradient was not finite in {self.skipped_in_a_row} updates in a row: {known}. Look at the "
+                f"learning rate, {learning_rate:g}, and at policy/grad_norm and policy/loss in metrics.jsonl"
             )
         return norm
 

@@ -10,7 +10,8 @@ from ampo_registry.judges import START
 from ampo_registry.samples import ON_POLICY
 from ampo_registry.views import LossView
 
-from ampo_core.loop.finite import Finite
+from ampo_core.distributed.ranks import Ranks
+from ampo_core.loop.finite import Fault, Finite
 from ampo_core.loop.objective import Objective, Term
 from ampo_core.loop.sequences import MAIN, TrainSequence
 
@@ -69,9 +70,14 @@ class MiniBatchLoss:
         self._add("loss", total)
         return total
 
-    def check(self) -> None:
-        """Raise PluginFault, once the update is made, for a loss whose values or gradient were not finite."""
-        self._finite.check()
+    def fault(self) -> Fault | None:
+        """Once the gradient is there: the first loss of this rank whose values or gradient were not finite."""
+        return self._finite.fault()
+
+    def explain(self) -> str:
+        """The text of `fault`, empty where there is none."""
+        fault = self.fault()
+        return "" if fault is None else fault.text
 
     def sums(self) -> Mapping[str, float]:
         """Sums over the calls so far: loss, loss/TERM; what losses measured as NAME/TERM; importance weights."""
@@ -82,8 +88,8 @@ class MiniBatchLoss:
         config = self._objective.config
         view = term_view(term.name, parts, self._objective.needs_of(term), first=self._first)
         view = replace(view, context=self._objective.context)
-        losses = term.loss.token_losses(view)
-        self._finite.see(term, view, losses, [sequence.sample for sequence, _, _, _ in parts])
+        samples = [sequence.sample for sequence, _, _, _ in parts]
+        losses = self._finite.see(term, view, samples, term.loss.token_losses)
         for name, value in view.measured.items():
             self._add(f"{name}/{term.name}", value)
         if term.name == ON_POLICY and config.on_policy.importance_cap is not None:
@@ -92,13 +98,21 @@ class MiniBatchLoss:
             self._add("importance", weights.sum())
             self.weighed_tokens += len(weights)
         if term.name == ON_POLICY and config.kl is not None:
-            estimates = kl_estimates(view.log_probs, view.reference, config.kl.estimator)
+            estimator = config.kl.estimator
+            estimates = self._finite.see(
+                None, view, samples, lambda given: kl_estimates(given.log_probs, given.reference, estimator)
+            )
             losses = losses + config.kl.coefficient * estimates
         scales = view.spread(torch.stack([weight for _, weight, _, _ in parts]).to(view.log_probs))
         return (scales * losses).sum()
 
     def _add(self, name: str, value: torch.Tensor) -> None:
         self._sums[name] = self._sums.get(name, torch.zeros_like(value)).detach() + value.detach()
+
+
+def faults_of(losses: Sequence[MiniBatchLoss], ranks: Ranks) -> list[Fault]:
+    """The faults of the mini-batches `losses` on all ranks; every rank calls it."""
+    return [fault for found in ranks.each([loss.fault() for loss in losses]) for fault in found if fault is not None]
 
 
 def term_view(term: str, parts: Sequence[Part], needs: frozenset[str], *, first: bool) -> LossView:

@@ -32,9 +32,9 @@ def learner_of(folder: Path, *, lora: LoraConfig | None = None, reference: bool 
     )
 
 
-def update(learner: Learner, pairs: list[TokenPair], loss: Any) -> UpdateReport:
+def update(learner: Learner, pairs: list[TokenPair], loss: Any, **named: Any) -> UpdateReport:
     rate = learner.optimizer.learning_rate
-    return learner.update(pairs, loss, learning_rate=rate, temperature=1.0, entropy=False)
+    return learner.update(pairs, loss, learning_rate=rate, temperature=1.0, entropy=False, **named)
 
 
 def token_mean(pairs: list[TokenPair]) -> Any:
@@ -92,8 +92,10 @@ def test_a_non_finite_gradient_is_skipped_and_several_in_a_row_stop_the_run(tiny
     assert all(torch.equal(value, before[name]) for name, value in learner.weights())
     assert not update(learner, PAIRS, token_mean(PAIRS)).skipped
     update(learner, PAIRS, broken)
-    with pytest.raises(RunError, match="not finite in 2 updates in a row"):
+    with pytest.raises(RunError, match="not finite in 2 updates in a row: the weights have diverged, or"):
         update(learner, PAIRS, broken)
+    with pytest.raises(RunError, match=r"not finite in 3 updates in a row: loss odd gave nan\. Look at"):
+        update(learner, PAIRS, broken, explain=lambda: "loss odd gave nan")
     learner.close()
 
 

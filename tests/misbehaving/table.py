@@ -46,6 +46,8 @@ class Case:
 
 
 ALL_CORRECT = ("rollout={type: right, group_size: 4, max_response_tokens: 24}",)
+AT_ONCE = ("training.max_skipped_steps=1",)
+"""The first update that is skipped ends the run."""
 ENGINE = "return type('Mine', (Engine,), dict(generate=lambda self, requests, options: {}))()"
 KINDS = {
     "trigger": Kind("TriggerSpec", {"fires(self, group, context)": "return True"}, ("guidance.trigger=odd",)),
@@ -340,10 +342,15 @@ def _tensors() -> Iterator[Case]:
         ("view.advantages.zero_(); return view.log_probs", "gave another advantages than it got"),
         ("return view.reference", "the loss reads reference, which its `needs` does not name"),
         ("view.measure('loss', view.log_probs); return view.log_probs", "the loss measures 'loss'"),
-        ("return view.log_probs * math.nan", "gave nan"),
-        ("return view.log_probs / 0", "gave -inf"),
-        ("return (view.log_probs * 0).sqrt()", "a gradient that is not finite"),
         quick="return view.log_probs.detach()",
+    )
+    yield from (
+        Case("loss", "token_losses", does, (said,), asks=AT_ONCE)
+        for does, said in (
+            ("return view.log_probs * math.nan", "gave nan"),
+            ("return view.log_probs / 0", "gave -inf"),
+            ("return (view.log_probs * 0).sqrt()", "a gradient that is not finite"),
+        )
     )
     yield from _of(
         "shaping",
@@ -354,7 +361,7 @@ def _tensors() -> Iterator[Case]:
         ("return log_ratio.detach()", "gave values without a gradient"),
         ("return log_ratio[:-1]", "one value for each token"),
     )
-    yield Case("shaping", "shape", "return log_ratio * math.nan", ("gave nan",), within="loss")
+    yield Case("shaping", "shape", "return log_ratio * math.nan", ("gave nan",), asks=AT_ONCE, within="loss")
     yield from _of(
         "schedule",
         "value",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -197,3 +198,22 @@ class Odd(TriggerSpec):
     assert 'return {}["no"]' in ended.said
     assert "The above exception was the direct cause" in ended.said
     assert "KeyError: 'no'" in ended.said
+
+
+def test_a_loss_that_is_not_finite_once_is_named_and_its_update_skipped(world: World) -> None:
+    plugin = '''
+class Odd(LossSpec):
+    """Odd."""
+    type: Literal["odd"] = "odd"
+
+    def token_losses(self, view):
+        return view.log_probs * (math.nan if view.context.step == 1 else 1.0)
+'''
+    ended = world(plugin, "objective.on_policy.loss=odd")
+    assert ended.code == 0, ended.said
+    assert ended.said.count("loss odd at on_policy.loss (Odd.token_losses, ") == 1, ended.said
+    said = " ".join(ended.said.split())
+    assert "step 1: loss odd" in said
+    assert "gave nan in the term on_policy; expected finite numbers" in said
+    metrics = next(world.folder.glob(f"case-{world.runs}/**/metrics.jsonl")).read_text("utf-8").splitlines()
+    assert [json.loads(line)["policy/skipped_updates"] for line in metrics] == [1.0, 0.0]
