@@ -6,6 +6,7 @@ What is a fault of the core, or an interruption by a signal, passes as it is.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -95,11 +96,16 @@ class Asked:
         if not isinstance(error, AmpoError):
             return PluginFault(f"{label}{_missing(self.component, method) or describe(error)}")
         raiser = _raiser(error, own)
-        if raiser == "core" or (raiser == "plugin" and self._class.__name__ in str(error)):
+        if raiser == "core" or (raiser == "plugin" and self._says_who(str(error))):
             return error
         kinds = (DataError, PluginError, ConfigError, RunError)
         kind = next((kind for kind in kinds if isinstance(error, kind)), None)
         return error if kind is None else (PluginFault if kind is PluginError else kind)(f"{label}{error}")
+
+    def _says_who(self, text: str) -> bool:
+        """True if `text` begins with the component's name or class, as an error for a person may."""
+        names = "|".join(re.escape(name) for name in (f"{self.kind} {self.name}", self._class.__name__))
+        return re.match(rf"(?:{names})(?!\w)", text) is not None
 
     def _defined(self, method: str) -> str:
         """file:line of `method`."""

@@ -44,17 +44,35 @@ def asked_of(component: object, kind: str) -> Asked:
 
 
 def memory_of(component: object, kind: str = "component") -> Any:
-    """What a component with memory gives for a checkpoint. Raises PluginFault for what JSON cannot hold."""
+    """What a component with memory gives for a checkpoint. Raises PluginFault for what JSON cannot hold, or would give
+    back as something else: a tuple as a list, the key 1 as "1"."""
     asked = asked_of(component, kind)
     state: object = asked.ask("state_dict")
     try:
-        json.dumps(state, allow_nan=False)
+        kept = json.loads(json.dumps(state, allow_nan=False))
         good = isinstance(state, dict)
     except (TypeError, ValueError, RecursionError):
         good = False
     if not good:
         raise asked.wrong("state_dict", shown(state), "a mapping in JSON types, its numbers finite")
+    if state != kept:
+        raise asked.wrong("state_dict", _changed(state, kept), "what is the same once JSON has kept it")
     return state
+
+
+def _changed(state: Any, kept: Any, place: str = "") -> str:
+    """The first difference between `state` and what JSON has `kept` of it, and where it stands."""
+    at = f" at {place}" if place else ""
+    if isinstance(state, dict) and isinstance(kept, dict):
+        if lost := [key for key in state if key not in kept]:
+            return f"the key {shown(lost[0])}{at}"
+        pairs = [(key, state[key], kept[key]) for key in state]
+    elif isinstance(state, list) and isinstance(kept, list):
+        pairs = [(i, mine, other) for i, (mine, other) in enumerate(zip(state, kept, strict=True))]
+    else:
+        return f"{shown(state)}{at}"
+    key, mine, other = next((pair for pair in pairs if pair[1] != pair[2]), (place, state, None))
+    return _changed(mine, other, f"{place}.{key}".lstrip("."))
 
 
 Wrapper = Callable[[Asked], Checked]

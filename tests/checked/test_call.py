@@ -64,8 +64,12 @@ def test_errors_for_a_person_keep_their_type_and_get_a_name_once(kind: type[Exce
     with pytest.raises(kind, match=r"^trigger mine \(Mine\.fires, .*\): row 3 is empty$") as caught:
         ask(raising(kind("row 3 is empty")))
     assert type(caught.value) is kind
-    with pytest.raises(kind, match=r"^Mine needs a table$"):
-        ask(raising(kind("Mine needs a table")))
+    for told in ("Mine needs a table", "Mine.fires: row 3 is empty", "trigger mine: row 3 is empty"):
+        with pytest.raises(kind, match=f"^{re.escape(told)}$"):
+            ask(raising(kind(told)))
+    for untold in ("Mines have no table", "nothing for Mine here", "this is not triggered in Mineral"):
+        with pytest.raises(kind, match=rf"^trigger mine \(Mine\.fires, .*\): {untold}$"):
+            ask(raising(kind(untold)))
 
 
 def test_what_is_told_already_and_what_the_core_says_itself_pass() -> None:
