@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ampo_registry.specs import ComponentSpec, RewardSpec, RolloutSpec
+from ampo_registry.step import CORE
 from ampo_registry.text import FILE_NAME, MAX_NAME
 
-from ampo_core.config.nodes import Finding, KeyPath, nearest, shortened
+from ampo_core.config.nodes import Finding, KeyPath, nearest, nearest_match, shortened
 from ampo_core.config.tree import CheckpointConfig, DeepSpeedConfig, ResourcesConfig
 
 REWARD_ONLY = ("format_weight", "repetition_penalty", "overlong_penalty")
@@ -66,8 +67,13 @@ def known_best(checkpoint: CheckpointConfig, metrics: Iterable[str]) -> Iterator
     """`checkpoint.best` of a job that logs `metrics`."""
     known = list(metrics)
     if checkpoint.best is not None and checkpoint.best not in known:
-        text = f"this job has no metric {checkpoint.best}{nearest(checkpoint.best, known)}"
-        yield Finding(("checkpoint", "best"), text)
+        own = "/" in checkpoint.best and not checkpoint.best.startswith(CORE)
+        if not own or nearest_match(checkpoint.best, known):
+            text = f"this job has no metric {checkpoint.best}{nearest(checkpoint.best, known)}"
+            yield Finding(("checkpoint", "best"), text)
+        else:
+            text = f"no component says that it logs {checkpoint.best}; unless an observer does, no checkpoint is best"
+            yield Finding(("checkpoint", "best"), text, "warning")
 
 
 def sharded(config: DeepSpeedConfig, dtype: str) -> Iterator[Finding]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from ampo_registry.protocols import RunContext
 from ampo_registry.types import StepReport
@@ -89,15 +90,26 @@ class Output:
         self.log(step, metrics)
         self._say_evaluation(step, metrics)
 
-    def stepped(self, report: StepReport, evaluation: Mapping[str, float]) -> None:
-        """A finished step; `report.metrics` has those of `evaluation` already."""
-        self.log(report.step, report.metrics)
+    def stepped(self, report: StepReport, evaluation: Mapping[str, float]) -> dict[str, float]:
+        """A finished step; `report.metrics` has those of `evaluation` already. Returns them with the observers'."""
+        metrics = {**report.metrics, **self._observed(report)}
+        self.log(report.step, metrics)
         if report.groups:
             self.folder.log_samples(report.step, report.groups, SAMPLES_PER_STEP)
-        self.progress.step(report.step, report.metrics)
+        self.progress.step(report.step, metrics)
         if evaluation:
             self._say_evaluation(report.step, evaluation)
-        self.environment.plugins.notify("ampo_step_finished", report=report, context=self.context)
+        return metrics
+
+    def _observed(self, report: StepReport) -> dict[str, float]:
+        """What observers measure of a finished step. What may not be a metric is reported once and left out."""
+        plugins, log, hook = self.environment.plugins, self.context.step_log, "ampo_step_finished"
+        log.begin(report.metrics.keys())
+        seen = replace(report, metrics=MappingProxyType(dict(report.metrics)))
+        for source, given in plugins.notify(hook, report=seen, context=self.context):
+            for name, fault in log.take(given):
+                plugins.blame(source, hook, source.broken(fault), about=name or "what it returns")
+        return log.end()
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write a line of metrics, here and in the trackers, and warn of what begins with it."""

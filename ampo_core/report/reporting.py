@@ -108,7 +108,7 @@ class Reporter:
         """
         metrics = {**report.metrics, **(evaluation or {})}
         if self._output is not None:
-            self._output.stepped(replace(report, metrics=metrics), evaluation or {})
+            metrics = self._output.stepped(replace(report, metrics=metrics), evaluation or {})
         if count := metrics.get("response/unknown_tokens"):
             self.note(
                 f"step {report.step}: {count:g} sampled tokens are none of the tokenizer's: the model's head has rows "

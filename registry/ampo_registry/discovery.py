@@ -63,7 +63,7 @@ class Plugins:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hooks)
         self._loaded: dict[str, PluginSource] = {}
-        self._reported: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str, str]] = set()
         self._slow: list[str] = []
 
     @property
@@ -111,17 +111,24 @@ class Plugins:
         self._loaded[source.key] = source
         self._add_specs(source)
 
-    def notify(self, hook_name: str, **arguments: object) -> None:
-        """Call an observer hook plugin by plugin. A plugin that raises is reported once for each hook."""
+    def notify(self, hook_name: str, **arguments: object) -> list[tuple[PluginSource, object]]:
+        """Call an observer hook plugin by plugin; returns what each gave that gave something. A plugin that raises is
+        reported once for each hook."""
+        found: list[tuple[PluginSource, object]] = []
         for source in self.loaded:
             try:
-                self._call(source, hook_name, arguments)
+                found += [(source, given) for given in self._call(source, hook_name, arguments)]
             except BaseException as error:  # an observer must not stop a run
                 if is_interruption(error):
                     raise
-                if (source.key, hook_name) not in self._reported:
-                    self._reported.add((source.key, hook_name))
-                    self.report(f"{hook_name} failed: {source.broken(describe(error), error)}; the run goes on")
+                self.blame(source, hook_name, source.broken(describe(error), error))
+        return found
+
+    def blame(self, source: PluginSource, hook_name: str, fault: BrokenPlugin, about: str = "") -> None:
+        """Report a fault of an observer, once for each hook and what it is about."""
+        if (source.key, hook_name, about) not in self._reported:
+            self._reported.add((source.key, hook_name, about))
+            self.report(f"{hook_name} failed: {fault}; the run goes on")
 
     def _register(self, source: PluginSource, plugin: object) -> str | None:
         if self._manager.is_registered(plugin):

@@ -5,7 +5,7 @@ An observer that raises is reported once and does not stop training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ampo_registry.markers import hookspec
 from ampo_registry.protocols import RunContext
@@ -25,9 +25,10 @@ def ampo_run_started(context: RunContext) -> None:
 
 
 @hookspec
-def ampo_step_finished(report: StepReport, context: RunContext) -> None:
-    """Called by train and sft after each step, on rank 0, when its metrics are written. `report.groups` is empty
-    in sft, which samples nothing."""
+def ampo_step_finished(report: StepReport, context: RunContext) -> Mapping[str, float] | None:
+    """Called by train and sft after each step, on rank 0, before its metrics are written. What it returns, and what it
+    logs with `context.log`, are metrics of that step under names of its own. `report.metrics` cannot be written to;
+    `report.groups` is empty in sft, which samples nothing."""
 
 
 @hookspec

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload, ru
 from ampo_registry.errors import PluginError
 from ampo_registry.judges import Judge
 from ampo_registry.step import Schedule, SelectionContext, TriggerContext
+from ampo_registry.step_log import StepLog
 from ampo_registry.types import (
     Grade,
     GradeRequest,
@@ -119,6 +120,7 @@ class RunContext:
     """What observers get: which run, where its files are, and its resolved config in JSON types.
 
     `resume_step` is None in a new run, the last step that stands in a run that goes on, 0 in one that starts over.
+    `step_log` is where `log` writes.
     """
 
     name: str
@@ -127,6 +129,13 @@ class RunContext:
     seed: int
     config: Mapping[str, Any]
     resume_step: int | None = None
+    step_log: StepLog = field(default_factory=StepLog, repr=False, compare=False)
+
+    def log(self, name: str, value: float) -> None:
+        """In `ampo_step_finished`: a metric of that step under a name of your own, such as `mine/share`; several values
+        of a name are averaged. Raises PluginError in other hooks, for a name that is the core's or has come already,
+        and for a value that is no finite number."""
+        self.step_log.add(name, value)
 
 
 class Selector(Protocol):

@@ -99,12 +99,18 @@ CORE = ("reward/", "guidance/", "response/", "groups/", "policy/", "rollout/", "
 def checked_metric(name: str, value: float, where: str = "log") -> float:
     """`value`, if a plugin may log it as `name`. Raises PluginError, which begins with `where`, for a name that is the
     core's or that holds no "/", and for a value that is no finite number."""
+    if not isinstance(cast(object, name), str):
+        raise PluginError(f"{where}: the name of a metric must be a text such as mine/share; found {name!r:.80}")
     if "/" not in name or name.startswith(CORE):
         own = f"mine/{name.rpartition('/')[2]}"
         raise PluginError(f"{where}: the metric {name!r} needs a name of its own, such as {own}; not {', '.join(CORE)}")
-    if not math.isfinite(value):
-        raise PluginError(f"{where}: the metric {name!r} is {value}, expected a finite number")
-    return float(value)
+    try:
+        number = math.nan if isinstance(cast(object, value), str | bytes) else float(value)
+    except Exception:  # a plugin's object may raise anything
+        number = math.nan
+    if not math.isfinite(number):
+        raise PluginError(f"{where}: the metric {name!r} is {value!r:.80}, expected a finite number")
+    return number
 
 
 class _Missing:

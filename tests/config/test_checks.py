@@ -405,3 +405,10 @@ def test_what_a_loss_measures_can_be_the_best_under_the_name_of_its_term(folder)
     for best in ("phi", "policy/phi"):
         with pytest.raises(ConfigError, match=f"no metric {best}"):
             load_config("c.yaml", [f"checkpoint.best={best}"], plugins)
+
+
+@pytest.mark.parametrize("job", ["extends: base.yaml\n", SFT], ids=["train", "sft"])
+def test_what_an_observer_may_measure_can_be_the_best_with_a_warning(job, folder, plugins):
+    Path("c.yaml").write_text(job, encoding="utf-8")
+    (warning,) = load_config("c.yaml", ["checkpoint.best=mine/share"], plugins).warnings
+    assert "no component says that it logs mine/share; unless an observer does, no checkpoint is best" in str(warning)

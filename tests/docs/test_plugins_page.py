@@ -56,7 +56,7 @@ def row(name: str, text: str = PAGE) -> list[str]:
 def test_every_hook_is_there_with_its_signature():
     assert re.findall(r"^\| `(ampo_\w+)\(", section("Hooks"), re.M) == list(HOOKS)
     for name in HOOKS:
-        assert f"`{name}{signature(getattr(hooks, name))}`" in PAGE
+        assert f"`{name}{signature(getattr(hooks, name))}`" in FLAT
 
 
 def test_every_kind_has_its_section_and_no_more():
@@ -195,7 +195,9 @@ def test_the_observer_example_runs(tmp_path):
     plugins = discover([file])
     context = ampo_registry.RunContext("demo", tmp_path, "train", 0, {})
     plugins.report = pytest.fail
-    plugins.notify("ampo_step_finished", report=ampo_registry.StepReport(3, {"reward/mean": 0.5}), context=context)
+    report = ampo_registry.StepReport(3, {"reward/mean": 0.5})
+    found = [given for _, given in plugins.notify("ampo_step_finished", report=report, context=context)]
+    assert found == [{"example/questions": 0}]
     assert (tmp_path / "rewards.txt").read_text() == "3 0.5\n"
 
 
