@@ -170,6 +170,12 @@ def test_nothing_public_is_missing():
     assert not [name for name in ampo_registry.testing.__all__ if f"`{name}`" not in section("Conformance kit")]
 
 
+@pytest.mark.parametrize("name", [name for name in ampo_registry.testing.__all__ if name.startswith("check_")])
+def test_arguments_of_a_check(name):
+    _, *further = inspect.signature(getattr(ampo_registry.testing, name)).parameters
+    assert [option for option in further if f"`{option}`" not in row(name, section("Conformance kit"))[1]] == []
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_built_in_components_are_listed(kind):
     entries = [entry for entry in discover().catalog.entries(kind) if entry.distribution == "ampo-rl"]

@@ -87,15 +87,15 @@ class Mixed(InterventionSpec):
     [
         ("short", "one Guided for each of 5 requests, in order"),
         ("list", "must give an Intervened; found 'list'"),
-        ("none", "must give a Guided for each request; found 'NoneType'"),
-        ("flat", r"a single one is Guided\(\(samples,\)\); found 'Sample'"),
+        ("none", "is a Guided for each request; found NoneType in it"),
+        ("flat", r"a single one is Guided\(\(samples,\)\); found Sample"),
         ("right", r"only wrong rollouts may be lost, .* found '\[1, 3\] lost of \[1, 3\] that are right'"),
         (
             "term",
             r"Guided\.extra, which auxiliary terms alone see, .* named in the spec's `terms`; found \['sft'\]",
         ),
         ("stranger", r"Intervened\.extra, .* found \['on_policy'\]"),
-        ("global", "two fresh builds must give the same .* draw from request.rng or through context.generate alone"),
+        ("global", "two fresh builds that get the same calls must do the same: .* never from the global generator"),
         ("long", r"at most context\.max_tokens = 256 tokens together; found \(300, "),
         ("reward", "a reward must be a finite number"),
         ("logprobs", "log-probs must be finite"),
@@ -181,7 +181,7 @@ class Told(Turns):
 @pytest.mark.parametrize(
     ("fault", "rule"),
     [
-        ("forgets", r"must go on as that one does: what intervene\(\) remembers belongs into state_dict\(\)"),
+        ("forgets", r"must give its memory to checkpoints: it needs state_dict\(\) and load_state_dict\(\)"),
         ("half", r"intervention: state_dict\(\) must be the same after load_state_dict\(\)"),
         ("loose", r"intervention: state_dict\(\) must be the same after load_state_dict\(\)"),
     ],
@@ -190,6 +190,27 @@ def test_a_memory_goes_through_a_checkpoint(fault: str, rule: str) -> None:
     check_intervention(Remembering())
     with pytest.raises(AssertionError, match=rule):
         check_intervention(Remembering(fault=fault))
+
+
+SAMPLES = example_interventions()[0].samples
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (None, r"^Guided: `groups` are groups of samples, none at all is \(\); found NoneType$"),
+        (SAMPLES, r"^Guided: each of `groups` .* a single one is Guided\(\(samples,\)\); found Sample$"),
+        ([[SAMPLES[0].rollout]], r"^Guided: each of `groups` is a sequence of samples, .*; found Rollout in it$"),
+        (["text"], r"^Guided: each of `groups` is a sequence of samples, .*; found str$"),
+    ],
+    ids=["none", "flat", "rollouts", "text"],
+)
+def test_what_is_no_group_of_samples_is_refused_where_it_is_made(groups: Any, message: str) -> None:
+    with pytest.raises(PluginError, match=message):
+        Guided(groups)
+    with pytest.raises(PluginError, match=r"^Guided: `extra` is a sequence of samples"):
+        Guided((), [*(groups or []), 0])
+    assert Guided([list(SAMPLES)], [SAMPLES[0]]) == Guided((SAMPLES,), SAMPLES[:1])  # type: ignore[arg-type]
 
 
 def test_fake_services_refuse_what_a_run_refuses() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from dataclasses import replace
+from typing import ParamSpec, TypeVar, cast
 
 import yaml
 from pydantic import ValidationError
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from ampo_registry.catalog import Catalog
 from ampo_registry.components import ComponentField, specs_in
 from ampo_registry.errors import AmpoError
-from ampo_registry.protocols import BuildContext, Stateful
+from ampo_registry.protocols import Buildable, BuildContext, Stateful
 from ampo_registry.specs import ComponentSpec, build_options, component_name
 
 P = ParamSpec("P")
@@ -92,6 +93,70 @@ def check_state(spec: ComponentSpec, component: object) -> None:
         state = component.state_dict()
         component.load_state_dict(json.loads(json.dumps(state)))
         Rules(spec)(component.state_dict() == state, "state_dict() must be the same after load_state_dict()")
+
+
+LIVES = "memory lives in the component that build() returns, never on its module or its spec"
+
+
+def check_memory(
+    rule: Rules, spec: Buildable[T], act: Callable[[T, int], object], context: BuildContext | None = None
+) -> None:
+    """What a component does follows from what it was built of, what it was asked before, and its state alone.
+
+    `act(component, n)` makes the n-th call, the same to every component, and gives what came of it. Two fresh builds
+    that get the same calls must do the same; and a fresh build that took the state of a used one, through JSON, must
+    go on as that one does.
+    """
+    given = context or BuildContext()
+    first, other = (_acted(spec, act, given, seed) for seed in (1, 2))
+    if first != other:
+        same = (
+            "two fresh builds that get the same calls must do the same: randomness comes only from what a call gives "
+        )
+        same += "(the rng of a request, seeds)"
+        drawn = _acted(spec, act, given, 1) == first
+        rule(drawn, f"{same}, and {LIVES}")
+        rule(False, f"{same}, never from the global generator")
+    used, resumed = replace(given, built={}), replace(given, built={})
+    before, after = used.build(spec), resumed.build(spec)
+    for number in range(USED):
+        act(before, number)
+    stateful = {place: part for place, part in used.built.items() if isinstance(part, Stateful)}
+    for place, part in stateful.items():
+        _hand_over(rule, place, part, resumed.built[place])
+    text = "a fresh build that got the state of a used one must go on as that one does: all that it remembers belongs "
+    text += "into state_dict() and load_state_dict()"
+    if not stateful:
+        text = "a component that goes by what it was asked before must give its memory to checkpoints: it needs "
+        text += "state_dict() and load_state_dict()"
+    for number in range(USED, 2 * USED):
+        rule(act(before, number) == act(after, number), text)
+
+
+USED = 5
+"""Calls before a checkpoint, and after it."""
+
+
+def _acted(spec: Buildable[T], act: Callable[[T, int], object], context: BuildContext, seed: int) -> list[object]:
+    """What comes of some calls to a fresh build, with the global generator of `random` seeded so."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        component = replace(context, built={}).build(spec)
+        return [act(component, number) for number in range(2 * USED)]
+    finally:
+        random.setstate(state)
+
+
+def _hand_over(rule: Rules, place: str, part: Stateful, fresh: object) -> None:
+    rule(isinstance(fresh, Stateful), f"{place}: every build must have state_dict() and load_state_dict()")
+    try:
+        state = json.loads(json.dumps(part.state_dict(), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"{rule.subject}: {place}: state_dict() must give JSON types: {error}") from error
+    cast(Stateful, fresh).load_state_dict(state)
+    again = json.loads(json.dumps(cast(Stateful, fresh).state_dict()))
+    rule(again == state, f"{place}: state_dict() must be the same after load_state_dict()", again)
 
 
 def twice(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, T]:

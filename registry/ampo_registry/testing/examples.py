@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from random import Random
 
+from ampo_registry.samples import Outcome, Sample
 from ampo_registry.tokens import LogProbs, TokenIds
 from ampo_registry.types import (
     FinishReason,
@@ -14,6 +15,7 @@ from ampo_registry.types import (
     Question,
     Rollout,
     RolloutGroup,
+    Selection,
     SelectionRequest,
     TeacherAnswer,
 )
@@ -81,6 +83,52 @@ def example_requests(seed: int = 0) -> list[SelectionRequest]:
     """Requests of all shapes: one candidate, fewer candidates than k, as many, and more."""
     shapes = [(1, 1), (1, 3), (2, 4), (3, 3), (4, 2), (8, 2), (5, 1)]
     return [example_request(count, k, seed * 100 + i) for i, (count, k) in enumerate(shapes)]
+
+
+def example_outcomes(
+    requests: Sequence[SelectionRequest],
+    selections: Sequence[Sequence[Selection]] | None = None,
+    step: int = 1,
+    solved: Sequence[Question] = (),
+) -> list[Outcome]:
+    """What may have become of these requests: what was selected for each (without `selections`, its first candidates)
+    has taken the places of the first rollouts. Questions that are `solved` come behind them: every response was right,
+    so they needed no answer, and the group filter left them out."""
+    chosen = selections or [[Selection(found) for found in request.candidates[: request.k]] for request in requests]
+    outcomes: list[Outcome] = []
+    for request, picked in zip(requests, chosen, strict=True):
+        grades = request.grades or (example_grade(False),) * len(request.rollouts)
+        sampled = [Sample.sampled(request.question, *pair) for pair in zip(request.rollouts, grades, strict=True)]
+        samples = [*(Sample.answer(request.question, selection) for selection in picked), *sampled[len(picked) :]]
+        outcomes.append(_outcome(request.question, grades, samples, len(outcomes), step, request, picked))
+    for question in solved:
+        group = example_group((1.0,) * 4, question=question)
+        samples = [Sample.sampled(question, *pair) for pair in zip(group.rollouts, group.grades, strict=True)]
+        outcomes.append(_outcome(question, group.grades, samples, len(outcomes), step))
+    return outcomes
+
+
+def _outcome(
+    question: Question,
+    grades: Sequence[Grade],
+    samples: Sequence[Sample],
+    position: int,
+    step: int,
+    request: SelectionRequest | None = None,
+    selections: Sequence[Selection] = (),
+) -> Outcome:
+    mean = sum(sample.reward for sample in samples) / max(len(samples), 1)
+    return Outcome(
+        question=question,
+        grades=tuple(grades),
+        candidates=() if request is None else request.candidates,
+        selections=tuple(selections),
+        samples=tuple(samples),
+        advantages=tuple(sample.reward - mean for sample in samples),
+        trained=request is not None,
+        step=step,
+        position=position,
+    )
 
 
 class FakeScorer:

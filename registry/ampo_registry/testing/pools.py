@@ -10,7 +10,7 @@ from typing import cast
 from ampo_registry.pools import LateTeacherPoolSpec
 from ampo_registry.protocols import BuildContext, LateTeacherPool, TeacherPool
 from ampo_registry.specs import TeacherPoolSpec
-from ampo_registry.testing.common import Rules, check_spec_class, check_state, twice
+from ampo_registry.testing.common import Rules, check_memory, check_spec_class, twice
 from ampo_registry.testing.examples import example_group, example_question
 from ampo_registry.types import Question, TeacherAnswer
 
@@ -48,12 +48,16 @@ def check_teacher_pool(
         kept = copy.deepcopy((question, dict(question.extra)))
         first, second = twice(_ask, spec, pool, question)
         rule(isinstance(cast(object, first), list | tuple), "answers() must return a list or tuple", type(first))
-        late = isinstance(spec, LateTeacherPoolSpec)
-        rule(late or list(first) == list(second), "the same question must get the same answers")
+        early = not isinstance(spec, LateTeacherPoolSpec)
+        rule(not early or list(first) == list(second), "the same question must get the same answers")
         rule((question, dict(question.extra)) == kept, "the question must be left as it is")
         for answer in first:
             _check_answer(rule, answer)
-    check_state(spec, pool)
+
+    def act(pool: TeacherPool | LateTeacherPool, number: int) -> object:
+        return [list(_ask(spec, pool, question)) for question in questions]
+
+    check_memory(rule, spec, act, context)
 
 
 def _ask(spec: TeacherPoolSpec, pool: TeacherPool | LateTeacherPool, question: Question) -> Sequence[TeacherAnswer]:

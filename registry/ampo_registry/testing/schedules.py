@@ -11,7 +11,7 @@ from typing import cast
 from ampo_registry.protocols import BuildContext, Stateful
 from ampo_registry.seams import ScheduleSpec
 from ampo_registry.step import Schedule
-from ampo_registry.testing.common import Rules, check_spec_class, check_state
+from ampo_registry.testing.common import LIVES, Rules, check_memory, check_spec_class
 
 RUNS = (1, 2, 7, 60)
 """Lengths of runs, in steps."""
@@ -36,10 +36,17 @@ def check_schedule(spec: ScheduleSpec, metrics: Callable[[int], Mapping[str, flo
     _check_range(rule, spec)
     for steps in RUNS:
         values = _values(rule, spec, spec.build(BuildContext()), 1, steps, metrics)
-        rule(_values(rule, spec, spec.build(BuildContext()), 1, steps, metrics) == values, "two builds must agree")
+        rule(
+            _values(rule, spec, spec.build(BuildContext()), 1, steps, metrics) == values,
+            f"two builds must agree: {LIVES}",
+        )
         for done in {0, 1, steps // 2, steps - 1}:
             _check_resumed(rule, spec, metrics, done, values)
-    check_state(spec, spec.build(BuildContext()))
+
+    def act(schedule: Schedule, number: int) -> object:
+        return schedule.value(number + 1, RUNS[-1], metrics(number))
+
+    check_memory(rule, spec, act)
 
 
 def _check_range(rule: Rules, spec: ScheduleSpec) -> None:

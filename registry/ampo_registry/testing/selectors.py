@@ -9,22 +9,24 @@ from collections.abc import Callable, Sequence
 from ampo_registry.protocols import BuildContext, Selector
 from ampo_registry.selectors import ScoringSelectorSpec, SelectorSpec
 from ampo_registry.step import SelectionContext
-from ampo_registry.testing.common import Rules, check_spec_class, check_state, twice
-from ampo_registry.testing.examples import FakeScorer, example_requests
+from ampo_registry.testing.common import Rules, check_memory, check_spec_class
+from ampo_registry.testing.examples import FakeScorer, example_outcomes, example_requests
+from ampo_registry.testing.steps import example_step
 from ampo_registry.types import Selection, SelectionRequest
 
 
 def check_selector(
     spec: SelectorSpec, requests: Callable[[int], Sequence[SelectionRequest]] = example_requests
 ) -> None:
-    """A selector chooses among the candidates, at most k, none twice, the same under the same seed.
+    """A selector chooses among the candidates, at most k, none twice. It may learn from what it is asked and told:
+    two fresh builds that get the same calls choose alike, and so does one that goes on from a checkpoint.
 
     `requests` makes requests from a seed; give your own if the selector needs more than the examples hold.
     """
     check_spec_class(spec)
     rule = Rules(spec)
-    component: Selector = spec.build(BuildContext())
-    rule(_choose(component, []) == [], "no requests must give no selections")
+    rule(_choose(spec.build(BuildContext()), []) == [], "no requests must give no selections")
+    component = spec.build(BuildContext())
     for seed in range(3):
         if isinstance(component, ScoringSelectorSpec):
             _check_scores(rule, component, requests(seed))
@@ -36,9 +38,16 @@ def check_selector(
         for request in requests(seed):
             alone = _choose(component, [request], rule)
             _check_selections(rule, request, alone[0])
-        first, second = twice(_choose_made, component, requests, seed)
-        rule(first == second, "the same requests and generators must give the same selections")
-    check_state(spec, component)
+
+    def act(component: Selector, number: int) -> object:
+        given = list(requests(number))
+        chosen = _choose(component, given, step=number + 1)
+        solved = [request.question for request in requests(number - 1)] if number else []
+        if (tell := getattr(component, "feedback", None)) is not None:
+            tell(example_outcomes(given, chosen, number + 1, solved))
+        return chosen
+
+    check_memory(rule, spec, act)
 
 
 def _check_scores(rule: Rules, component: ScoringSelectorSpec, requests: Sequence[SelectionRequest]) -> None:
@@ -50,18 +59,12 @@ def _check_scores(rule: Rules, component: ScoringSelectorSpec, requests: Sequenc
 
 
 def _choose(
-    component: Selector, requests: Sequence[SelectionRequest], rule: Rules | None = None
+    component: Selector, requests: Sequence[SelectionRequest], rule: Rules | None = None, step: int = 1
 ) -> list[list[Selection]]:
-    chosen = component.select(requests, SelectionContext(scorer=FakeScorer(), step=1))
+    chosen = component.select(requests, example_step(step))
     if rule is not None:
         rule(len(chosen) == len(requests), "there must be one list of selections for each request", len(chosen))
     return chosen
-
-
-def _choose_made(
-    component: Selector, make: Callable[[int], Sequence[SelectionRequest]], seed: int
-) -> list[list[Selection]]:
-    return _choose(component, make(seed))
 
 
 def _check_selections(rule: Rules, request: SelectionRequest, selections: Sequence[Selection]) -> None:
