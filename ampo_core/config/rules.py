@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from ampo_registry.specs import ComponentSpec, RewardSpec, RolloutSpec
 from ampo_registry.step import CORE
 from ampo_registry.text import FILE_NAME, MAX_NAME
+from ampo_registry.text import nearest as nearest_match
 
-from ampo_core.config.nodes import Finding, KeyPath, nearest, nearest_match, shortened
+from ampo_core.config.nodes import Finding, KeyPath, nearest, shortened
 from ampo_core.config.tree import CheckpointConfig, DeepSpeedConfig, ResourcesConfig
 
 REWARD_ONLY = ("format_weight", "repetition_penalty", "overlong_penalty")
