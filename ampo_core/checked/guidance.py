@@ -109,38 +109,23 @@ def intervened(
     for request, guided in zip(kept, found.guided, strict=True):
         with about(request.question.uid):
             _check_guided(asked, request, guided, terms, context.max_tokens)
-    for sample in _samples(asked, found.extra, "Intervened.extra"):
+    for sample in found.extra:
         _check_sample(asked, sample, terms, context.max_tokens)
     return found
 
 
-def _check_guided(asked: Asked, request: InterventionRequest, guided: object, terms: Sequence[str], most: int) -> None:
-    if not isinstance(guided, Guided):
-        raise asked.wrong("intervene", shown(guided), "a Guided for each request")
-    groups: object = guided.groups
-    if not isinstance(groups, list | tuple):
-        raise asked.wrong("intervene", f"Guided.groups = {shown(groups)}", "a tuple of groups of samples")
-    for group in groups:
-        if isinstance(group, Sample):
-            raise asked.wrong("intervene", "a sample in Guided.groups", "groups; a single one is Guided((samples,))")
-        for sample in _samples(asked, group, "a group"):
+def _check_guided(asked: Asked, request: InterventionRequest, guided: Guided, terms: Sequence[str], most: int) -> None:
+    for group in guided.groups:
+        for sample in group:
             _check_sample(asked, sample, (ON_POLICY, OFF_POLICY, *terms), most)
             if sample.question.uid != request.question.uid:
                 text = f"a sample of question {sample.question.uid[:12]} in a group"
                 raise asked.wrong("intervene", text, "samples of the question of its request")
-    for sample in _samples(asked, guided.extra, "Guided.extra"):
+    for sample in guided.extra:
         _check_sample(asked, sample, terms, most)
 
 
-def _samples(asked: Asked, given: object, what: str) -> Sequence[Any]:
-    if not isinstance(given, list | tuple):
-        raise asked.wrong("intervene", f"{what} = {shown(given)}", "a tuple of samples")
-    return given
-
-
-def _check_sample(asked: Asked, sample: object, terms: Sequence[str], most: int) -> None:
-    if not isinstance(sample, Sample):
-        raise asked.wrong("intervene", shown(sample), "samples")
+def _check_sample(asked: Asked, sample: Sample, terms: Sequence[str], most: int) -> None:
     unknown = next((term for term, _ in sample.segments if term is not None and term not in terms), None)
     if unknown is not None:
         near = nearest(unknown, terms)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from ampo_registry.specs import ComponentSpec
+from ampo_registry.text import a
 from pydantic import BaseModel
 
 from ampo_core.config.inner import Inner
@@ -115,9 +116,9 @@ class Job(Block):
         if place in self.places():
             return None
         if place == "stages":
-            return f"a stage cannot be a {self.job}"
+            return f"a stage cannot be {a(self.job)}"
         if place == "runs":
-            return f"a run of a suite is a train, sft or pipeline job, and this is a {self.job} job"
+            return f"a run of a suite is a train, sft or pipeline job, and this is {a(self.job)} job"
         return "an evaluation of a suite is an evaluate job with one model, whose path is ${runs.this.out}"
 
     def left_behind(self) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ampo_registry.errors import ConfigError, RunError
+from ampo_registry.text import a
 
 from ampo_core.config.jobs import Job
 from ampo_core.config.machines import launcher_faults, read_hostfile, under_launcher, unmet_resources
@@ -103,7 +104,7 @@ def _starter(launch: Launch, folder: Path) -> Starter:
 def _check_world(job: Job, resources: ResourcesConfig | None, found: int) -> None:
     if resources is None and found > 1:
         raise ConfigError(
-            f"a {job.job} job runs as one process, but RANK and WORLD_SIZE in the environment say that this is one of "
+            f"{a(job.job)} job runs as one process, but RANK and WORLD_SIZE in the environment say that this is one of "
             f"{found} ranks; start it without a launcher"
         )
     if resources is not None and found != resources.devices * resources.nodes:
@@ -117,7 +118,7 @@ def _check_world(job: Job, resources: ResourcesConfig | None, found: int) -> Non
 def _check_node(job: Job, environ: Mapping[str, str]) -> None:
     if environ.get("NODE_RANK", "0") != "0":
         raise ConfigError(
-            f"a {job.job} job runs on one machine, but NODE_RANK={environ['NODE_RANK']} in the environment says that "
+            f"{a(job.job)} job runs on one machine, but NODE_RANK={environ['NODE_RANK']} in the environment says that "
             "this is another node; start its stages one by one on all nodes, or give them a resources.hostfile"
         )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ampo_registry.errors import ConfigError
+from ampo_registry.text import a
 
 from ampo_core.config.metric_names import ANSWERS, TEACHER, by_teacher
 from ampo_core.report.lineage import lineage, read_metrics, run_of_policy
@@ -88,7 +89,7 @@ def read_budget(run_folder: Path, step: int | None = None) -> Budget:
     manifest, config = read_manifest(run_folder), read_config(run_folder)
     job = manifest.get("job")
     if job not in TRAINED:
-        raise ConfigError(f"{run_folder} holds a {job} job; only train and sft jobs have a budget")
+        raise ConfigError(f"{run_folder} holds {a(str(job))} job; only train and sft jobs have a budget")
     lines = [line for line in read_metrics(run_folder) if line["step"] > 0 and (step is None or line["step"] <= step)]
     return replace(
         _of_sft(manifest, config, lines) if job == "sft" else _of_train(lines, run_folder),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ampo_registry.errors import ConfigError
+from ampo_registry.text import a
 
 from ampo_core.config.jobs import Job, PoolJob, SftJob, TrainJob
 from ampo_core.config.run_names import finished_output, step_of
@@ -64,7 +65,8 @@ def look(job: Job, environment: Environment) -> State:
         raise ConfigError(f"{path} holds {found}: {error}") from error
     if kind != job.job:
         raise ConfigError(
-            f"{path} holds {found} of a {kind} job, and this is a {job.job} job: choose another run.name or run.dir"
+            f"{path} holds {found} of {a(str(kind))} job, and this is {a(job.job)} job: choose another run.name or "
+            "run.dir"
         )
     changes = config_changes(path, environment.config)
     if changes and not environment.allow_changes:

@@ -14,7 +14,7 @@ from ampo_registry.errors import PluginError
 from ampo_registry.faults import describe, is_interruption
 from ampo_registry.options import lost_option
 from ampo_registry.specs import ComponentSpec
-from ampo_registry.text import nearest
+from ampo_registry.text import a, nearest
 
 
 class ComponentError(PluginError, ValueError):
@@ -150,7 +150,7 @@ class Catalog:
         context = {"catalog": self}
         if isinstance(value, ComponentSpec):
             if value.kind != kind:
-                raise ComponentError(f"expected a {kind}, found the {value.kind} {type(value).__name__}")
+                raise ComponentError(f"expected {a(kind)}, found the {value.kind} {type(value).__name__}")
             return value
         if isinstance(value, str):
             return self.entry(kind, value).spec.model_validate({}, context=context)
@@ -160,9 +160,9 @@ class Catalog:
             if isinstance(name, str):
                 return self.entry(kind, name, ("type",)).spec.model_validate(options, context=context)
             if "type" in options:
-                raise ComponentError(f"`type` must be the name of a {kind}, found {name!r}", ("type",))
-            raise ComponentError(f"a {kind} given as a mapping needs `type`; allowed: {self._allowed(kind)}")
-        raise ComponentError(f"a {kind} is a name or {{type: name, options}}, found {value!r}")
+                raise ComponentError(f"`type` must be the name of {a(kind)}, found {name!r}", ("type",))
+            raise ComponentError(f"{a(kind)} given as a mapping needs `type`; allowed: {self._allowed(kind)}")
+        raise ComponentError(f"{a(kind)} is a name or {{type: name, options}}, found {value!r}")
 
     def _allowed(self, kind: str) -> str:
         return ", ".join(self.names(kind)) or "none"

@@ -25,7 +25,7 @@ from ampo_registry.specs import (
     TriggerSpec,
     component_name,
 )
-from ampo_registry.text import nearest
+from ampo_registry.text import a, nearest
 
 KINDS: dict[str, type[ComponentSpec]] = {
     base.kind: base
@@ -98,7 +98,7 @@ def _check_behaviour(spec: type[ComponentSpec]) -> None:
     hint = f"; is {near} misspelt?" if near else ""
     methods = " and ".join(f"{method}()" for method in missing)
     other = "" if "build" in missing else ", nor build()"
-    raise PluginError(f"{spec.__name__}, a {spec.kind}, does not define {methods}{other}{hint}")
+    raise PluginError(f"{spec.__name__}, {a(spec.kind)}, does not define {methods}{other}{hint}")
 
 
 def _check_complete(spec: type[ComponentSpec]) -> None:

@@ -10,11 +10,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import TypeVar, cast
 
 from ampo_registry.errors import PluginError
 from ampo_registry.tokens import LogProbs, TokenIds
 from ampo_registry.types import Grade, Guidance, Question, Rollout, RolloutGroup, Selection
 
+T = TypeVar("T")
 Segment = tuple[str | None, int]
 """The term that trains it (None: context, not trained), and its number of tokens."""
 ON_POLICY, OFF_POLICY = "on_policy", "off_policy"
@@ -164,23 +166,50 @@ class InterventionRequest:
 @dataclass(frozen=True, slots=True)
 class Guided:
     """What became of one request: groups of samples, each normalised alone and of any size, and `extra` samples for
-    auxiliary terms only, which no advantage sees."""
+    auxiliary terms only, which no advantage sees.
+
+    Raises PluginError for what is no such thing.
+    """
 
     groups: tuple[tuple[Sample, ...], ...]
     extra: tuple[Sample, ...] = ()
+
+    def __post_init__(self) -> None:
+        groups = _sequence(self.groups, "Guided: `groups` are groups of samples, none at all is ()")
+        wanted = "Guided: each of `groups` is a sequence of samples, a single one is Guided((samples,))"
+        object.__setattr__(self, "groups", tuple(_all(Sample, group, wanted) for group in groups))
+        object.__setattr__(self, "extra", _all(Sample, self.extra, "Guided: `extra` is a sequence of samples"))
+
+
+def _sequence(value: object, wanted: str) -> Sequence[object]:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return cast("Sequence[object]", value)
+    raise PluginError(f"{wanted}; found {type(value).__name__}")
+
+
+def _all(kind: type[T], value: object, wanted: str) -> tuple[T, ...]:
+    for item in _sequence(value, wanted):
+        if not isinstance(item, kind):
+            raise PluginError(f"{wanted}; found {type(item).__name__} in it")
+    return tuple(cast("Sequence[T]", value))
 
 
 @dataclass(frozen=True, slots=True)
 class Intervened:
     """What an intervention did in a step: one `Guided` for each request, in order, and `extra` samples of the step as a
-    whole, of earlier questions for example, for auxiliary terms only."""
+    whole, of earlier questions for example, for auxiliary terms only.
+
+    Raises PluginError for what is no such thing.
+    """
 
     guided: tuple[Guided, ...]
     extra: tuple[Sample, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "guided", tuple(self.guided))
-        object.__setattr__(self, "extra", tuple(self.extra))
+        object.__setattr__(
+            self, "guided", _all(Guided, self.guided, "Intervened: `guided` is a Guided for each request")
+        )
+        object.__setattr__(self, "extra", _all(Sample, self.extra, "Intervened: `extra` is a sequence of samples"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,3 +15,8 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """The one of `choices` that `name` is probably a misspelling of, whatever its case, or "" if none is like it."""
     by_lower = {choice.lower(): choice for choice in choices}
     return next((by_lower[found] for found in get_close_matches(name.lower(), list(by_lower), n=1)), "")
+
+
+def a(noun: str) -> str:
+    """`noun` behind its article: a selector, an intervention."""
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"

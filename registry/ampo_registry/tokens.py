@@ -20,7 +20,7 @@ class _Packed(Sequence[N]):
     """Numbers of one machine type, behind one another in memory.
 
     Made of any iterable of numbers; of an array of that type (array, numpy, a tensor's `numpy()`) without a loop.
-    Equal to any sequence of numbers that are equal as this type holds them, and hashed like the tuple of its numbers.
+    Equal to any sequence of the numbers that it holds, and hashed like the tuple of them.
     Raises PluginError for what is no such number.
     """
 
@@ -106,15 +106,9 @@ class _Packed(Sequence[N]):
     def __eq__(self, other: object) -> bool:
         if isinstance(other, type(self)):
             return self._bytes == other._bytes or self._view == other._view
-        if not isinstance(other, Sequence):
+        if not isinstance(other, Sequence) or isinstance(other, str | bytes | bytearray):
             return NotImplemented
-        theirs = list(cast(Sequence[object], other))
-        if len(theirs) != len(self):
-            return False
-        try:
-            return self._view.tolist() == list(array(self._code, cast(Any, theirs)))
-        except (TypeError, ValueError, OverflowError):
-            return self._view.tolist() == theirs
+        return self._view.tolist() == list(cast(Sequence[object], other))
 
     def __lt__(self, other: Sequence[N]) -> bool:
         return tuple(self) < tuple(other)

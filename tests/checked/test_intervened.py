@@ -48,12 +48,6 @@ def changed(**fields: Any) -> Any:
         (None, "gave None; expected an Intervened"),
         ([Guided(())], r"gave list \[Guided.*; expected an Intervened"),
         (Intervened(()), "gave 0 Guided for 1 requests"),
-        (Intervened((None,)), "gave None; expected a Guided for each request"),  # type: ignore[arg-type]
-        (Intervened((Guided(None),)), r"gave Guided\.groups = None; expected a tuple of groups"),  # type: ignore[arg-type]
-        (Intervened((Guided((None,)),)), "gave a group = None; expected a tuple of samples"),  # type: ignore[arg-type]
-        (Intervened((Guided((), None),)), r"gave Guided\.extra = None; expected a tuple"),  # type: ignore[arg-type]
-        (lambda request: Intervened((Guided(request.samples),)), r"a single one is Guided\(\(samples,\)\)"),
-        (one(lambda request: request.group.rollouts), "gave Rollout .*; expected samples"),
         (
             one(lambda request: (request.answer(ANSWER, "off_polcy"),)),
             "did you mean 'off_policy'.* a term of: on_policy",

@@ -67,10 +67,12 @@ def test_log_probs_hold_float32_to_the_bit(values):
     assert bytes(again.buffer) == numpy.array(values, dtype=numpy.float32).tobytes()
 
 
-def test_log_probs_are_equal_to_what_rounds_to_them():
-    assert LogProbs([0.1]) == (0.1,)
-    assert LogProbs([0.1]) != (0.1001,)
-    assert LogProbs([0.1])[0] != 0.1
+def test_log_probs_are_equal_to_the_numbers_that_they_hold_and_hashed_as_these():
+    held = LogProbs([0.1])
+    assert held == LogProbs((0.1,)) == tuple(held)
+    assert held != (0.1,)  # which is hashed otherwise
+    assert held[0] != 0.1
+    assert len({held, LogProbs([0.1]), tuple(held)}) == 1
     assert LogProbs([1, 2]) == TokenIds([1, 2]) == (1.0, 2.0)
 
 
@@ -78,7 +80,9 @@ def test_what_is_no_number_equals_nothing():
     assert TokenIds([1]) != "1"
     assert TokenIds([1]) != ["1"]
     assert TokenIds([1]) != [2**40]
-    assert TokenIds([97]) == b"a"
+    assert TokenIds([97]) != b"a"
+    assert TokenIds() != ""
+    assert TokenIds() != b""
     assert TokenIds() == ()
     assert TokenIds([1]) != 1
     nan = LogProbs([math.nan])
