@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -38,8 +39,9 @@ class Teacher:
         return [("live", f"{before}<answer>{truth}</answer>"), ("blind", "<answer>1000</answer>")]
 
 
-@pytest.fixture
-def teacher(world: Path) -> Iterator[Teacher]:
+@contextmanager
+def serve(world: Path) -> Iterator[Teacher]:
+    """A teacher that knows the questions of `world`, listening."""
     rows = pq.read_table(world / "train.parquet").to_pylist()
     found = Teacher({row["prompt"][-1]["content"]: row["reward_model"]["ground_truth"] for row in rows})
 
@@ -61,6 +63,12 @@ def teacher(world: Path) -> Iterator[Teacher]:
         Thread(target=server.serve_forever, daemon=True).start()
         yield found
         server.shutdown()
+
+
+@pytest.fixture
+def teacher(world: Path) -> Iterator[Teacher]:
+    with serve(world) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
