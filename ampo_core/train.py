@@ -72,8 +72,7 @@ def first_position(parts: TrainParts) -> Position:
 def train_step(step: int, taken: int, parts: TrainParts) -> tuple[StepReport, int]:
     """One step from position `taken` of the question stream; returns its report and the new position."""
     watch, context = Stopwatch(), parts.begin(step)
-    sampled: list[RolloutGroup] = []
-    guided: list[GuidedQuestion] = []
+    sampled, guided = list[RolloutGroup](), list[GuidedQuestion]()
     extra: list[Sample] = []
     kept: list[int] = []
     while count := parts.group_filter.wants(len(sampled), len(kept)):
