@@ -20,22 +20,37 @@ ANSWER = Selection(example_guidance("A"), 0.5)
 
 
 class Two:
-    """Two ranks, of which the other one's digest is that of `other`."""
+    """Two ranks, of which the other one decides `other`."""
 
     world_size = 2
 
-    def __init__(self, other: Callable[[], Any] | None = None) -> None:
-        self.other, self.found = other, list[bytes]()
+    def __init__(self, other: Callable[[], Any]) -> None:
+        self.other, self.asked = other, 0
 
-    def each(self, value: bytes) -> list[bytes]:
-        self.found.append(value)
-        return [value, self.found[0]] if self.other is None else [value, Two.digest(self.other)]
+    def each(self, value: Any) -> list[Any]:
+        self.asked += 1
+        return [value, Noted.of(self.other, self.asked)]
 
-    @staticmethod
-    def digest(decided: Callable[[], Any]) -> bytes:
-        one: Any = Two()
+
+class Noted:
+    """A rank that notes what it is to tell the others, which say the same until they have been asked `calls` times."""
+
+    world_size = 2
+
+    def __init__(self, calls: int) -> None:
+        self.calls, self.told = calls, list[Any]()
+
+    def each(self, value: Any) -> list[Any]:
+        self.told.append(value)
+        if len(self.told) == self.calls:
+            return [value, value]
+        return [value, (*value[:2], b"others")]
+
+    @classmethod
+    def of(cls, decided: Callable[[], Any], calls: int) -> Any:
+        one: Any = cls(calls)
         agree(one, "", "", decided, 1)
-        return one.found[0]
+        return one.told[-1]
 
 
 def guided(samples: tuple[Sample, ...], advantages: Any = (0.5, -0.5)) -> GuidedQuestion:
@@ -74,6 +89,29 @@ def test_a_decision_that_differs_ends_the_run_with_its_name(one: Any, other: Any
     differing: Any = Two(other)
     with pytest.raises(RunError, match=r"step 3: guidance\.selector: what it selects is not the same .*0 and 1 differ"):
         agree(differing, "guidance.selector", "what it selects", one, 3)
+
+
+CLOSE = [
+    (lambda: selected([[ANSWER]]), lambda: selected([[replace(ANSWER, score=0.5 + 1e-9)]])),
+    (lambda: advantages_of([guided(SAMPLES)]), lambda: advantages_of([guided(SAMPLES, (0.5 * (1 + 1e-6), -0.5))])),
+    (
+        lambda: advantages_of([guided(SAMPLES, (torch.full((4,), 3.0),))]),
+        lambda: advantages_of([guided(SAMPLES, (torch.full((4,), 3.0 - 1e-6, dtype=torch.float64),))]),
+    ),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), CLOSE, ids=["score", "advantages", "of-tokens"])
+def test_numbers_that_processors_round_differently_are_alike(one: Any, other: Any) -> None:
+    ranks: Any = Two(other)
+    agree(ranks, "objective.advantage", "what it says of samples", one, 3)
+    assert ranks.asked == 2
+
+
+def test_an_advantage_that_is_0_on_one_rank_alone_is_a_decision() -> None:
+    ranks: Any = Two(lambda: advantages_of([guided(SAMPLES, (1e-9, 0.0))]))
+    with pytest.raises(RunError, match="differ"):
+        agree(ranks, "objective.advantage", "what", lambda: advantages_of([guided(SAMPLES, (0.0, 0.0))]), 3)
 
 
 def test_a_single_rank_is_not_asked() -> None:
