@@ -62,6 +62,22 @@ class Asked:
         """What `attribute`, a property or a class variable, is. Raises as `within` does."""
         return self.within(attribute, lambda: getattr(self.component, attribute))
 
+    def check(self, *given: Any) -> None:
+        """Ask its `check`: a ConfigError or DataError, which it is there to raise, passes as it is, and anything else
+        is raised as by `within`."""
+
+        def act() -> AmpoError | None:
+            try:
+                self.component.check(*given)
+            except (ConfigError, DataError) as error:
+                if isinstance(error, PluginError):
+                    raise
+                return error
+            return None
+
+        if (refusal := self.within("check", act)) is not None:
+            raise refusal
+
     def within(self, method: str, act: Callable[[], T]) -> T:
         """What `act` returns, which runs code of `method`. Raises PluginFault for what that raises; errors for a person
         keep their type, and get the component's name if they have not said it."""

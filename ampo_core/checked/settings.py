@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ampo_registry.catalog import Catalog
+from ampo_registry.credit import CreditSpec
 from ampo_registry.options import lost_option
-from ampo_registry.seams import InterventionSpec, LossSpec
+from ampo_registry.pools import LateTeacherPoolSpec
+from ampo_registry.seams import InterventionSpec, JudgeSpec, LossSpec
 from ampo_registry.specs import AggregatorSpec, ComponentSpec, RolloutSpec
 
 from ampo_core.checked.call import Asked, PluginFault, shown
@@ -15,19 +17,20 @@ from ampo_core.checked.call import Asked, PluginFault, shown
 Check = Callable[[object], bool]
 
 
-def setting_faults(spec: ComponentSpec, ranks: int, catalog: Catalog) -> Iterator[str]:
-    """What is wrong with the answers of `spec` about itself, for a job on so many ranks."""
+def setting_faults(spec: ComponentSpec, ranks: int, temperature: float, catalog: Catalog) -> Iterator[str]:
+    """What is wrong with the answers of `spec` about itself, for a job on so many ranks that samples at
+    `temperature`."""
     if (lost := lost_option(spec, {"catalog": catalog})) is not None:
         yield lost
     asked = Asked.of(spec)
-    for question in _questions(asked, ranks):
+    for question in _questions(asked, ranks, temperature):
         try:
             question()
         except PluginFault as fault:
             yield str(fault)
 
 
-def _questions(asked: Asked, ranks: int) -> Iterator[Callable[[], None]]:
+def _questions(asked: Asked, ranks: int, temperature: float) -> Iterator[Callable[[], None]]:
     spec = asked.component
     options = type(spec).model_fields
 
@@ -44,11 +47,19 @@ def _questions(asked: Asked, ranks: int) -> Iterator[Callable[[], None]]:
     yield ask("unavailable", _is_reason, "a reason, or None where it can run")
     yield warnings
     yield read("logs", _are_names, "a tuple with the names of metrics")
+    yield read("judges", _is_set, "a frozenset with the names of judges")
     if isinstance(spec, LossSpec):
-        yield read("needs", _are_names, 'a frozenset of names such as "old"')
+        yield read("needs", _is_set, 'a frozenset of names such as "old"')
         yield read("zero_without_advantage", _is_bool, "True or False")
     if isinstance(spec, InterventionSpec):
-        yield read("terms", _are_names, "a frozenset with the names of terms")
+        yield read("terms", _is_set, "a frozenset with the names of terms")
+    if isinstance(spec, CreditSpec):
+        yield read("reads_selections", _is_bool, "True or False")
+    if isinstance(spec, JudgeSpec):
+        yield read("model", _is_reason, "a folder or Hub name, or None")
+        yield ask("refuses", _is_reason, "a reason, or None where it can", temperature)
+    if isinstance(spec, LateTeacherPoolSpec):
+        yield read("names", _are_names, "a tuple with the names of teachers")
     if isinstance(spec, AggregatorSpec):
         yield ask("depends_on_count", _is_bool, "True or False")
     if isinstance(spec, RolloutSpec):
@@ -74,6 +85,10 @@ def _is_bool(found: object) -> bool:
 
 def _are_names(found: object) -> bool:
     return isinstance(found, tuple | list | set | frozenset) and all(isinstance(name, str) for name in found)
+
+
+def _is_set(found: object) -> bool:
+    return isinstance(found, set | frozenset) and _are_names(found)
 
 
 def _is_room(found: object, options: Iterable[str]) -> bool:

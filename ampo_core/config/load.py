@@ -116,7 +116,9 @@ def _validate(model: type[Job], root: Node, view: SchemaView, plugins: Plugins) 
         return None, explain(error, root, view, plugins.broken)
     machines = job.machines()
     ranks = 1 if machines is None else machines.devices * machines.nodes
-    faults = [(p, text) for p, spec in job.used_components() for text in setting_faults(spec, ranks, plugins.catalog)]
+    heat: float = getattr(getattr(job, "rollout", None), "temperature", 1.0)
+    asked = [(path, setting_faults(spec, ranks, heat, plugins.catalog)) for path, spec in job.used_components()]
+    faults = [(path, text) for path, found in asked for text in found]
     if faults:
         return job, [root.problem(path, text) for path, text in faults]
     findings = _all_findings(job)

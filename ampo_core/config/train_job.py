@@ -130,7 +130,14 @@ class TrainJob(LearningJob):
 
     def used_models(self) -> Iterator[NamedModel]:
         yield from super().used_models()
-        yield from (NamedModel(("judges", name, "path"), path) for name, path in self.judge_models().items())
+        yield from (NamedModel(self.judge_key(name), path) for name, path in self.judge_models().items())
+
+    def judge_key(self, name: str) -> KeyPath:
+        """The option of the judge `name` that says which model it loads; the judge itself where none says it so."""
+        spec = self.judges[name]
+        options = ("path", *(option for option in type(spec).model_fields if option not in ("path", "type")))
+        named = [(option,) for option in options if getattr(spec, option, None) == spec.model is not None]
+        return ("judges", name, *(named[0] if named else ()))
 
     def judge_models(self) -> dict[str, str]:
         """The models that judges which something asks load, by the judges' names."""

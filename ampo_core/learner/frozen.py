@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from ampo_registry.errors import ConfigError
@@ -19,7 +18,8 @@ from ampo_core.learner.policy import load_policy
 class FrozenModel:
     """Log-probs under the model in `path`, in micro-batches of at most `tokens_per_microbatch` tokens.
 
-    It is whole on each rank. Raises ConfigError for what cannot be loaded; `key` is where the config names it.
+    It is whole on each rank. Raises ConfigError for what cannot be loaded; `key` is where the config names
+    it.
     """
 
     def __init__(
@@ -36,9 +36,9 @@ class FrozenModel:
         try:
             policy = load_policy(config, trust_remote_code=trust_remote_code)
         except ConfigError as error:
-            raise ConfigError(str(error).replace("model.path", f"{key}.path", 1)) from error
+            raise ConfigError(str(error).replace("model.path", key, 1)) from error
         self._policy = policy.requires_grad_(False)
-        self._device, self._tokens, self._name = device, tokens_per_microbatch, f"{key} ({Path(path).name})"
+        self._device, self._tokens = device, tokens_per_microbatch
 
     def logprobs(self, requests: Sequence[JudgeRequest], temperature: float) -> list[LogProbs]:
         """For each request the log-prob of each of its tokens, in nats."""

@@ -15,6 +15,7 @@ from ampo_registry.pools import LateTeacherPoolSpec
 from ampo_registry.protocols import BuildContext, RolloutEngine
 from ampo_registry.specs import TeacherPoolSpec
 
+from ampo_core.checked.call import Asked, PluginFault
 from ampo_core.config.jobs import TrainJob
 from ampo_core.config.nodes import dotted
 from ampo_core.config.positions import positions_of, require_room
@@ -144,7 +145,8 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
         sets = load_sets(job.evaluation, job.data, tokenizer, graders, ranks, reading)
         require_room_for(job.evaluation, job.rollout, sets, positions)
     by_first(ranks, lambda: _check_judges(job, context))
-    job.objective.advantage.check(loaded.questions, [*({START} & job.needed_judges()), POLICY, *job.judges], teachers)
+    names = [*({START} & job.needed_judges()), POLICY, *job.judges]
+    Asked.of(job.objective.advantage).check(loaded.questions, names, teachers)
     held_out = {item.name: item.questions for item in sets}
     notes = [*tokenizer.notes, *(library.notes if library is not None else ())]
     notes += question_notes(loaded.questions, job.training.questions_per_batch, held_out)
@@ -160,7 +162,7 @@ def _library(
     ranks: Ranks,
 ) -> TeacherLibrary:
     recorded = next(map(dotted, job.objective.reading_teachers()), "")
-    late = tuple(spec.names) if isinstance(spec, LateTeacherPoolSpec) else None
+    late = Asked.of(spec).within("names", lambda: tuple(spec.names)) if isinstance(spec, LateTeacherPoolSpec) else None
     pool, longest = context.build(spec), job.rollout.max_response_tokens
     return TeacherLibrary(pool, tokenizer, grader, ranks, longest, recorded, late)
 
@@ -168,11 +170,14 @@ def _library(
 def _check_judges(job: TrainJob, context: BuildContext) -> None:
     """Ask each judge that is needed whether it can serve. Raises ConfigError, with its key, for one that cannot."""
     for name in sorted(job.needed_judges() & job.judges.keys()):
+        place = f"judges.{name}"
         try:
-            job.judges[name].check(replace(context, place=f"judges.{name}", longest=longest_sample(job)))
+            Asked.of(job.judges[name], place=place).check(replace(context, place=place, longest=longest_sample(job)))
+        except PluginFault:
+            raise
         except ConfigError as error:
             text = str(error)
-            raise ConfigError(text if text.startswith("judges.") else f"judges.{name}: {text}") from error
+            raise ConfigError(text if text.startswith("judges.") else f"{place}: {text}") from error
 
 
 def _start_learner(job: TrainJob, environment: Environment, ranks: Ranks) -> Learner:

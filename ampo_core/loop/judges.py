@@ -18,6 +18,7 @@ from ampo_registry.text import nearest
 from ampo_registry.tokens import LogProbs
 
 from ampo_core.config.jobs import TrainJob
+from ampo_core.config.nodes import dotted
 from ampo_core.learner.frozen import FrozenModel, packed
 from ampo_core.learner.learner import Learner
 from ampo_core.learner.packing import TokenPair
@@ -77,7 +78,7 @@ class Judges:
         built: dict[str, Judge] = {}
         for name in sorted(job.needed_judges() & job.judges.keys()):
             place = f"judges.{name}"
-            lent = replace(context, load_frozen=partial(load_frozen, key=place), longest=most)
+            lent = replace(context, load_frozen=partial(load_frozen, key=dotted(job.judge_key(name))), longest=most)
             built[name] = lent.build(job.judges[name], place)
             if (close := getattr(built[name], "close", None)) is not None:
                 stack.callback(close)

@@ -122,3 +122,21 @@ def test_what_is_shown_is_short_and_never_fails() -> None:
     assert shown([0] * 100).startswith("list [0, 0")
     assert len(shown([0] * 100)) < 90
     assert shown(Odd()) == "Odd what cannot be shown"
+
+
+def test_a_check_may_refuse_and_whatever_else_it_raises_is_a_fault() -> None:
+    class Checking:
+        """Raises what it is given."""
+
+        def check(self, error: BaseException | None) -> None:
+            if error is not None:
+                raise error
+
+    asked = Asked(Checking(), "judge", "odd")
+    asked.check(None)
+    for kind in (ConfigError, DataError):
+        with pytest.raises(kind, match=r"^judges\.base\.path: there is nothing$"):
+            asked.check(kind("judges.base.path: there is nothing"))
+    for error in (PluginError("no"), KeyError("no"), SystemExit(0)):
+        with pytest.raises(PluginFault, match=r"^judge odd \(Checking\.check, "):
+            asked.check(error)

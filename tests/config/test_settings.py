@@ -12,6 +12,7 @@ from ampo_registry import ConfigError
 from ampo_registry.discovery import discover
 
 from ampo_core.config.load import load_config
+from ampo_core.config.nodes import dotted
 
 BASES = {
     "selector": ("SelectorSpec", "def select(self, requests, context): return []", "guidance.selector=odd"),
@@ -30,6 +31,13 @@ BASES = {
         "RolloutSpec",
         "def build(self, context): return None",
         "rollout={type: odd, group_size: 4, max_response_tokens: 32}",
+    ),
+    "advantage": ("CreditSpec", "def credit(self, groups, context): return []", "objective.advantage=odd"),
+    "judge": ("JudgeSpec", "def logprobs(self, requests, temperature): return []", "judges={mine: odd}"),
+    "teacher_pool": (
+        "LateTeacherPoolSpec",
+        "def answers(self, question, group): return []",
+        "guidance.teacher_pool=odd",
     ),
     "schedule": ("ScheduleSpec", "def value(self, step, steps, metrics): return 1.0", "guidance.threshold=odd"),
 }
@@ -64,6 +72,21 @@ CASES = [
     ("loss", "needs: ClassVar[str] = 'old'", "needs", "gave 'old'; expected a frozenset of names"),
     ("loss", "needs = property(lambda self: 1 / 0)", "needs", "ZeroDivisionError: division by zero"),
     ("loss", "needs = property(lambda self: None)", "needs", "gave None; expected a frozenset of names"),
+    ("loss", "needs: ClassVar[list] = ['old']", "needs", "gave list ['old']; expected a frozenset of names"),
+    ("loss", "judges: ClassVar[tuple] = ('base',)", "judges", "gave tuple ('base',); expected a frozenset"),
+    ("selector", "judges: ClassVar[str] = 'base'", "judges", "gave 'base'; expected a frozenset"),
+    ("selector", "judges = property(lambda self: None)", "judges", "gave None; expected a frozenset"),
+    ("selector", "def judges(self): return frozenset()", "judges", "expected a frozenset with the names of judges"),
+    ("selector", "judges = property(lambda self: [][0])", "judges", "IndexError"),
+    ("advantage", "reads_selections = property(lambda self: None)", "reads_selections", "gave None; expected True"),
+    ("advantage", "def reads_selections(self): return True", "reads_selections", "expected True or False"),
+    ("judge", "def refuses(self, temperature): return 0", "refuses", "gave 0; expected a reason, or None"),
+    ("judge", "def refuses(self, temperature): return {}[temperature]", "refuses", "KeyError: 1.0"),
+    ("judge", "def model(self): return None", "model", "expected a folder or Hub name, or None"),
+    ("judge", "model = property(lambda self: sys.exit(0))", "model", "SystemExit: 0"),
+    ("teacher_pool", "names: ClassVar[str] = 'A'", "names", "gave 'A'; expected a tuple with the names of teachers"),
+    ("teacher_pool", "names = property(lambda self: 1 / 0)", "names", "ZeroDivisionError"),
+    ("intervention", "terms: ClassVar[list] = ['sft']", "terms", "gave list ['sft']; expected a frozenset"),
     ("loss", "zero_without_advantage = 'no'", "zero_without_advantage", "gave 'no'; expected True or False"),
     ("aggregator", "def depends_on_count(self): return None", "depends_on_count", "gave None; expected True or False"),
     ("aggregator", "def depends_on_count(self): raise OSError('no')", "depends_on_count", "OSError: no"),
@@ -102,8 +125,26 @@ def test_nonsense_is_refused_with_the_config(plugin: Path, kind: str, setting: s
         load_config("base.yaml", [override], discover([plugin]))
     said = str(caught.value)
     assert text in said
-    key = override.partition("=")[0]
+    key = {"judge": "judges.mine"}.get(kind, override.partition("=")[0])
     assert f"{key}: " in said
     wanted = "range() of the schedule Odd" if kind == "schedule" else f"{kind} odd (Odd.{method}"
     assert wanted in said
     assert said.count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "key"),
+    [
+        ("weights: str = 'none-here'; model = property(lambda self: self.weights)", "judges.mine.weights"),
+        ("path: str = 'none-here'; model = property(lambda self: self.path)", "judges.mine.path"),
+        ("model = property(lambda self: 'none-here')", "judges.mine"),
+    ],
+    ids=["weights", "path", "no-option"],
+)
+def test_the_model_of_a_judge_is_named_by_the_option_that_says_it(plugin: Path, setting: str, key: str) -> None:
+    base, body, override = BASES["judge"]
+    source = PLUGIN.replace("BASE", base).replace("METHOD", body).replace("SETTING", setting.replace("; ", "\n    "))
+    plugin.write_text(source)
+    overrides = [override, "objective.advantage={type: distill, judge: mine}"]
+    found = [*load_config("base.yaml", overrides, discover([plugin])).job.used_models()]
+    assert [dotted(model.path) for model in found if model.name.endswith("none-here")] == [key]

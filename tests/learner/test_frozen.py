@@ -31,7 +31,7 @@ def learner_of(folder: Path, *, lora: LoraConfig | None = None) -> Learner:
 
 
 def frozen(folder: Path, tokens: int = 64) -> FrozenModel:
-    return FrozenModel(str(folder), "float32", torch.device("cpu"), tokens, key="judges.other")
+    return FrozenModel(str(folder), "float32", torch.device("cpu"), tokens, key="judges.other.path")
 
 
 def judges_of(learner: Learner, folder: Path) -> Judges:

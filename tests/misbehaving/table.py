@@ -163,6 +163,8 @@ def _guarded() -> Iterator[Case]:
     for does, said in GUARDED:
         yield Case("teacher_pool", "check_questions", does, (said,), REFUSED)
         yield Case("scoring", "rank_key", does, (said,), within="score")
+        yield Case("judge", "check(self, context)", does, (said,), REFUSED)
+        yield Case("credit", "check(self, questions, judges, teachers)", does, (said,), REFUSED)
 
 
 def _built() -> Iterator[Case]:

@@ -17,7 +17,7 @@ from tests.plugins.judges.server import PromptServer
 
 
 def load_frozen(path: str, dtype: str | None) -> Judge:
-    return FrozenModel(path, dtype or "float32", torch.device("cpu"), 64, key="judges.other")
+    return FrozenModel(path, dtype or "float32", torch.device("cpu"), 64, key="judges.other.path")
 
 
 @pytest.fixture(scope="session")

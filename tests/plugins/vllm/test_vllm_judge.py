@@ -39,7 +39,7 @@ def judge(tied_model: Path, golden_tokenizer: Any) -> Iterator[Any]:
 
 
 def test_it_agrees_with_the_transformers_judge_at_any_temperature(judge: Any, tied_model: Path) -> None:
-    other = FrozenModel(str(tied_model), "float32", torch.device("cpu"), 1024, key="judges.other")
+    other = FrozenModel(str(tied_model), "float32", torch.device("cpu"), 1024, key="judges.other.path")
     asked = [LONGEST, *requests(20)]
     for temperature in (1.0, 0.6, 1.4, 1.0):
         found = judge.logprobs(asked, temperature)

@@ -96,7 +96,7 @@ def test_the_judge_endpoint_agrees_with_the_judge_transformers(url, tied_model, 
     with pytest.raises(ConfigError, match=r"^judges\.far\.served_model: found 'other', which .* does not serve"):
         EndpointJudge(url=url, served_model="other").check(context)
     judge = spec.build(context)
-    other = FrozenModel(str(tied_model), "float32", torch.device("cpu"), 1024, key="judges.other")
+    other = FrozenModel(str(tied_model), "float32", torch.device("cpu"), 1024, key="judges.other.path")
     longest = JudgeRequest(TokenIds(range(2, 62)), TokenIds([7, 9] * 225 + [11]))
     asked = [longest, *requests_of_judges(20)]
     assert largest_gap_of_judges(judge.logprobs(asked, 1.0), other.logprobs(asked, 1.0)) < 1e-4
