@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from ampo_registry.credit import CreditSpec
 from ampo_registry.options import lost_option
 from ampo_registry.pools import LateTeacherPoolSpec
 from ampo_registry.seams import InterventionSpec, JudgeSpec, LossSpec
-from ampo_registry.specs import AggregatorSpec, ComponentSpec, RolloutSpec
+from ampo_registry.specs import AggregatorSpec, ComponentSpec, RewardSpec, RolloutSpec
 
 from ampo_core.checked.call import Asked, PluginFault, shown
 
@@ -62,6 +63,9 @@ def _questions(asked: Asked, ranks: int, temperature: float) -> Iterator[Callabl
         yield read("names", _are_names, "a tuple with the names of teachers")
     if isinstance(spec, AggregatorSpec):
         yield ask("depends_on_count", _is_bool, "True or False")
+    if isinstance(spec, RewardSpec):
+        for correct in (False, True):
+            yield ask("earns", _is_span, "(least, most), two finite numbers, or None where not known", correct)
     if isinstance(spec, RolloutSpec):
         yield ask("unfit", _is_reason, "a reason, or None where it can run", ranks)
         yield ask("room", lambda room: _is_room(room, options), "(the option that says so, tokens), or None")
@@ -89,6 +93,16 @@ def _are_names(found: object) -> bool:
 
 def _is_set(found: object) -> bool:
     return isinstance(found, set | frozenset) and _are_names(found)
+
+
+def _is_span(found: object) -> bool:
+    match found:
+        case None:
+            return True
+        case (int() | float() as least, int() | float() as most):
+            return -math.inf < least <= most < math.inf
+        case _:
+            return False
 
 
 def _is_room(found: object, options: Iterable[str]) -> bool:

@@ -9,6 +9,7 @@ from typing import Literal
 from ampo_registry.components import specs_in
 from ampo_registry.judges import EVERY_JUDGE, POLICY, START
 from ampo_registry.seams import NEEDS, LossSpec, ScheduleSpec
+from ampo_registry.specs import RewardSpec
 from ampo_registry.text import nearest
 from pydantic import Field
 
@@ -40,6 +41,22 @@ def _range(value: float | ScheduleSpec) -> tuple[float, float]:
     if isinstance(value, ScheduleSpec):
         return value.range() or (math.nan, math.nan)
     return float(value), float(value)
+
+
+def threshold_limits(reward: RewardSpec) -> tuple[float, float] | None:
+    """What τ must be more than, and at most: the most that a wrong response earns, and the least that a right one does.
+    None where the reward does not say."""
+    wrong, right = reward.earns(False), reward.earns(True)
+    return None if wrong is None or right is None else (wrong[1], right[0])
+
+
+def limits_text(limits: tuple[float, float]) -> str:
+    """The limits of τ for a person."""
+    wrong, right = limits
+    text = f"a wrong response can earn {wrong:g} and a right one no more than {right:g}"
+    if wrong >= right:
+        return f"{text}: no τ tells them apart; change the weights of the reward"
+    return f"{text}, so τ must be more than {wrong:g}, at most {right:g}"
 
 
 class TrainJob(LearningJob):
@@ -95,14 +112,11 @@ class TrainJob(LearningJob):
         guidance, group_size = self.guidance, self.rollout.group_size
         if guidance is None:
             return
-        weight, (lowest, highest) = self.reward.format_weight, _range(guidance.threshold)
-        if weight >= lowest or highest > 1.0 - weight + ROUNDING:
+        lowest, highest = _range(guidance.threshold)
+        if (limits := threshold_limits(self.reward)) and (lowest <= limits[0] or highest > limits[1] + ROUNDING):
             found = f"{lowest:g}" if lowest == highest else f"{lowest:g} to {highest:g}"
-            text = (
-                f"found τ = {found} with λ = reward.format_weight = {weight:g}; "
-                f"λ < τ <= 1-λ must hold: more than {weight:g}, at most {1.0 - weight:g}"
-            )
-            yield Finding(("guidance", "threshold"), text)
+            weight = f"λ = reward.format_weight = {self.reward.format_weight:g}"
+            yield Finding(("guidance", "threshold"), f"found τ = {found} with {weight}; {limits_text(limits)}")
         if (most := _range(guidance.replacements)[1]) > group_size:
             group = f"the {group_size} rollouts of a group (rollout.group_size)"
             yield Finding(("guidance", "replacements"), f"found {most:g}, more than {group}")

@@ -126,7 +126,11 @@ class DataConfig(Block):
 class GuidanceConfig(Block):
     """When and how teacher answers replace wrong rollouts (Eq. 3-5)."""
 
-    threshold: Scheduled = Field(default=0.6, description="τ: a rollout with a reward below it is wrong; λ < τ <= 1-λ")
+    threshold: Scheduled = Field(
+        default=0.6,
+        description="τ: a rollout with a reward below it is wrong; above what a wrong one can earn (λ), at most what a "
+        "right one does (1-λ)",
+    )
     trigger: Trigger = Field(default="adaptive", description="which groups get teacher answers")  # type: ignore[assignment]
     teacher_pool: TeacherPool = Field(default="dataset", description="where teacher answers come from")  # type: ignore[assignment]
     selector: Selector = Field(default="comprehension", description="which teacher answers are taken")  # type: ignore[assignment]

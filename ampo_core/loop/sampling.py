@@ -13,7 +13,7 @@ from ampo_registry.step import Schedule, StepContext
 from ampo_registry.types import GradeRequest, Question, Rollout, RolloutGroup, RolloutRequest, SamplingOptions
 
 from ampo_core.config.jobs import TrainJob
-from ampo_core.config.train_job import ROUNDING
+from ampo_core.config.train_job import ROUNDING, limits_text, threshold_limits
 from ampo_core.data.order import QuestionStream
 from ampo_core.data.seeds import sample_seed
 from ampo_core.data.tokens import PromptTokenizer
@@ -139,13 +139,11 @@ class Sampler:
 
     def _threshold(self, context: StepContext) -> float:
         """τ in this step. Raises RunError for one that a schedule took where "wrong" means something else."""
-        threshold, weight = context.value(self.threshold), self.reward.format_weight
-        if isinstance(self.threshold, Constant) or weight < threshold <= 1.0 - weight + ROUNDING:
+        threshold, limits = context.value(self.threshold), threshold_limits(self.reward)
+        if isinstance(self.threshold, Constant) or limits is None or limits[0] < threshold <= limits[1] + ROUNDING:
             return threshold
-        raise RunError(
-            f"step {context.step}: the schedule of guidance.threshold came to {threshold:g}; with "
-            f"reward.format_weight {weight:g} it must be more than that and at most {1.0 - weight:g}"
-        )
+        text = f"the schedule of guidance.threshold came to {threshold:g}; {limits_text(limits)}"
+        raise RunError(f"step {context.step}: {text}")
 
     def take_counts(self) -> dict[str, float]:
         """Metrics of the verifier's failures on all ranks since the last call."""

@@ -200,6 +200,12 @@ class RewardSpec(ComponentSpec):
         deadline; the core refuses to run with a verifier that gets one wrong."""
         return ()
 
+    def earns(self, correct: bool) -> tuple[float, float] | None:
+        """The least and the most that a response which is correct, or wrong, can earn before penalties; None where
+        that is not known. τ (`guidance.threshold`) must lie above all that a wrong one earns, and no higher than what
+        each right one does."""
+        return (1.0 - self.format_weight, 1.0) if correct else (0.0, self.format_weight)
+
     def formatted(self, text: str) -> bool:
         """True iff `<answer>` and `</answer>` each occur exactly once, in that order."""
         return (

@@ -64,6 +64,47 @@ def test_errors(load, override, said):
     assert said in str(error.value)
 
 
+SUMS = {
+    "a right one below τ": ("{parts: [{reward: math_verify, weight: 0.3}]}", 0.5, "more than 0.03, at most 0.27"),
+    "the default τ": (
+        "{parts: [{reward: math_verify, weight: 0.3}]}",
+        None,
+        "earn 0.03 and a right one no more than 0.27",
+    ),
+    "in between": ("{parts: [{reward: math_verify, weight: 0.3}]}", 0.2, None),
+    "all decide": ("{parts: [{reward: math_verify, decides: true}, {reward: choice, decides: true}]}", 1.5, None),
+    "all decide, τ too low": (
+        "{parts: [{reward: math_verify, decides: true}, {reward: choice, decides: true}]}",
+        1.1,
+        "more than 1.1, at most 1.8",
+    ),
+    "a part that does not decide": (
+        "{parts: [math_verify, {reward: choice, weight: 0.2}]}".replace("[math_verify", "[{reward: math_verify}"),
+        0.3,
+        "more than 0.3, at most 0.9",
+    ),
+    "no τ": ("{parts: [{reward: math_verify}, {reward: choice}]}", 0.6, "no τ tells them apart"),
+    "subtracted": (
+        "{parts: [{reward: math_verify}, {reward: choice, weight: -0.5}]}",
+        0.5,
+        "more than 0.1, at most 0.4",
+    ),
+    "λ of the sum": ("{format_weight: 0.2, parts: [{reward: math_verify}]}", 0.8, "more than 0.28, at most 0.72"),
+}
+
+
+@pytest.mark.parametrize(("reward", "threshold", "said"), SUMS.values(), ids=SUMS.keys())
+def test_the_threshold_of_a_sum_lies_between_what_its_parts_earn(load, reward, threshold, said):
+    overrides = ["reward=" + reward.replace("{", "{type: sum, ", 1)]
+    overrides += [] if threshold is None else [f"guidance.threshold={threshold}"]
+    if said is None:
+        assert load("", *overrides).blockers == ()
+        return
+    with pytest.raises(ConfigError) as error:
+        load("", *overrides)
+    assert said in str(error.value)
+
+
 @pytest.mark.parametrize(
     "override",
     [

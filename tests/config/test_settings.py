@@ -39,6 +39,11 @@ BASES = {
         "def answers(self, question, group): return []",
         "guidance.teacher_pool=odd",
     ),
+    "reward": (
+        "RewardSpec",
+        "def grade(self, requests): return []\n    def check_truth(self, answer): return None",
+        "reward=odd",
+    ),
     "schedule": ("ScheduleSpec", "def value(self, step, steps, metrics): return 1.0", "guidance.threshold=odd"),
 }
 PLUGIN = '''
@@ -98,6 +103,8 @@ CASES = [
     ("rollout", "def room(self): return ('no_option', 512)", "room", "expected (the option that says so, tokens)"),
     ("rollout", "def room(self): return ('level', -1)", "room", "expected (the option that says so, tokens)"),
     ("rollout", "def room(self): raise SystemExit", "room", "SystemExit"),
+    ("reward", "def earns(self, correct): return 0.5", "earns", "gave 0.5; expected (least, most), two finite"),
+    ("reward", "def earns(self, correct): return (1.0, 0.0)", "earns", "expected (least, most)"),
     ("schedule", "def range(self): return 0.5", "range", "gave 0.5: expected (least, largest)"),
     ("schedule", "def range(self): return (1.0, 0.6)", "range", "gave (1.0, 0.6): expected (least, largest)"),
     ("schedule", "def range(self): sys.exit(0)", "range", "raised SystemExit: 0"),

@@ -250,3 +250,25 @@ def test_a_threshold_that_a_schedule_takes_out_of_bounds_stops_the_step(
         return
     with pytest.raises(RunError, match=r"step 2: the schedule of guidance\.threshold came to .* at most 0\.93"):
         sampler._threshold(StepContext(2))
+
+
+def test_the_bounds_of_a_schedule_are_those_of_the_reward(services: Services) -> None:
+    class Halved(MathVerify):
+        """Pays half."""
+
+        def earns(self, correct: bool) -> tuple[float, float] | None:
+            return (0.45, 0.5) if correct else (0.0, 0.05)
+
+    class Unknown(MathVerify):
+        """Does not say."""
+
+        def earns(self, correct: bool) -> tuple[float, float] | None:
+            return None
+
+    class Moving:
+        def value(self, step: int, steps: int, metrics: Any) -> float:
+            return 0.6
+
+    with pytest.raises(RunError, match=r"came to 0\.6; .* more than 0\.05, at most 0\.45"):
+        replace(services._sampler, threshold=Moving(), reward=Halved())._threshold(StepContext(2))
+    assert replace(services._sampler, threshold=Moving(), reward=Unknown())._threshold(StepContext(2)) == 0.6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from ampo_registry import BuildContext, ComponentField, Grade, GradeRequest, PluginError, Reward, RewardSpec
@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 OF_THE_WHOLE = ("timeout_s", "workers", "max_error_rate")
 """Options that hold for all parts together: those of the sum."""
+Span = tuple[float, float]
+"""The least and the most."""
 PENALTIES = ("repetition_penalty", "overlong_penalty")
 
 
@@ -29,6 +31,16 @@ class Part(BaseModel):
     def called(self) -> str:
         """Its name in metrics: that of the reward, unless it has one."""
         return self.name or component_name(type(self.reward))
+
+    def adds(self) -> tuple[Span, Span] | None:
+        """The least and the most that it adds to the sum for a response that it finds wrong, and for one that it finds
+        right; None where the reward does not say."""
+        wrong, right = self.reward.earns(False), self.reward.earns(True)
+        return None if wrong is None or right is None else (self._weighed(wrong), self._weighed(right))
+
+    def _weighed(self, span: Span) -> Span:
+        ends = [self.weight * end for end in span]
+        return min(ends), max(ends)
 
 
 class Sum(RewardSpec):
@@ -96,6 +108,18 @@ class Sum(RewardSpec):
         found = [(part.called, part.reward.note_truth(answer)) for part in self.parts]
         return "; ".join(f"{name}: {note}" for name, note in found if note) or None
 
+    def earns(self, correct: bool) -> Span | None:
+        """None where a part does not say. A right response is right for all parts that decide, a wrong one is wrong
+        for one of them at least; the other parts may say either."""
+        parts = [spans for part in self.parts if (spans := part.adds()) is not None]
+        if len(parts) < len(self.parts):
+            return None
+        deciding = [i for i, part in enumerate(self.parts) if part in self.deciding]
+        ways = [dict.fromkeys(deciding, True)] if correct else [{i: False} for i in deciding]
+        totals = [_added(parts, said) for said in ways]
+        least, most = min(total[0] for total in totals), max(total[1] for total in totals)
+        return (1.0 - self.format_weight) * least, (1.0 - self.format_weight) * most + self.format_weight
+
     def formatted(self, text: str) -> bool:
         return all(part.reward.formatted(text) for part in self.deciding)
 
@@ -137,6 +161,12 @@ class _Sum:
             detail="" if failed is None else f"{failed[0].called}: {failed[1].detail}",
             numbers=numbers,
         )
+
+
+def _added(parts: Sequence[tuple[Span, Span]], said: Mapping[int, bool]) -> Span:
+    """What `parts` add up to, where those in `said` find the response right or wrong and the others either."""
+    spans = [(wrong, right) if i not in said else ((wrong, right)[said[i]],) for i, (wrong, right) in enumerate(parts)]
+    return sum(min(span)[0] for span in spans), sum(max(end for _, end in span) for span in spans)
 
 
 def _checked(part: Part, grades: object, wanted: int) -> list[Grade]:
