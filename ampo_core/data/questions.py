@@ -64,8 +64,8 @@ def load_questions(
     that takes the place of every row's own; `check_truths` says of each of many ground truths whether its rows are
     left out or listed, and None accepts all; a prompt longer than `max_prompt_tokens` is dropped, or cut to its
     last tokens; `distinct` keeps the first of each uid; `limit` the first so many questions. Rows of one uid share
-    their teacher answers (`SharedAnswers`). Everything left out is counted in the report. `watch` is told the rows
-    that are read.
+    their teacher answers and the first scored answer (`SharedAnswers`). Everything left out is counted in the report.
+    `watch` is told the rows that are read.
     Raises DataError for a missing, empty or malformed file and if no question is left.
     """
     cut = overlong_prompts == "cut"
@@ -159,6 +159,7 @@ class _Loader:
             duplicates=len(self.questions) - len(self.seen),
             repeats_dropped=self.repeats_dropped,
             repeats_differing=self.answers.differing,
+            scored_differing=self.answers.scored_differing,
             overlong_dropped=self.overlong_dropped,
             overlong_cut=self.overlong_cut,
             beyond_limit=self.beyond_limit,
@@ -221,7 +222,7 @@ class _Loader:
     def _add(self, placed: _Placed, prompts: Mapping[str, TokenIds], *, full: bool) -> None:
         if self.distinct and placed.uid in self.seen:
             self.repeats_dropped += 1
-            self.answers.add(placed.uid, placed.row.answers)
+            self.answers.add(placed.uid, placed.row.answers, placed.row.scored_answer)
         elif full:
             self.beyond_limit += 1
         elif (reason := self.truths[placed.row.answer].refused) is not None:
@@ -244,7 +245,7 @@ class _Loader:
             self.overlong_cut += 1
             ids = self.tokenizer.cut_prompt(ids, self.max_prompt_tokens)
         self.seen.add(placed.uid)
-        self.answers.add(placed.uid, row.answers)
+        self.answers.add(placed.uid, row.answers, row.scored_answer)
         question = Question(
             placed.uid, placed.messages, ids, row.answer, row.source, row.raw, row.answers, row.scored_answer
         )

@@ -43,7 +43,8 @@ class LoadReport:
 
     selected = questions + refused truths + repeats_dropped + overlong_dropped + beyond_limit. `distinct` counts
     the different questions among `questions`, and `duplicates` the others (0 where `distinct` was asked for);
-    `repeats_differing` are rows that repeat a question with other teacher answers than its first row has;
+    `repeats_differing` are rows that repeat a question with other teacher answers than its first row has,
+    `scored_differing` rows with another scored answer than the first that the question's rows bring;
     `overlong_cut` are questions whose prompt lost its first tokens; `listed` are questions kept although verdicts
     against their ground truth may be unreliable.
     """
@@ -56,6 +57,7 @@ class LoadReport:
     duplicates: int
     repeats_dropped: int
     repeats_differing: int
+    scored_differing: int
     overlong_dropped: int
     overlong_cut: int
     beyond_limit: int
@@ -69,6 +71,7 @@ class LoadReport:
             "distinct": self.distinct,
             "repeats left out": self.repeats_dropped,
             "repeats with other teacher answers": self.repeats_differing,
+            "repeats whose other scored answer is not used": self.scored_differing,
             "left out, prompt too long": self.overlong_dropped,
             "prompts cut": self.overlong_cut,
             "beyond the limit": self.beyond_limit,

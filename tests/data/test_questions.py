@@ -271,6 +271,15 @@ def test_a_repeat_that_is_left_out_leaves_its_teacher_answers(load):
     assert counts_add_up(found.report)
 
 
+@pytest.mark.parametrize("distinct", [False, True])
+def test_rows_of_one_question_share_the_first_scored_answer_and_others_are_counted(load, distinct):
+    scored = [None, "3 + 4", "7", "3 + 4", None]
+    found = load(*(row(reward_model__scored_answer=said) for said in scored), distinct=distinct)
+    assert [question.scored_answer for question in found.questions] == ["3 + 4"] * (1 if distinct else 5)
+    assert (found.report.scored_differing, found.report.repeats_differing) == (1, 0)
+    assert "1 repeats whose other scored answer is not used" in found.report.lines()[0]
+
+
 def test_equal_repeats_keep_their_rows_as_they_are(load):
     found = load(ROW, row(extra_info__index=6))
     assert [question.extra for question in found.questions] == [ROW, row(extra_info__index=6)]
