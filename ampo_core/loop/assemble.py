@@ -163,8 +163,9 @@ def _library(
 ) -> TeacherLibrary:
     recorded = next(map(dotted, job.objective.reading_teachers()), "")
     late = Asked.of(spec).within("names", lambda: tuple(spec.names)) if isinstance(spec, LateTeacherPoolSpec) else None
+    at_once = spec.at_once if isinstance(spec, LateTeacherPoolSpec) else 1
     pool, longest = context.build(spec), job.rollout.max_response_tokens
-    return TeacherLibrary(pool, tokenizer, grader, ranks, longest, recorded, late)
+    return TeacherLibrary(pool, tokenizer, grader, ranks, longest, recorded, late, at_once)
 
 
 def _check_judges(job: TrainJob, context: BuildContext) -> None:

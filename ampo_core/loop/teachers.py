@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, cast
 
 import numpy
-from ampo_registry.errors import AmpoError, DataError, RunError
+from ampo_registry.errors import AmpoError, DataError, PluginError, RunError
 from ampo_registry.faults import describe
 from ampo_registry.protocols import JsonValue, LateTeacherPool, TeacherPool
 from ampo_registry.tokens import LogProbs, TokenIds
@@ -32,7 +33,7 @@ class TeacherLibrary:
     gave no verdict each time that its question comes again: a failure says nothing of the answer.
 
     `recorded` is the key of a loss that needs the log-probs that the data recorded; empty: none does. `late` are the
-    teachers of a pool that is asked in the step, each time anew; None: it is not."""
+    teachers of a pool that is asked in the step, each time anew, `at_once` questions at a time; None: it is not."""
 
     pool: TeacherPool | LateTeacherPool
     tokenizer: PromptTokenizer
@@ -41,6 +42,7 @@ class TeacherLibrary:
     max_response_tokens: int
     recorded: str = ""
     late: tuple[str, ...] | None = None
+    at_once: int = 1
     counts: Counter[LeftOut] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     """What `check` found that a person should know."""
@@ -93,13 +95,21 @@ class TeacherLibrary:
 
     def _ask_late(self, groups: Sequence[RolloutGroup]) -> list[list[TeacherAnswer] | str]:
         """The answers to each group's question; or for each of them what went wrong, for all ranks must hear of it."""
-        pool, answered = cast(LateTeacherPool, self.pool), list[list[TeacherAnswer] | str]()
-        for group in groups:
-            try:
-                answered.append(list(pool.answers(group.question, group)))
-            except Exception as error:
-                return [str(error) if isinstance(error, AmpoError) else describe(error)] * len(groups)
-        return answered
+        threads = ThreadPoolExecutor(self.at_once)
+        try:
+            return list((threads.map if self.at_once > 1 else map)(self._answers_late, groups))
+        except Exception as error:
+            return [str(error) if isinstance(error, AmpoError) else describe(error)] * len(groups)
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def _answers_late(self, group: RolloutGroup) -> list[TeacherAnswer]:
+        answers = list(cast(LateTeacherPool, self.pool).answers(group.question, group))
+        for answer in answers:
+            if self.late and answer.teacher not in self.late:
+                found = f"question {group.question.uid[:12]} has an answer of {answer.teacher!r}"
+                raise PluginError(f"guidance.teacher_pool: {found}; its `names` are {', '.join(self.late)}")
+        return answers
 
     def _graded(self, answers: Sequence[tuple[Question, TeacherAnswer]]) -> list[Guidance | LeftOut]:
         """What becomes of each answer, graded in one call."""

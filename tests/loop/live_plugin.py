@@ -15,6 +15,7 @@ from ampo_registry import (
     TeacherAnswer,
     hookimpl,
 )
+from pydantic import PositiveInt
 
 
 class Live(LateTeacherPoolSpec):
@@ -22,6 +23,7 @@ class Live(LateTeacherPoolSpec):
 
     type: Literal["live"] = "live"
     url: str
+    at_once: PositiveInt = 1  # it numbers its questions
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -53,6 +53,8 @@ def check_teacher_pool(
         rule((question, dict(question.extra)) == kept, "the question must be left as it is")
         for answer in first:
             _check_answer(rule, answer)
+            named = not isinstance(spec, LateTeacherPoolSpec) or not spec.names or answer.teacher in spec.names
+            rule(named, "names must hold every teacher that answers", answer.teacher)
 
     def act(pool: TeacherPool | LateTeacherPool, number: int) -> object:
         return [list(_ask(spec, pool, question)) for question in questions]
