@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy
-from ampo_registry.credit import CreditGroup
+from ampo_registry.credit import CreditGroup, numbers_of
 from ampo_registry.judges import JudgeRequest
 from ampo_registry.samples import Sample
 from ampo_registry.step import StepContext
@@ -49,12 +49,12 @@ class CheckedCredit(Checked):
         tokens = len(sample.token_ids)
         expected = f"a finite number, or one for each of the response's {tokens} tokens"
         try:
-            numbers = numpy.asarray(value.detach().cpu() if hasattr(value, "detach") else value, dtype=numpy.float64)
+            numbers = numbers_of(value)
         except (TypeError, ValueError):
             raise self.asked.wrong("credit", shown(value), expected) from None
-        if isinstance(value, bool | str) or numbers.shape not in ((), (tokens,)):
-            raise self.asked.wrong("credit", f"shape {numbers.shape}: {shown(value)}", expected)
-        if not numpy.isfinite(numbers).all():
+        if numbers.shape not in ((), (tokens,)):
+            raise self.asked.wrong("credit", f"shape {tuple(numbers.shape)}: {shown(value)}", expected)
+        if not numbers.isfinite().all():
             raise self.asked.wrong("credit", shown(value), expected)
 
 

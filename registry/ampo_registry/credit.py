@@ -130,3 +130,19 @@ def compared(advantage: Advantage, group: CreditGroup) -> list[float]:
     for place, i in enumerate(known):
         values[i] = float(found[place])
     return values
+
+
+def numbers_of(value: object) -> torch.Tensor:
+    """What a credit says of a sample, float64 on the CPU: [] or [tokens], of a number, a sequence of numbers, or a
+    tensor or array of any precision. Raises TypeError or ValueError for anything else, bools among it."""
+    import torch
+
+    if not isinstance(value, torch.Tensor) and not hasattr(value, "__array__"):
+        first: object = next(iter(cast("Sequence[object]", value)), 0.0) if isinstance(value, Sequence) else value
+        if not isinstance(first, int | float | torch.Tensor) or isinstance(first, bool):
+            raise TypeError(f"{type(first).__name__} is no number")
+        return torch.as_tensor(value, dtype=torch.float64)
+    made = torch.as_tensor(value)
+    if made.dtype is torch.bool or made.is_complex():
+        raise TypeError(f"{made.dtype} is no type of an advantage")
+    return made.detach().double().cpu()

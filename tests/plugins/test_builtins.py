@@ -72,6 +72,8 @@ def _check(entry: CatalogEntry, spec: Any, tiny_model: BuildContext, folder: Pat
         kit.check_tracker(spec, folder)
     elif entry.kind == "task":
         kit.check_task(spec, folder)
+    elif entry.kind == "judge":
+        kit.check_judge(spec, spec_only=True)
     else:
         getattr(kit, f"check_{entry.kind}")(spec, **expected)
 

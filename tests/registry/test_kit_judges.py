@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from ampo_registry import (
+    EVERY_JUDGE,
     AdvantageSpec,
     BuildContext,
     ConfigError,
@@ -16,8 +17,14 @@ from ampo_registry import (
     Judge,
     JudgeRequest,
     JudgeSpec,
+    LateTeacherPoolSpec,
     LogProbs,
+    Question,
+    RolloutGroup,
     StepContext,
+    TeacherAnswer,
+    TriggerContext,
+    TriggerSpec,
 )
 from ampo_registry import testing as kit
 
@@ -111,8 +118,11 @@ def test_judge_rules(fault: str, rule: str) -> None:
 
 def test_a_judge_without_fault_passes_and_is_closed() -> None:
     ENDED.clear()
-    kit.check_judge(Judging())
+    kit.check_judge(Judging(), spec_only=True)
     assert ENDED == []
+    with pytest.raises(AssertionError, match="log-probs must be finite"):
+        kit.check_judge(Judging(fault="nan"))
+    ENDED.clear()
     kit.check_judge(Judging(), BuildContext())
     assert ENDED == ["asleep", "closed"]
     with pytest.raises(ConfigError, match="no such model"):
@@ -135,7 +145,8 @@ class Crediting(CreditSpec):
         import torch
 
         requests = [JudgeRequest(s.prompt_token_ids, s.token_ids) for group in groups for s in group.samples]
-        known = iter(context.judge("start").logprobs(requests))
+        asked = {"unnamed judge": "far", "policy": "policy"}.get(self.fault, "start")
+        known = iter(context.judge(asked).logprobs(requests))
         found: list[list[Any]] = [[list(next(known)) for _ in group.samples] for group in groups]
         match self.fault:
             case "none":
@@ -154,10 +165,19 @@ class Crediting(CreditSpec):
                 return [["much" for _ in row] for row in found]
             case "restless":
                 return [[float(next(CALLS)) for _ in row] for row in found]
+            case "tensor for a group":
+                return [torch.zeros(len(row)) for row in found]
+            case "bool":
+                return [[True for _ in row] for row in found]
+            case "bools":
+                return [[torch.ones(len(value), dtype=torch.bool) for value in row] for row in found]
+            case "bfloat16":
+                return [[torch.tensor(value, dtype=torch.bfloat16) for value in row] for row in found]
             case "never nothing":
                 return found or [[]]
-            case "unverified":
-                return [[v if s.verified else float("nan") for v, s in zip(row, g.samples, strict=True)]
+            case "unverified" | "unverified, nothing":
+                beside = None if "nothing" in self.fault else float("nan")
+                return [[v if s.verified else beside for v, s in zip(row, g.samples, strict=True)]
                         for row, g in zip(found, groups, strict=True)]  # fmt: skip
         return found
 
@@ -173,6 +193,10 @@ class Crediting(CreditSpec):
         ("nan", "advantages must be finite"),
         ("text", "a number, or one for each of 4 tokens"),
         ("restless", "two fresh builds must give the same for the same groups"),
+        ("tensor for a group", "a group's advantages must be a list; found tensor"),
+        ("bool", "a number, or one for each of 4 tokens; found True"),
+        ("bools", "a number, or one for each of 4 tokens; found tensor"),
+        ("unnamed judge", r"credit\(\) asked for .*'far', which the spec's property `judges` does not name.*'start'"),
         ("never nothing", "no groups must give no advantages|a list of advantages for each group"),
     ],
 )
@@ -184,7 +208,8 @@ def test_credit_rules(fault: str, rule: str) -> None:
 def test_a_credit_without_fault_passes_by_either_name() -> None:
     kit.check_credit(Crediting())
     kit.check_advantage(Crediting())
-    kit.check_credit(Crediting(fault="unverified"))
+    for fine in ("unverified", "unverified, nothing", "bfloat16", "policy"):
+        kit.check_credit(Crediting(fault=fine))
     kit.check_credit(Crediting(), kit.example_credit_groups()[:1])
 
 
@@ -199,3 +224,47 @@ class Short(AdvantageSpec):
 
 def test_the_short_form_is_a_credit_too() -> None:
     kit.check_credit(Short())
+
+
+class Curious(TriggerSpec):
+    """Asks a judge."""
+
+    type: Literal["curious"] = "curious"
+    names: frozenset[str] = frozenset({"near"})
+
+    @property
+    def judges(self) -> frozenset[str]:
+        return self.names
+
+    def fires(self, group: RolloutGroup, context: TriggerContext) -> bool:
+        return bool(context.judge("near").logprobs([]))
+
+
+def test_whatever_asks_a_judge_names_it() -> None:
+    kit.check_trigger(Curious())
+    kit.check_trigger(Curious(names=frozenset({EVERY_JUDGE})))
+    with pytest.raises(
+        AssertionError, match=r"trigger curious: fires\(\) asked for .* judge 'near', which .* \['far'\]"
+    ):
+        kit.check_trigger(Curious(names=frozenset({"far"})))
+    kit.FakeServices().judge("any")
+
+
+class Unnamed(LateTeacherPoolSpec):
+    """Answers under another name."""
+
+    type: Literal["unnamed"] = "unnamed"
+    teacher: str = "live"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("live",)
+
+    def answers(self, question: Question, group: RolloutGroup) -> Sequence[TeacherAnswer]:  # type: ignore[override]
+        return [TeacherAnswer(self.teacher, "42")]
+
+
+def test_a_late_pool_names_its_teachers() -> None:
+    kit.check_teacher_pool(Unnamed())
+    with pytest.raises(AssertionError, match="names must hold every teacher that answers; found 'other'"):
+        kit.check_teacher_pool(Unnamed(teacher="other"))

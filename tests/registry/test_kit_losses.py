@@ -132,6 +132,24 @@ def test_a_loss_that_names_what_it_does_not_measure_is_told() -> None:
         kit.check_loss(Boastful())
 
 
+class Judged(Priced):
+    """Follows a judge."""
+
+    type: Literal["judged"] = "judged"  # type: ignore[assignment]
+    names: frozenset[str] = frozenset({"old", "teacher_a"})
+
+    def token_losses(self, view: LossView) -> torch.Tensor:
+        return super().token_losses(view) * (1.0 + view.judge("teacher_a").exp())
+
+
+def test_a_loss_may_need_a_judge_which_it_then_reads() -> None:
+    kit.check_loss(Judged())
+    with pytest.raises(AssertionError, match="the loss reads teacher_a, which its `needs` does not name"):
+        kit.check_loss(Judged(names=frozenset({"old"})))
+    with pytest.raises(AssertionError, match="expected lower case letters, digits and _; found 'Teacher A'"):
+        kit.check_loss(Judged(names=frozenset({"old", "Teacher A"})))
+
+
 def test_a_loss_that_needs_what_there_is_not_is_told_the_nearest() -> None:
     with pytest.raises(
         AssertionError, match=r"needs names 'entropies'; did you mean 'entropy'.* There is old, rollout"

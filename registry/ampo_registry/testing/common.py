@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import ParamSpec, TypeVar, cast
 
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 
 from ampo_registry.catalog import Catalog
 from ampo_registry.components import ComponentField, specs_in
-from ampo_registry.errors import AmpoError
+from ampo_registry.errors import AmpoError, PluginError
 from ampo_registry.protocols import Buildable, BuildContext, Stateful
 from ampo_registry.specs import ComponentSpec, build_options, component_name
 
@@ -25,12 +26,21 @@ class Rules:
     """Says which component broke which rule."""
 
     def __init__(self, spec: ComponentSpec) -> None:
+        self.spec = spec
         self.subject = f"{spec.kind} {component_name(type(spec))}"
 
     def __call__(self, condition: bool, rule: str, found: object = None) -> None:
         """Raise AssertionError with `rule`, and what was found instead, unless `condition` holds."""
         if not condition:
             raise AssertionError(f"{self.subject}: {rule}" + ("" if found is None else f"; found {found!r}"))
+
+    @contextmanager
+    def asking(self, method: str) -> Generator[None]:
+        """While `method` runs: AssertionError for what it asks a step for and a run refuses."""
+        try:
+            yield
+        except PluginError as error:
+            raise AssertionError(f"{self.subject}: {method}() asked for what a run refuses: {error}") from error
 
 
 def check_spec_class(spec: ComponentSpec) -> None:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from ampo_registry.credit import CreditGroup, CreditSpec, credit_of
+from ampo_registry.credit import CreditGroup, CreditSpec, credit_of, numbers_of
 from ampo_registry.protocols import BuildContext
 from ampo_registry.samples import OFF_POLICY, ON_POLICY, Sample
 from ampo_registry.testing.common import Rules, check_spec_class, check_state
 from ampo_registry.testing.examples import example_grade, example_guidance, example_question, example_rollout
-from ampo_registry.testing.steps import example_step
+from ampo_registry.testing.steps import example_step, services_of
 from ampo_registry.types import Selection
-
-if TYPE_CHECKING:
-    import torch
 
 
 def example_credit_groups() -> list[CreditGroup]:
@@ -55,26 +52,29 @@ def check_credit(spec: CreditSpec, groups: Sequence[CreditGroup] | None = None) 
 
 
 def _credits(spec: CreditSpec, rule: Rules, groups: Sequence[CreditGroup]) -> list[list[list[float]]]:
-    import torch
-
-    found = credit_of(spec.build(BuildContext()), groups, example_step())
-    fits = isinstance(cast(object, found), Sequence) and len(found) == len(groups)
+    """What it says of each sample that has a verdict."""
+    with rule.asking("credit"):
+        found = credit_of(spec.build(BuildContext()), groups, example_step(services=services_of(spec)))
+    fits = isinstance(cast(object, found), list | tuple) and len(found) == len(groups)
     rule(fits, "there must be a list of advantages for each group", found)
     values: list[list[list[float]]] = []
     for group, advantages in zip(groups, found, strict=True):
+        rule(isinstance(cast(object, advantages), list | tuple), "a group's advantages must be a list", advantages)
         rule(len(advantages) == len(group.samples), "there must be an advantage for each sample", len(advantages))
-        values.append([])
-        for value, sample in zip(advantages, group.samples, strict=True):
-            tokens = len(sample.token_ids)
-            text = f"a number, or one for each of {tokens} tokens"
-            try:
-                number = isinstance(value, int | float | torch.Tensor)
-                made: torch.Tensor = torch.as_tensor(value if number else list(value))  # type: ignore[arg-type]
-            except (TypeError, ValueError):
-                rule(False, text, value)
-                raise
-            rule(made.shape in ((), (tokens,)), text, tuple(made.shape))
-            rule(not sample.verified or bool(made.isfinite().all()), "advantages must be finite", made)
-            # what is said of a sample without a verdict is not used
-            values[-1].append([float(item) for item in made.double().reshape(-1)] if sample.verified else [])
+        pairs = zip(advantages, group.samples, strict=True)
+        # what is said of a sample without a verdict is not used
+        values.append([_checked(rule, value, sample) for value, sample in pairs if sample.verified])
     return values
+
+
+def _checked(rule: Rules, value: object, sample: Sample) -> list[float]:
+    tokens = len(sample.token_ids)
+    text = f"an advantage is a number, or one for each of {tokens} tokens"
+    try:
+        made = numbers_of(value)
+    except (TypeError, ValueError):
+        rule(False, text, value)
+        raise
+    rule(made.shape in ((), (tokens,)), text, tuple(made.shape))
+    rule(bool(made.isfinite().all()), "advantages must be finite", made)
+    return [float(item) for item in made.reshape(-1)]

@@ -9,13 +9,12 @@ from dataclasses import replace
 from random import Random
 from typing import TypeVar, cast
 
-from ampo_registry.errors import PluginError
 from ampo_registry.protocols import BuildContext
 from ampo_registry.samples import OFF_POLICY, ON_POLICY, Guided, Intervened, InterventionRequest, Sample
 from ampo_registry.seams import Intervention, InterventionSpec
 from ampo_registry.testing.common import Rules, check_memory, check_spec_class
 from ampo_registry.testing.examples import example_group, example_guidance, example_question
-from ampo_registry.testing.steps import FakeServices, example_step
+from ampo_registry.testing.steps import FakeServices, example_step, services_of
 from ampo_registry.tokens import LogProbs
 from ampo_registry.types import Guidance, Selection
 
@@ -93,11 +92,9 @@ def _intervene(
     step: int,
     logged: set[str] | None = None,
 ) -> object:
-    services = FakeServices()
-    try:
+    services = services_of(rule.spec)
+    with rule.asking("intervene"):
         found = component.intervene(requests, example_step(step, metrics={"reward/accuracy": 0.5}, services=services))
-    except PluginError as error:
-        raise AssertionError(f"{rule.subject}: intervene() asked for what a run refuses: {error}") from error
     if logged is not None:
         logged.update(services.logged)
     return found

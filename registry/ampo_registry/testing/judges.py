@@ -17,18 +17,22 @@ REQUESTS = tuple(
 )
 
 
-def check_judge(spec: JudgeSpec, context: BuildContext | None = None, tolerance: float = 1e-5) -> None:
+def check_judge(
+    spec: JudgeSpec, context: BuildContext | None = None, tolerance: float = 1e-5, *, spec_only: bool = False
+) -> None:
     """A judge gives one log-prob for each token, the same whatever else is asked and in whatever order.
 
-    Without `context` (with a model's tokenizer, and what else its `build` needs) only the spec is checked.
-    `tolerance` is in nats: other neighbours in a batch may round otherwise.
+    `context` is what it is built in, an empty one by default: with a model's tokenizer, and what else it needs.
+    `tolerance` is in nats: other neighbours in a batch may round otherwise. `spec_only` builds nothing, for a judge
+    whose model or server is not there.
     """
     check_spec_class(spec)
     rule = Rules(spec)
     reason = cast(object, spec.refuses(1.0))
     rule(reason is None or (isinstance(reason, str) and bool(reason)), "refuses() must give a reason or None", reason)
-    if context is None:
+    if spec_only:
         return
+    context = context or BuildContext()
     spec.check(context)
     judge: Judge = spec.build(context)
     try:

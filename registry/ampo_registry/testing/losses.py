@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, cast
@@ -17,6 +18,8 @@ from ampo_registry.views import LossView
 if TYPE_CHECKING:
     import torch
 
+OTHERS = ("old", "rollout", "behaviour", "reference")
+"""What of `needs` is log-probs, besides those of judges."""
 LENGTHS, ADVANTAGES = (3, 1, 7, 5), (1.5, -0.5, -2.0, 0.0)
 RARE = (0.0, -1e-6, -1.0, -30.0, -1e4)
 """Log-probs of a sequence of which some tokens are all but impossible."""
@@ -37,13 +40,14 @@ def check_loss(spec: LossSpec) -> None:
     check_spec_class(spec)
     rule = Rules(spec)
     _check_needs(rule, spec)
-    component: Loss = spec.build(BuildContext())
+    component, judges = spec.build(BuildContext()), _judges(spec)
     for dtype in (torch.float32, torch.float64):
-        usual = _sequences(dtype)
-        for sequences in (usual, [_rare(dtype, 1.0)], [_rare(dtype, -1.0)]):
+        usual = _sequences(dtype, judges)
+        for sequences in (usual, [_rare(dtype, 1.0, judges)], [_rare(dtype, -1.0, judges)]):
             _check_values(rule, component, spec.needs, sequences)
-    sequences = _sequences(torch.float64)
+    sequences = _sequences(torch.float64, judges)
     whole, again = (_outcome(rule, component, spec.needs, sequences) for _ in range(2))
+    _check_read(rule, spec, whole.read)
     rule(torch.equal(whole.losses, again.losses), "the same view must give the same losses")
     rule(bool((whole.gradient != 0).any()), "there must be a gradient for some token")
     silent = sorted(set(spec.logs) - set(whole.measured))
@@ -56,14 +60,26 @@ def check_loss(spec: LossSpec) -> None:
 def _check_needs(rule: Rules, spec: LossSpec) -> None:
     needs = cast(object, spec.needs)
     rule(isinstance(needs, frozenset), "needs must be a frozenset of names", needs)
-    for name in spec.needs:
+    for name in _judges(spec):
+        fine = re.fullmatch(r"[a-z][a-z0-9_]*", name)
+        rule(fine is not None, "needs names a judge: expected lower case letters, digits and _", name)
+
+
+def _check_read(rule: Rules, spec: LossSpec, read: Set[str]) -> None:
+    """A name that `needs` does not know is a judge's, or a slip: then nothing reads it."""
+    for name in sorted(_judges(spec) - read):
         near = nearest(name, NEEDS)
-        hint = f"; did you mean {near!r}?" if near else ""
-        rule(name in NEEDS, f"needs names {name!r}{hint} There is {', '.join(NEEDS)}")
+        hint = f"; did you mean {near!r}?" if near else "."
+        known = f"There is {', '.join(NEEDS)}; any other is a judge's name, and view.judge({name!r}) is never read"
+        rule(False, f"needs names {name!r}{hint} {known}")
 
 
-def _sequences(dtype: torch.dtype) -> list[dict[str, torch.Tensor]]:
-    """Each sequence's tensors by name, [tokens]; whatever a loss may read is there."""
+def _judges(spec: LossSpec) -> frozenset[str]:
+    return frozenset(spec.needs) - set(NEEDS)
+
+
+def _sequences(dtype: torch.dtype, judges: Set[str] = frozenset()) -> list[dict[str, torch.Tensor]]:
+    """Each sequence's tensors by name, [tokens]; whatever a loss may read is there, log-probs of `judges` too."""
     import torch
 
     source = Random("losses")
@@ -72,19 +88,20 @@ def _sequences(dtype: torch.dtype) -> list[dict[str, torch.Tensor]]:
         return torch.tensor([source.uniform(low, high) for _ in range(length)], dtype=dtype)
 
     found: list[dict[str, torch.Tensor]] = []
+    names = (*OTHERS, *sorted(judges))
     for length, advantage in zip(LENGTHS, ADVANTAGES, strict=True):
         own = drawn(length, -3.0, -0.01)
-        others = {name: own + drawn(length, -0.4, 0.4) for name in ("old", "rollout", "behaviour", "reference")}
+        others = {name: own + drawn(length, -0.4, 0.4) for name in names}
         advantages = torch.full((length,), advantage, dtype=dtype)
         found.append({"log_probs": own, "advantages": advantages, "entropy": drawn(length, 0.0, 4.0), **others})
     return found
 
 
-def _rare(dtype: torch.dtype, advantage: float) -> dict[str, torch.Tensor]:
+def _rare(dtype: torch.dtype, advantage: float, judges: Set[str]) -> dict[str, torch.Tensor]:
     import torch
 
     own, gaps = torch.tensor(RARE, dtype=dtype), torch.tensor(GAPS, dtype=dtype)
-    others = dict.fromkeys(("old", "rollout", "behaviour", "reference"), own - gaps)
+    others = dict.fromkeys((*OTHERS, *judges), own - gaps)
     return {
         "log_probs": own,
         "advantages": torch.full((len(RARE),), advantage, dtype=dtype),
@@ -95,12 +112,25 @@ def _rare(dtype: torch.dtype, advantage: float) -> dict[str, torch.Tensor]:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """Losses [tokens], the gradient of a weighted sum of them at log-probs and entropies [2, tokens], and sums of what
-    was measured."""
+    """Losses [tokens], the gradient of a weighted sum of them at log-probs and entropies [2, tokens], sums of what was
+    measured, and what of `needs` was read."""
 
     losses: torch.Tensor
     gradient: torch.Tensor
     measured: Mapping[str, float]
+    read: frozenset[str]
+
+
+class _Given(dict[str, "torch.Tensor"]):
+    """What a view holds besides log-probs and advantages; it remembers what was read."""
+
+    def __init__(self, given: Mapping[str, torch.Tensor]) -> None:
+        super().__init__(given)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        self.read.add(name)
+        return super().__getitem__(name)
 
 
 def _outcome(
@@ -111,7 +141,7 @@ def _outcome(
     joined = {name: torch.cat([sequence[name] for sequence in sequences]) for name in sequences[0]}
     leaves = [joined[name].clone().requires_grad_() for name in ("log_probs", "entropy")]
     lengths = torch.tensor([len(sequence["log_probs"]) for sequence in sequences])
-    given = {name: joined[name].clone() for name in needs}
+    given = _Given({name: joined[name].clone() for name in needs})
     if "entropy" in needs:
         given["entropy"] = leaves[1] * 1.0
     view = LossView(leaves[0] * 1.0, joined["advantages"].clone(), lengths.clone(), given)
@@ -119,6 +149,7 @@ def _outcome(
         losses = component.token_losses(view)
     except PluginError as error:
         raise AssertionError(f"{rule.subject}: {error}") from None
+    read = frozenset(given.read)
     tokens = len(joined["log_probs"])
     rule(isinstance(cast(object, losses), torch.Tensor), "token_losses must return a tensor", losses)
     rule(losses.shape == (tokens,), f"there must be one loss for each of {tokens} tokens", tuple(losses.shape))
@@ -130,7 +161,7 @@ def _outcome(
     factors = torch.cat([torch.linspace(0.5, 2.0, len(s["log_probs"]), dtype=losses.dtype) for s in sequences])
     gradients = torch.autograd.grad((factors * losses).sum(), leaves, materialize_grads=True)
     measured = {name: float(value) for name, value in view.measured.items()}
-    return _Outcome(losses.detach(), torch.stack(gradients), measured)
+    return _Outcome(losses.detach(), torch.stack(gradients), measured, read)
 
 
 def _check_values(

@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 
 from ampo_registry.protocols import BuildContext, Selector
 from ampo_registry.selectors import ScoringSelectorSpec, SelectorSpec
-from ampo_registry.step import SelectionContext
 from ampo_registry.testing.common import Rules, check_memory, check_spec_class
-from ampo_registry.testing.examples import FakeScorer, example_outcomes, example_requests
-from ampo_registry.testing.steps import example_step
+from ampo_registry.testing.examples import example_outcomes, example_requests
+from ampo_registry.testing.steps import example_step, services_of
 from ampo_registry.types import Selection, SelectionRequest
 
 
@@ -25,23 +24,23 @@ def check_selector(
     """
     check_spec_class(spec)
     rule = Rules(spec)
-    rule(_choose(spec.build(BuildContext()), []) == [], "no requests must give no selections")
+    rule(_choose(rule, spec.build(BuildContext()), []) == [], "no requests must give no selections")
     component = spec.build(BuildContext())
     for seed in range(3):
         if isinstance(component, ScoringSelectorSpec):
             _check_scores(rule, component, requests(seed))
         given = requests(seed)
         kept = copy.deepcopy(list(given))
-        for request, selections in zip(given, _choose(component, given, rule), strict=True):
+        for request, selections in zip(given, _choose(rule, component, given), strict=True):
             _check_selections(rule, request, selections)
         rule(kept == list(given), "requests must be left as they are")
         for request in requests(seed):
-            alone = _choose(component, [request], rule)
+            alone = _choose(rule, component, [request])
             _check_selections(rule, request, alone[0])
 
     def act(component: Selector, number: int) -> object:
         given = list(requests(number))
-        chosen = _choose(component, given, step=number + 1)
+        chosen = _choose(rule, component, given, step=number + 1)
         solved = [request.question for request in requests(number - 1)] if number else []
         if (tell := getattr(component, "feedback", None)) is not None:
             tell(example_outcomes(given, chosen, number + 1, solved))
@@ -51,7 +50,8 @@ def check_selector(
 
 
 def _check_scores(rule: Rules, component: ScoringSelectorSpec, requests: Sequence[SelectionRequest]) -> None:
-    scores = component.score(requests, SelectionContext(scorer=FakeScorer(), step=1))
+    with rule.asking("score"):
+        scores = component.score(requests, example_step(services=services_of(rule.spec)))
     rule(len(scores) == len(requests), "there must be one list of scores for each request", len(scores))
     for request, found in zip(requests, scores, strict=True):
         rule(len(found) == len(request.candidates), "there must be one score for each candidate", found)
@@ -59,10 +59,11 @@ def _check_scores(rule: Rules, component: ScoringSelectorSpec, requests: Sequenc
 
 
 def _choose(
-    component: Selector, requests: Sequence[SelectionRequest], rule: Rules | None = None, step: int = 1
+    rule: Rules, component: Selector, requests: Sequence[SelectionRequest], step: int = 1
 ) -> list[list[Selection]]:
-    chosen = component.select(requests, example_step(step))
-    if rule is not None:
+    with rule.asking("select"):
+        chosen = component.select(requests, example_step(step, services=services_of(rule.spec)))
+    if requests:
         rule(len(chosen) == len(requests), "there must be one list of selections for each request", len(chosen))
     return chosen
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from random import Random
 
-from ampo_registry.judges import JudgeRequest
+from ampo_registry.components import specs_in
+from ampo_registry.errors import PluginError
+from ampo_registry.judges import EVERY_JUDGE, POLICY, JudgeRequest
 from ampo_registry.samples import Sample
+from ampo_registry.specs import ComponentSpec
 from ampo_registry.step import GenerationRequest, Scorer, StepContext, checked_metric
 from ampo_registry.testing.examples import EOS, FakeScorer
 from ampo_registry.tokens import LogProbs, TokenIds
@@ -36,13 +39,20 @@ class FakeJudge:
 class FakeServices:
     """Generates a few tokens that depend on prompt, position and round only, and calls right what holds the answer.
 
-    `asked`, `graded`, `judges` and `logged` hold what it was called with.
+    `asked`, `graded`, `judges` and `logged` hold what it was called with. `may_ask` are the judges that may be asked,
+    as a spec's `judges` names them; any by default.
     """
 
-    def __init__(self, max_response_tokens: int = 64, max_tokens: int = 256, answer: str = "42") -> None:
+    def __init__(
+        self,
+        max_response_tokens: int = 64,
+        max_tokens: int = 256,
+        answer: str = "42",
+        may_ask: Collection[str] = (EVERY_JUDGE,),
+    ) -> None:
         self.options = SamplingOptions(1.0, 1.0, max_response_tokens, (EOS,))
         self.max_tokens = max_tokens
-        self._answer = answer
+        self._answer, self._may_ask = answer, frozenset(may_ask)
         self.asked: list[list[GenerationRequest]] = []
         self.graded: list[tuple[Question, Rollout]] = []
         self.judges: dict[str, FakeJudge] = {}
@@ -81,7 +91,13 @@ class FakeServices:
         return " ".join(f"w{token}" for token in token_ids if token != EOS)
 
     def judge(self, name: str) -> FakeJudge:
-        """One whose log-probs depend on its name, the prompt and the tokens only."""
+        """One whose log-probs depend on its name, the prompt and the tokens only. Raises PluginError for one that a run
+        would not have loaded: `policy` is always there."""
+        if not self._may_ask & {name, EVERY_JUDGE} and name != POLICY:
+            raise PluginError(
+                f"the judge {name!r}, which the spec's property `judges` does not name, so a run does not load it: it "
+                f"names {sorted(self._may_ask) or 'none'} (EVERY_JUDGE is any that is declared)"
+            )
         return self.judges.setdefault(name, FakeJudge(name))
 
     def old_logprobs(self, samples: Sequence[Sample]) -> list[LogProbs]:
@@ -91,6 +107,11 @@ class FakeServices:
     def log(self, name: str, value: float) -> None:
         """Keeps the value. Raises PluginError as a run does."""
         self.logged.setdefault(name, []).append(checked_metric(name, value))
+
+
+def services_of(spec: ComponentSpec) -> FakeServices:
+    """Those that lend what a run lends to `spec` and the components that it holds."""
+    return FakeServices(may_ask=frozenset(name for held in specs_in(spec) for name in held.judges))
 
 
 def example_step(

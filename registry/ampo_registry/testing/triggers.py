@@ -9,7 +9,7 @@ from ampo_registry.protocols import BuildContext, Trigger
 from ampo_registry.specs import TriggerSpec
 from ampo_registry.testing.common import Rules, check_memory, check_spec_class
 from ampo_registry.testing.examples import example_group
-from ampo_registry.testing.steps import example_step
+from ampo_registry.testing.steps import example_step, services_of
 
 REWARDS: tuple[tuple[float, ...], ...] = (
     (0.0, 0.0, 0.0, 0.0),
@@ -32,12 +32,13 @@ def check_trigger(spec: TriggerSpec) -> None:
     for rewards in REWARDS:
         group = example_group(rewards)
         kept = copy.deepcopy(group)
-        found = cast(object, component.fires(group, example_step()))
+        with rule.asking("fires"):
+            found = cast(object, component.fires(group, example_step(services=services_of(spec))))
         rule(type(found) is bool, "fires() must return a bool", found)
         rule(group == kept, "the group must be left as it is")
 
     def act(component: Trigger, number: int) -> object:
-        context = example_step(number + 1, metrics={"reward/accuracy": 0.1 * number})
+        context = example_step(number + 1, metrics={"reward/accuracy": 0.1 * number}, services=services_of(spec))
         return [component.fires(example_group(rewards), context) for rewards in REWARDS]
 
     check_memory(rule, spec, act)
