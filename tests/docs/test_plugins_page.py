@@ -40,6 +40,11 @@ def signature(function: Any) -> str:
     return str(inspect.signature(function)).replace("'", "")
 
 
+def shown(cls: type, name: str, function: Any) -> str:
+    """A method as the page shows it; a property says so, for written as a method it would always be true."""
+    return f"{'@property ' if isinstance(vars(cls).get(name), property) else ''}def {name}{signature(function)}"
+
+
 def own_methods(cls: type) -> dict[str, Any]:
     found = {name: getattr(item, "__func__", item) for name, item in vars(cls).items() if name[0] != "_"}
     found = {name: item.fget if isinstance(item, property) and cls in SPECS else item for name, item in found.items()}
@@ -68,19 +73,19 @@ def test_every_kind_has_its_section_and_no_more():
 def test_methods_of_a_kind(kind):
     text, base = section(kind), KINDS[kind]
     assert f"`{base.__name__}`" in text
-    shown = " ".join(text.split())
+    flat = " ".join(text.split())
     for name, function in own_methods(base).items():
         if name != "build" or "build" in base.behaviour:
-            assert f"def {name}{signature(function)}" in shown
+            assert shown(base, name, function) in flat
 
 
 def test_no_method_is_shown_that_is_not_there():
     classes = SPECS + PROTOCOLS + RECORDS
-    known = {f"{name}{signature(item)}" for cls in classes for name, item in own_methods(cls).items()}
+    known = {shown(cls, name, item) for cls in classes for name, item in own_methods(cls).items()}
     blocks = re.findall(r"(?<!-->)\n```python\n(.*?)```", PAGE, re.S)
-    shown = re.findall(r"^ *def ((?!ampo_|test_).*?)$", "\n".join(blocks).replace("'", ""), re.M)
-    assert shown
-    assert set(shown) <= known
+    found = re.findall(r"^ *((?:@property\n *)?def (?!ampo_|test_).*?)$", "\n".join(blocks).replace("'", ""), re.M)
+    assert found
+    assert {" ".join(item.split()) for item in found} <= known
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.__name__)
@@ -102,6 +107,7 @@ def test_scoring_selector_methods():
 def test_methods_of_every_spec():
     assert "`def unavailable(self) -> str | None`" in FLAT
     assert "`def build(self, context: BuildContext)`" in FLAT
+    assert "`@property def judges(self) -> frozenset[str]`" in FLAT
 
 
 @pytest.mark.parametrize("option", [item for item in CLASSES if issubclass(item, BaseModel) and item not in SPECS])
@@ -136,12 +142,33 @@ def test_defaults_of_what_a_reward_gets_and_gives(record):
     assert f"\n{record.__name__}({', '.join(map(shown, dataclasses.fields(record)))})\n" in section("reward")
 
 
+def call(name: str) -> str:
+    """A check with its arguments and their defaults; a function by its name."""
+    found = inspect.signature(getattr(ampo_registry.testing, name))
+    plain = [
+        parameter.replace(annotation=inspect.Parameter.empty, default=Shown(parameter.default))
+        if parameter.default is not inspect.Parameter.empty
+        else parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in found.parameters.values()
+    ]
+    return f"{name}{found.replace(parameters=plain, return_annotation=inspect.Signature.empty)}"
+
+
+@dataclasses.dataclass(repr=False)
+class Shown:
+    value: Any
+
+    def __repr__(self) -> str:
+        return self.value.__name__ if inspect.isfunction(self.value) else repr(self.value)
+
+
 def test_arguments_of_the_check_of_rewards():
-    parameters = inspect.signature(ampo_registry.testing.check_reward).parameters.values()
-    shown = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters]
-    first = next(index for index, p in enumerate(parameters) if p.kind is p.KEYWORD_ONLY)
-    shown.insert(first, "*")
-    assert f"\ncheck_reward({', '.join(shown)})\n" in section("reward")
+    assert f"\n{call('check_reward')}\n" in section("reward")
+
+
+@pytest.mark.parametrize("name", [name for name in ampo_registry.testing.__all__ if name.startswith("check_")])
+def test_every_check_stands_there_with_its_arguments(name):
+    assert f"\n| `{call(name)}` |" in section("Conformance kit")
 
 
 def test_what_a_loss_may_need():
@@ -167,7 +194,9 @@ def test_nothing_public_is_missing():
     missing = [name for name in ampo_registry.__all__ if not re.search(rf"\b{name}\b", PAGE)]
     assert not missing
     assert protocols.JsonValue
-    assert not [name for name in ampo_registry.testing.__all__ if f"`{name}`" not in section("Conformance kit")]
+    assert not [
+        name for name in ampo_registry.testing.__all__ if not re.search(rf"`{name}\b", section("Conformance kit"))
+    ]
 
 
 @pytest.mark.parametrize("name", [name for name in ampo_registry.testing.__all__ if name.startswith("check_")])
