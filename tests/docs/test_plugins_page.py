@@ -166,11 +166,6 @@ def test_arguments_of_the_check_of_rewards():
     assert f"\n{call('check_reward')}\n" in section("reward")
 
 
-@pytest.mark.parametrize("name", [name for name in ampo_registry.testing.__all__ if name.startswith("check_")])
-def test_every_check_stands_there_with_its_arguments(name):
-    assert f"\n| `{call(name)}` |" in section("Conformance kit")
-
-
 def test_what_a_loss_may_need():
     assert re.findall(r"^\| `(\w+)` \| `view\.", section("loss"), re.M) == [*NEEDS]
     assert "`zero_without_advantage`" in section("loss")
@@ -202,7 +197,7 @@ def test_nothing_public_is_missing():
 @pytest.mark.parametrize("name", [name for name in ampo_registry.testing.__all__ if name.startswith("check_")])
 def test_arguments_of_a_check(name):
     _, *further = inspect.signature(getattr(ampo_registry.testing, name)).parameters
-    assert [option for option in further if f"`{option}`" not in row(name, section("Conformance kit"))[1]] == []
+    assert [option for option in further if f"`{option}`" not in row(call(name), section("Conformance kit"))[1]] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -18,12 +18,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "linear": {"start": 1.0, "end": 0.05},
     "cosine": {"start": 1.0, "end": 0.05},
     "piecewise": {"start": 1.0, "at": [[3, 0.5], [10, 0.0]]},
+    "sum": {"parts": [{"reward": "math_verify"}]},
 }
 EXPECTATIONS: dict[str, dict[str, Any]] = {
     "token": {"total": 1.0},
     "seq": {"total": 1.0},
     "constant": {"total": lambda totals: totals.tokens / totals.max_response_tokens},
     "choice": {"truth": "B", "wrong": "C"},
+    "sum": {"truth": "42", "wrong": "41"},
 }
 
 
