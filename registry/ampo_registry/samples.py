@@ -217,8 +217,9 @@ class Outcome:
     """What became of a question in a step, whether it was guided or not: what a selector may learn from.
 
     `grades` are those of what was sampled. `selections` are what the selector chose from `candidates`; both are empty
-    where it was not asked. `samples` and `advantages`, one each, are those of all groups that it was trained with; it
-    was not `trained` where the group filter left it out. `position` is its place among the questions of `step`.
+    where it was not asked. `samples` and `advantages`, one each (the mean of one that has a number a token), are those
+    of all groups that it was trained with; it was not `trained` where the group filter left it out. `position` is its
+    place among the questions of `step`.
     """
 
     question: Question
