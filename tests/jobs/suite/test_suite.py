@@ -94,7 +94,7 @@ def test_a_folder_of_something_else_is_refused(run: Any) -> None:
     assert "runs/s holds other files" in refused.stderr
 
 
-@pytest.mark.parametrize("file", ["small_world.yaml"])
+@pytest.mark.parametrize("file", ["small_world.yaml", "distillation.yaml"])
 def test_shipped_suites_pass_the_check(file: str, forge: Forge) -> None:
     config = Path(__file__).parents[3] / "configs" / "suites" / file
     checked = forge.run(config, "--check")
