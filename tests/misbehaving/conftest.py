@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,5 +11,7 @@ from tests.misbehaving.world import World
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> World:
-    return World(tmp_path_factory.mktemp("misbehaving"), tiny_model)
+def world(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[World]:
+    found = World(tmp_path_factory.mktemp("misbehaving"), tiny_model)
+    yield found
+    found.close()

@@ -1,4 +1,5 @@
-"""A train job of two steps that takes a moment, with plugins of a file of its own, in a fork of this process.
+"""A train job of two steps that takes a moment, with plugins of a file of its own, in a fork of a process that has done
+nothing but import: what pytest's own has begun, a process group or threads, does not survive a fork.
 
 Rollouts and verdicts are made up: four tokens each, half of the rollouts correct, so that groups with and without a
 correct one occur. Everything else is what `ampo-run` runs.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,6 +22,7 @@ import yaml
 from ampo_registry.types import Grade, GradeRequest
 
 from ampo_core.data.report import TruthCheck
+from tests.forge import ROOT, own_environment
 
 HEADER = '''
 import math
@@ -162,7 +165,7 @@ class Ended:
 
 
 class World:
-    """Runs `ampo-run` in forks of this process; each has a folder of its own."""
+    """Runs `ampo-run` in forks of a process of its own; each has a folder of its own."""
 
     def __init__(self, folder: Path, model: Path) -> None:
         self.folder, self.model, self.runs = folder, model, 0
@@ -170,11 +173,10 @@ class World:
         self.data.write_text("".join(json.dumps(row(number)) + "\n" for number in range(4)))
         self.config = folder / "train.yaml"
         self.config.write_text(yaml.safe_dump(config(model, self.data)))
-        for name in ("ampo_core.train", "ampo_core.cli.main", "ampo_core.jobs.prepare", "ampo_core.report.build"):
-            importlib.import_module(name)
-        importlib.import_module("ampo_registry.discovery").discover()
-        # DeepSpeed tries compilers before its first engine; what is forked knows what came of it
-        assert importlib.import_module("deepspeed.ops").__compatible_ops__
+        command = [sys.executable, "-m", "tests.misbehaving.world"]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=own_environment()
+        )
 
     def __call__(self, plugin: str, *arguments: str, config: Path | None = None) -> Ended:
         """`ampo-run` of the config with the classes of `plugin`."""
@@ -182,13 +184,34 @@ class World:
         folder = self.folder / f"case-{self.runs}"
         folder.mkdir()
         (folder / "odd.py").write_text(HEADER + plugin + FOOTER)
-        said = folder / "said"
         command = [str(config or self.config), f"run.dir={folder}", *arguments, "--plugin", str(folder / "odd.py")]
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps({"folder": str(folder), "command": command}), file=self._process.stdin, flush=True)
+        return Ended(int(self._process.stdout.readline()), (folder / "said").read_text("utf-8"))
+
+    def close(self) -> None:
+        """End the process that forks."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def serve() -> None:
+    """Run each command line that comes on stdin in a fork, and answer with its exit code."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for name in ("ampo_core.train", "ampo_core.cli.main", "ampo_core.jobs.prepare", "ampo_core.report.build"):
+        importlib.import_module(name)
+    importlib.import_module("ampo_registry.discovery").discover()
+    # DeepSpeed tries compilers before its first engine; what is forked knows what came of it
+    assert importlib.import_module("deepspeed.ops").__compatible_ops__
+    for line in sys.stdin:
+        order = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            _become(folder, said, command)
-        _, status = os.waitpid(pid, 0)
-        return Ended(os.waitstatus_to_exitcode(status), said.read_text("utf-8"))
+            _become(Path(order["folder"]), Path(order["folder"], "said"), order["command"])
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=answers, flush=True)
 
 
 def _become(folder: Path, said: Path, command: Sequence[str]) -> None:
@@ -209,3 +232,7 @@ def _become(folder: Path, said: Path, command: Sequence[str]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+if __name__ == "__main__":
+    serve()
