@@ -53,7 +53,8 @@ def test_an_error_of_all_ranks_is_said_once(configs: Any, start: Any, tmp_path: 
         configs("train"), f"run.dir={tmp_path}", "run.name=failed", "objective.advantage=gives_up", "--plugin", plugin
     )
     assert run.end() == 1
-    end = r"ampo-run: the run failed\n[^\n]*\.advantages, [^\n]*/gives_up_plugin\.py:10\): the advantage gives up\n\Z"
+    where = r"\.advantages, [^\n]*/gives_up_plugin\.py:10\): question \w{12}: "
+    end = rf"ampo-run: the run failed\n[^\n]*{where}the advantage gives up\n\Z"
     assert re.search(end, run.said), run.said
     assert run.said.count("gives up") == 1
     assert "Traceback" not in run.said
