@@ -39,7 +39,7 @@ LONGEST = (
 """What takes longest: it comes first, so that no worker is left alone with it."""
 
 
-TOGETHER = ("tests/loop/test_train", "tests/report/handing_on/")
+TOGETHER = ("tests/loop/test_train", "tests/report/handing_on/", "tests/misbehaving/")
 """Files that share what takes seconds to make."""
 
 

@@ -79,6 +79,7 @@ def test_a_bandit_that_was_stopped_goes_on_to_the_same_bits(
     assert (again / "model.safetensors").read_bytes() == (alone / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_two_ranks_learn_as_one_does_and_ask_a_live_teacher_once(
     config: dict[str, Any],
     alone: Path,

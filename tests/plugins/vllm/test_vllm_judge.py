@@ -21,7 +21,7 @@ from ampo_core.learner.frozen import FrozenModel
 from tests.plugins.judges.conftest import largest_gap, requests
 from tests.plugins.vllm.conftest import needs_vllm, own_environment
 
-pytestmark = [needs_vllm, pytest.mark.process]
+pytestmark = [needs_vllm, pytest.mark.process, pytest.mark.slow]
 LONGEST = JudgeRequest(TokenIds(range(2, 62)), TokenIds([7, 9] * 226))
 
 
