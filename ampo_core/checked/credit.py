@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy
 from ampo_registry.credit import CreditGroup, numbers_of
 from ampo_registry.judges import JudgeRequest
 from ampo_registry.samples import Sample
@@ -73,6 +72,8 @@ class CheckedJudge(Checked):
         log_probs = self.asked.within("logprobs", lambda: LogProbs.of(values))
         if len(log_probs) != tokens:
             raise self.asked.wrong("logprobs", f"{len(log_probs)} log-probs for {tokens} tokens", "one for each")
+        import numpy
+
         numbers = numpy.asarray(log_probs.buffer)
         wrong = numbers[~((numbers <= ROUNDING) & numpy.isfinite(numbers))]
         if len(wrong):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, get_args
 
-import numpy
 from ampo_registry.types import FinishReason, Rollout, RolloutRequest, SamplingOptions
 
 from ampo_core.checked.call import Asked, shown
@@ -56,6 +55,8 @@ def _fault(rollout: object, limit: int, version: int | None) -> tuple[str, str] 
         return f"a response of {tokens} tokens", f"1 to {limit}, the stop token among them"
     if found != tokens:
         return f"{found} log-probs for {tokens} tokens", "one for each"
+    import numpy
+
     values = numpy.frombuffer(rollout.logprobs.buffer, dtype=numpy.float32)
     if not (values.max() <= ROUNDING and values.min() > -numpy.inf):
         wrong = values[~((values <= ROUNDING) & numpy.isfinite(values))][0]

@@ -40,7 +40,7 @@ def in_keys_of_today(config: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[s
         "clip": off.pop("clip", None),
         "behaviour_policy": off.pop("behaviour", "one"),
     }
-    fresh = {**config, "objective": {**objective, "on_policy": on, "off_policy": off, "auxiliary": {}}}
+    fresh = {**config, "judges": {}, "objective": {**objective, "on_policy": on, "off_policy": off, "auxiliary": {}}}
     if config.get("guidance"):
         fresh["guidance"] = {**config["guidance"], "intervention": {"type": "replace"}}
     return fresh, tuple(f"{'.'.join(map(str, path))}: {MOVED[path]}" for path in old)

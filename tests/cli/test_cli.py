@@ -73,7 +73,7 @@ def test_a_real_run_of_what_cannot_start_exits_2_with_the_words_of_the_check(fol
         (("c.yaml", "training.stepz=1"), "command line: training.stepz: no such key; did you mean steps?"),
         (("training.steps=1",), "the config comes first"),
         (("c.yaml", "guidance.replacements=5"), "more than the 4 rollouts of a group"),
-        (("c.yaml", "guidance.threshold=0.95"), "λ < τ <= 1-λ must hold"),
+        (("c.yaml", "guidance.threshold=0.95"), "so τ must be more than 0.1, at most 0.9"),
         (("c.yaml", "training.questions_per_minibatch=3"), "3 does not divide questions_per_batch = 4"),
         (("c.yaml", "guidance.selector=mine"), "no selector is named 'mine'"),
         (("--report", "runs/a"), "there is no folder runs/a"),

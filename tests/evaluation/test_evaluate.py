@@ -142,7 +142,7 @@ def test_the_error_rate_of_an_evaluation_is_its_own(evaluate, sums, grader, monk
     assert grader.state_dict() == before
     monkeypatch.setattr(grader, "_window", deque([(1000, 10)]))  # one more would end training
     broken = [Grade(0.0, False, False, "timeout")] * 10
-    monkeypatch.setattr(Grader, "_grade", lambda self, request, outcome: broken[0])
+    monkeypatch.setattr(Grader, "_graded", lambda self, requests, rows, tries: [broken[0] for _ in requests])
     monkeypatch.setattr(grader, "_cache", OrderedDict())
     evaluation, _ = evaluate({"a": {"path": sums, "samples": 2}})  # 5 different answers without a verdict
     assert evaluation.metrics()["eval/a/timeouts"] > 0

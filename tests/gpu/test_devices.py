@@ -97,8 +97,8 @@ def repeated(values: torch.Tensor, lengths: torch.Tensor, **options: object) -> 
     assert values.device == lengths.device == META
     rollouts, teachers = (sum(response for _, response in LENGTHS[start::2]) for start in (0, 1))
     repeated.calls += 1  # type: ignore[attr-defined]
-    # weights and advantages of the rollouts come first, then those of the teachers
-    return values.new_empty(rollouts if (repeated.calls - 1) % 4 < 2 else teachers)  # type: ignore[attr-defined]
+    # the weights of the rollouts come first, then those of the teachers
+    return values.new_empty(rollouts if repeated.calls % 2 else teachers)  # type: ignore[attr-defined]
 
 
 repeated.calls = 0  # type: ignore[attr-defined]
