@@ -13,12 +13,10 @@ from ampo_registry.tokens import LogProbs
 
 from ampo_core.checked.call import about, shown
 from ampo_core.checked.component import Checked
+from ampo_core.checked.sampling import wrong_log_prob
 
 if TYPE_CHECKING:
     import torch
-
-ROUNDING = 1e-4
-"""A log-prob of a certain token may be rounded to a little above 0."""
 
 
 class CheckedCredit(Checked):
@@ -72,10 +70,6 @@ class CheckedJudge(Checked):
         log_probs = self.asked.within("logprobs", lambda: LogProbs.of(values))
         if len(log_probs) != tokens:
             raise self.asked.wrong("logprobs", f"{len(log_probs)} log-probs for {tokens} tokens", "one for each")
-        import numpy
-
-        numbers = numpy.asarray(log_probs.buffer)
-        wrong = numbers[~((numbers <= ROUNDING) & numpy.isfinite(numbers))]
-        if len(wrong):
-            raise self.asked.wrong("logprobs", f"the log-prob {wrong[0]:g}", "finite numbers of at most 0")
+        if (wrong := wrong_log_prob(log_probs)) is not None:
+            raise self.asked.wrong("logprobs", f"the log-prob {wrong:g}", "finite numbers of at most 0")
         return log_probs

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, get_args
 
+from ampo_registry.tokens import LogProbs
 from ampo_registry.types import FinishReason, Rollout, RolloutRequest, SamplingOptions
 
 from ampo_core.checked.call import Asked, shown
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 ROUNDING = 1e-4
-"""A log-prob may be so much above 0."""
+"""A log-prob of a certain token may be rounded to so much above 0."""
 
 
 class CheckedEngine(Checked):
@@ -46,6 +47,16 @@ class CheckedEngine(Checked):
         return [list(group) for group in found]
 
 
+def wrong_log_prob(values: LogProbs) -> float | None:
+    """The first of `values` that is no finite number of at most 0, None if there is none."""
+    import numpy
+
+    numbers = numpy.frombuffer(values.buffer, dtype=numpy.float32)
+    if not len(numbers) or (numbers.max() <= ROUNDING and numbers.min() > -numpy.inf):
+        return None
+    return float(numbers[~((numbers <= ROUNDING) & numpy.isfinite(numbers))][0])
+
+
 def _fault(rollout: object, limit: int, version: int | None) -> tuple[str, str] | None:
     """What is wrong with a response of at most `limit` tokens, and what was expected."""
     if not isinstance(rollout, Rollout):
@@ -55,11 +66,7 @@ def _fault(rollout: object, limit: int, version: int | None) -> tuple[str, str] 
         return f"a response of {tokens} tokens", f"1 to {limit}, the stop token among them"
     if found != tokens:
         return f"{found} log-probs for {tokens} tokens", "one for each"
-    import numpy
-
-    values = numpy.frombuffer(rollout.logprobs.buffer, dtype=numpy.float32)
-    if not (values.max() <= ROUNDING and values.min() > -numpy.inf):
-        wrong = values[~((values <= ROUNDING) & numpy.isfinite(values))][0]
+    if (wrong := wrong_log_prob(rollout.logprobs)) is not None:
         return f"a log-prob of {wrong:g}", "finite numbers of at most 0"
     if rollout.finish_reason not in get_args(FinishReason):
         return f"the finish reason {shown(rollout.finish_reason)}", " or ".join(map(repr, get_args(FinishReason)))

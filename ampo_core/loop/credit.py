@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from ampo_registry.credit import Credit, CreditGroup, compared, credit_of, is_short
+from ampo_registry.credit import Credit, CreditGroup, compared, credit_of, is_short, numbers_of
 from ampo_registry.protocols import Advantage
 from ampo_registry.samples import Sample
 from ampo_registry.step import StepContext
@@ -63,7 +63,7 @@ def _number(value: float | Sequence[float] | torch.Tensor, sample: Sample) -> fl
     """`value` as a number or a float64 tensor [response tokens]; 0 for a sample without a verdict."""
     if not sample.verified or isinstance(value, int | float):
         return float(value) if sample.verified else 0.0  # type: ignore[arg-type]
-    made = torch.as_tensor(value, dtype=torch.float64).detach().cpu().clone()
+    made = numbers_of(value).clone()  # the credit may write into its own again
     return float(made) if made.ndim == 0 else made
 
 
