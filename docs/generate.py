@@ -79,7 +79,7 @@ def _block(view: SchemaView, schema: Schema, path: str, job: str, seen: set[str]
         filled = references and not _null(value) and key not in block.get("required", ())
         default = "" if filled else default_text(value, key, block)
         meaning = value.get("description", described.get("description", ""))
-        yield _row(f"`{key}`", expected, _default(default), meaning)
+        yield _row(f"`{key}`", _patterns(expected), _default(default), meaning)
         inner += [(f"{path}.{key}".lstrip("."), reference) for reference in references]
     for place, reference in inner:
         if reference["$ref"] not in seen:
@@ -96,7 +96,9 @@ def _components(catalog: Catalog) -> Iterator[str]:
             yield f"\n**`{entry.name}`** · {_sentence(entry.summary)}\n"
             if entry.options:
                 yield _header("option", "value", "default", "meaning")
-                yield from (_row(f"`{row[0]}`", row[1], _default(row[2]), row[3]) for row in options(entry, plugins))
+                yield from (
+                    _row(f"`{row[0]}`", _patterns(row[1]), _default(row[2]), row[3]) for row in options(entry, plugins)
+                )
 
 
 def _references(schema: Any) -> Iterator[Schema]:
@@ -129,6 +131,11 @@ def _null(schema: Schema) -> str:
 
 def _default(text: str) -> str:
     return text if text in ("", "required") else f"`{text}`"
+
+
+def _patterns(text: str) -> str:
+    """Regular expressions as code, or Markdown would read them."""
+    return re.sub(r"(text that matches )([^\s,]+)", r"\1`\2`", text)
 
 
 def _header(*names: str) -> str:

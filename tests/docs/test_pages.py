@@ -132,11 +132,25 @@ def test_pip_commands_name_what_exists(page):
                 assert extra in project["optional-dependencies"]
 
 
+def without_code(text: str) -> str:
+    return re.sub(r"```.*?```", "", text, flags=re.S)
+
+
+def anchors(text: str) -> set[str]:
+    """Those that a code-hosting site gives to the headings, and the site too; of equal ones the second has -1."""
+    titles = [re.sub(r"\]\([^)]*\)", "", title) for title in re.findall(r"^#+ (.*)$", without_code(text), re.M)]
+    slugs = [re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles]
+    return {f"{slug}-{slugs[:n].count(slug)}" if slug in slugs[:n] else slug for n, slug in enumerate(slugs)}
+
+
 @pytest.mark.parametrize("page", TEXTS)
 def test_links_lead_somewhere(page):
-    text = re.sub(r"```.*?```", "", TEXTS[page], flags=re.S)
-    targets = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith(("http", "#"))]
-    missing = [link for link in targets if not (ROOT / page).parent.joinpath(link.partition("#")[0]).exists()]
+    targets = re.findall(r"\]\(([^)\s]+)\)", without_code(TEXTS[page]))
+    missing = []
+    for file, _, anchor in (link.partition("#") for link in targets if not link.startswith("http")):
+        target = (ROOT / page).parent.joinpath(file) if file else ROOT / page
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
+            missing.append(f"{file}#{anchor}")
     assert not missing
 
 
