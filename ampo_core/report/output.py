@@ -61,7 +61,10 @@ class Output:
                 if checkpoints is not None:
                     check_still(beginning, checkpoints)
                     checkpoints.sweep()  # first of all: on a full disk nothing else has room
-                folder = RunFolder.reopen(path, environment.yaml, beginning.manifest, environment.config, step)
+                anew = checkpoints is not None and step == 0
+                folder = RunFolder.reopen(
+                    path, environment.yaml, beginning.manifest, environment.config, step, anew=anew
+                )
                 if checkpoints is not None:
                     checkpoints.go_on_from(beginning.checkpoint)
             context = RunContext(job.run.name, path, job.job, job.run.seed, environment.config, resume_step=step)

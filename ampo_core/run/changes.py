@@ -62,8 +62,12 @@ def listed(changes: Sequence[Change]) -> str:
 def config_changes(folder: Path, config: Mapping[str, Any]) -> list[Change]:
     """How the resolved `config` differs from config.yaml in `folder`, but for where the run lies and for keys that have
     moved since."""
-    changes = differences(read_config(folder), config)
-    return [change for change in changes if change[0] not in PLACE_ONLY]
+    return config_differences(read_config(folder), config)
+
+
+def config_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    """How two resolved configs differ, but for where the run lies."""
+    return [change for change in differences(before, after) if change[0] not in PLACE_ONLY]
 
 
 def of_older_release(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
@@ -71,7 +75,7 @@ def of_older_release(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     moved."""
     before, now = (found.get("versions", {}).get(OWN) for found in (read_manifest(folder), manifest))
     notes = [f"{folder}: {OWN} {before} began it, {now} goes on with it"] if _goes_on(before, now) else []
-    moved = in_keys_of_today(_written_config(folder))[1]
+    moved = in_keys_of_today(_written_config(folder / "config.yaml"))[1]
     lines = "\n".join(f"  {line}" for line in moved)
     return [*notes, *([f"{folder}: its config is older, and these keys have moved since:\n{lines}"] if moved else [])]
 
@@ -82,15 +86,19 @@ def _goes_on(before: object, after: object) -> bool:
 
 
 def manifest_changes(folder: Path, manifest: Mapping[str, Any]) -> list[Change]:
-    """How `manifest` differs from manifest.json in `folder` in what may change a result.
+    """How `manifest` differs from manifest.json in `folder` in what may change a result."""
+    return manifest_differences(read_manifest(folder), manifest)
+
+
+def manifest_differences(before: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[Change]:
+    """How two manifests differ in what may change a result.
 
     That is the versions of Python (its first two numbers) and of NUMERIC_PACKAGES, the plugins, the hashes of data,
     models and questions, and the teachers. Platform, number of CPUs, other packages and a release of our own that
     computes the same are noted in a manifest and may differ.
     """
-    before = read_manifest(folder)
     if "questions" not in before:  # a run of release 0.1: which they were is not known
-        before["questions"] = manifest.get("questions")
+        before = {**before, "questions": manifest.get("questions")}
     own = {f"{part}.{OWN}" for part in ("versions", "plugins")}
     changes = differences(_what_matters(before), _what_matters(manifest))
     return [(key, old, new) for key, old, new in changes if not (key in own and _goes_on(old, new))]
@@ -99,11 +107,15 @@ def manifest_changes(folder: Path, manifest: Mapping[str, Any]) -> list[Change]:
 def read_config(folder: Path) -> dict[str, Any]:
     """The resolved config of the run in `folder`, as JSON types and in today's keys. Raises ConfigError if it cannot be
     read."""
-    return in_keys_of_today(_written_config(folder))[0]
+    return parse_config(folder / "config.yaml")
 
 
-def _written_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.yaml"
+def parse_config(path: Path) -> dict[str, Any]:
+    """The resolved config in a file, as `read_config` gives it."""
+    return in_keys_of_today(_written_config(path))[0]
+
+
+def _written_config(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -120,7 +132,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises ConfigError if it cannot be read.
     """
-    manifest = read_object(folder / "manifest.json", hint="; restore it, or choose another run.name")
+    return parse_manifest(folder / "manifest.json")
+
+
+def parse_manifest(path: Path) -> dict[str, Any]:
+    """The manifest in a file, as `read_manifest` gives it."""
+    manifest = read_object(path, hint="; restore it, or choose another run.name")
     renamed: dict[str, Any] = {part: _renamed(manifest[part]) for part in ("versions", "plugins") if part in manifest}
     return {**manifest, **renamed}
 

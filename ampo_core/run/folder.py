@@ -2,7 +2,8 @@
 
     runs/NAME/config.yaml        the resolved config
               manifest.json      what it ran with (see manifest.py)
-              history/           config and manifest as they were before a run went on with changed ones
+              history/           config and manifest as they were before a run went on with changed ones, and
+                                 changes.jsonl: which changes were allowed (see history.py)
               metrics.jsonl      one JSON object a line; a number that is not finite is null
               samples.jsonl      one JSON object a rollout
               checkpoints/       step-000050/, best.json, latest (see checkpoint_store.py)
@@ -29,9 +30,10 @@ from ampo_registry.types import GroupReport
 
 from ampo_core.config.run_names import step_name
 from ampo_core.config.tree import RunConfig
-from ampo_core.run.changes import config_changes, read_manifest
+from ampo_core.run.changes import config_changes, manifest_changes, read_manifest
 from ampo_core.run.disk import refusal, writing
 from ampo_core.run.files import append_lines, cut_back, flush, write_atomically, write_json
+from ampo_core.run.history import HISTORY, mark, unmark
 from ampo_core.run.lock import LOCK, check_not_held
 
 POLICY_SOURCE = "policy"
@@ -63,18 +65,31 @@ class RunFolder:
 
     @classmethod
     def reopen(
-        cls, path: Path, yaml: str, manifest: Mapping[str, Any], config: Mapping[str, Any], step: int
+        cls,
+        path: Path,
+        yaml: str,
+        manifest: Mapping[str, Any],
+        config: Mapping[str, Any],
+        step: int,
+        *,
+        anew: bool = False,
     ) -> RunFolder:
-        """The folder of a run that goes on after `step` (0: over again): later lines and the `done` marker go.
+        """The folder of a run that goes on after `step`: later lines and the `done` marker go.
 
         `config` is `yaml` in JSON types. Where it or `manifest` differs from what is in the folder, the old files
-        move to history/ under the step's name.
+        move to history/ under the step's name; what may change a result leaves a mark there, but in a run that
+        starts over (`anew`), of which nothing stays.
         """
         folder = cls(path)
         try:
-            if config_changes(path, config) or read_manifest(path) != dict(manifest):
+            changes = [*config_changes(path, config), *manifest_changes(path, manifest)]
+            if changes or read_manifest(path) != dict(manifest):
                 folder._keep_history(step)
+                if changes and not anew:
+                    mark(path, step, changes)
                 folder._describe(yaml, manifest)
+            if anew:
+                unmark(path)
             (path / "done").unlink(missing_ok=True)
             for name in (METRICS, SAMPLES):
                 # The evaluation of the start model is step 0: a run that starts over makes it anew.
@@ -126,7 +141,7 @@ class RunFolder:
         write_atomically(self.path / "config.yaml", yaml)
 
     def _keep_history(self, step: int) -> None:
-        history = self.path / "history"
+        history = self.path / HISTORY
         history.mkdir(exist_ok=True)
         count = len(list(history.glob(f"config.{step_name(step)}*.yaml")))
         name = step_name(step) + (f".{count + 1}" if count else "")

@@ -23,6 +23,7 @@ from ampo_core.run.changes import differences, manifest_changes
 from ampo_core.run.checkpoint_store import CheckpointStore
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import RunFolder
+from ampo_core.run.history import WentOn, marks_of
 from ampo_core.run.manifest import build_manifest
 from ampo_core.run.resume import Beginning, begin, look
 
@@ -352,9 +353,84 @@ def test_reopening_cuts_back_and_keeps_what_was(world: World) -> None:
         "config.step-000002.2.yaml",
         "manifest.step-000002.json",
         "manifest.step-000002.2.json",
+        "changes.jsonl",
     }
     assert (history / "config.step-000002.yaml").read_text() == before
     assert reopen(0) == []
+
+
+RATE = "training.learning_rate"
+
+
+class Changing:
+    """A run of a world that goes on with other settings, as --allow-changes lets it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        world.start(2, 4)
+
+    def __call__(self, step: int, rate: float, torch: str | None = None, *, anew: bool = False) -> None:
+        self.world.config["training"] = {"learning_rate": rate}
+        self.world.manifest["versions"]["torch"] = torch or self.world.manifest["versions"]["torch"]
+        _, environment = self.world.job()
+        manifest, config = self.world.manifest, environment.config
+        RunFolder.reopen(self.world.run, environment.yaml, manifest, config, step, anew=anew)
+
+    @property
+    def marks(self) -> list[WentOn]:
+        return marks_of(self.world.run)
+
+
+def test_changes_leave_marks_that_stay_over_several_resumes(world: World) -> None:
+    go_on = Changing(world)
+    assert go_on.marks == []
+    first = 5e-5  # what the config has by itself
+    go_on(2, 0.5)
+    go_on(2, 0.5)  # the same again: nothing has changed
+    world.manifest["platform"] = {"cpus": 64}  # which is no change
+    go_on(2, 0.5)
+    go_on(4, 0.6, "2.14.0")
+    (then, later) = go_on.marks
+    assert (then.step, then.changes) == (2, ((RATE, first, 0.5),))
+    assert (later.step, later.changes) == (4, ((RATE, 0.5, 0.6), ("versions.torch", "2.13.0", "2.14.0")))
+    assert all(item.time is not None and item.time.endswith("+00:00") for item in go_on.marks)
+    lines = (world.run / "history/changes.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["changes"] == [[RATE, first, 0.5]]
+
+
+def test_a_start_that_died_leaves_its_mark_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = Changing(world)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "_describe", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            go_on(2, 0.5)
+    go_on(2, 0.5)
+    assert [item.step for item in go_on.marks] == [2]
+
+
+def test_a_run_that_starts_over_has_no_marks(world: World) -> None:
+    go_on = Changing(world)
+    go_on(2, 0.5)
+    go_on(0, 0.6, anew=True)
+    assert go_on.marks == []
+    go_on(2, 0.7)
+    assert [item.changes for item in go_on.marks] == [((RATE, 0.6, 0.7),)]
+
+
+def test_the_marks_of_an_older_release_are_read_from_what_it_kept(world: World) -> None:
+    go_on = Changing(world)
+    go_on(0, 0.4)
+    go_on(2, 0.5)
+    go_on(2, 0.6, "2.14.0")
+    known = go_on.marks
+    log = world.run / "history/changes.jsonl"
+    log.unlink()
+    assert go_on.marks == [WentOn(item.step, None, item.changes) for item in known[1:]]
+    go_on(4, 0.7)
+    assert [(item.step, item.time is None) for item in go_on.marks] == [(2, True), (2, True), (4, False)]
+    log.write_text('{"step": 1}\n')
+    with pytest.raises(ConfigError, match=r"changes\.jsonl, line 1: not a change: it has no time"):
+        marks_of(world.run)
 
 
 def test_a_plugin_file_is_known_by_its_contents(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_train_run_that_dies_everywhere_ends_as_one_that_does_not(runs: Runs) 
     runs.assert_equal("whole", "ended")
     assert warnings(longer.out) == warnings(whole.out) != []
     history = sorted(path.name for path in (runs.folder("ended") / "history").iterdir())
-    assert history == ["config.step-000004.yaml", "manifest.step-000004.json"]
+    assert history == ["changes.jsonl", "config.step-000004.yaml", "manifest.step-000004.json"]
     assert json.loads((runs.folder("whole") / "checkpoints/step-000005/ranks/0.json").read_text())
 
 
