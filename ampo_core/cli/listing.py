@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from ampo_registry.catalog import BrokenPlugin, CatalogEntry
 from ampo_registry.discovery import Plugins
 from ampo_registry.errors import ConfigError
+from ampo_registry.functions import FunctionFile
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -34,7 +35,16 @@ def show_plugins(plugins: Plugins, console: Console) -> None:
                 escape(f"{entry.distribution} {entry.version}"),
             )
     console.print(table)
+    _show_functions(plugins.catalog.files, console)
     show_broken(plugins.broken, console)
+
+
+def _show_functions(files: Iterable[FunctionFile], console: Console) -> None:
+    """A line for each plugin file with functions that a reward may name."""
+    for file in files:
+        if file.own:
+            text = f"functions of {file}; reward: {{type: function, function: {file.own[0]}, style: verl | trl}}"
+            console.print(escape(text), soft_wrap=True)
 
 
 def show_broken(broken: Iterable[BrokenPlugin], console: Console) -> None:
@@ -44,18 +54,21 @@ def show_broken(broken: Iterable[BrokenPlugin], console: Console) -> None:
 
 
 def show_plugin(name: str, plugins: Plugins, console: Console) -> None:
-    """Docstring and options of the components called `name` (of several kinds, if so), or of that kind.
+    """Docstring and options of the components called `name` (of several kinds, if so), or of that kind; the
+    functions of a plugin file.
 
     Raises ConfigError if there is none, with the nearest match.
     """
     entries = [entry for entry in plugins.catalog.entries() if name in (entry.name, entry.kind)]
     broken = [plugin for plugin in plugins.broken if name in (plugin.name, plugin.distribution)]
-    if not entries and not broken:
+    files = [file for file in plugins.catalog.files if name == file.module or name in file.own]
+    if not entries and not broken and not files:
         names = dict.fromkeys([*plugins.catalog.kinds(), *(entry.name for entry in plugins.catalog.entries())])
         hidden = "".join(f"\nbroken: {plugin}" for plugin in plugins.broken)
         raise ConfigError(f"no component is named {name!r}{nearest(name, names)}{hidden}")
     for entry in entries:
         _show_entry(entry, plugins, console)
+    _show_functions(files, console)
     show_broken(broken, console)
 
 

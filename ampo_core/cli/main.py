@@ -156,14 +156,14 @@ def _list(name: str, plugins: Plugins) -> int:
 
 
 def _check(loaded: LoadedConfig, plugins: Plugins) -> int:
-    for text in (*loaded.blockers, *loaded.warnings, *plugins.slow):
+    for text in (*loaded.blockers, *loaded.warnings, *plugins.idle, *plugins.slow):
         print(f"warning: {text}", file=sys.stderr)
     print(loaded.yaml if shows_unicode() else dump_yaml(loaded.data, unicode=False), end="")
     return 0
 
 
 def _run(loaded: LoadedConfig, plugins: Plugins, arguments: argparse.Namespace) -> int:
-    for text in loaded.warnings if rank_in(os.environ) == 0 else ():
+    for text in (*loaded.warnings, *plugins.idle) if rank_in(os.environ) == 0 else ():
         print(f"warning: {text}", file=sys.stderr)
     loaded.require_ready()
     environment = Environment.of(

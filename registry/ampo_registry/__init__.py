@@ -6,6 +6,7 @@ Importing this package imports neither torch nor the engine.
 from ampo_registry.components import ComponentField, Scheduled, ScheduledField
 from ampo_registry.credit import AdvantageSpec, Credit, CreditGroup, CreditSpec, credit_of
 from ampo_registry.errors import AmpoError, ConfigError, DataError, PluginError, RunError
+from ampo_registry.functions import PluginFunction
 from ampo_registry.judges import EVERY_JUDGE, POLICY, START, Judge, JudgeRequest, StepJudge
 from ampo_registry.markers import hookimpl
 from ampo_registry.pools import LateTeacherPoolSpec
@@ -119,6 +120,7 @@ __all__ = [
     "Outcome",
     "OverlongPenalty",
     "PluginError",
+    "PluginFunction",
     "Question",
     "Reward",
     "RewardSpec",

@@ -12,6 +12,7 @@ from typing import cast
 from ampo_registry.checks import KINDS, check_spec
 from ampo_registry.errors import PluginError
 from ampo_registry.faults import describe, is_interruption
+from ampo_registry.functions import FunctionFile, PluginFunction
 from ampo_registry.options import lost_option
 from ampo_registry.specs import ComponentSpec
 from ampo_registry.text import a, nearest
@@ -73,6 +74,18 @@ class Catalog:
         self._entries: dict[tuple[str, str], CatalogEntry] = {}
         self._claims: dict[tuple[str, str], list[CatalogEntry]] = {}
         self._broken: list[BrokenPlugin] = []
+        self._files: list[FunctionFile] = []
+        self._asked: set[str] = set()
+
+    @property
+    def files(self) -> tuple[FunctionFile, ...]:
+        """The plugin files with functions that a config may name."""
+        return tuple(self._files)
+
+    @property
+    def unasked(self) -> tuple[FunctionFile, ...]:
+        """Those that bring nothing else, and no config that was read names a function of."""
+        return tuple(file for file in self._files if file.plain and file.module not in self._asked)
 
     @property
     def broken(self) -> tuple[BrokenPlugin, ...]:
@@ -98,6 +111,24 @@ class Catalog:
     def add_broken(self, plugin: BrokenPlugin) -> None:
         """Record a plugin that could not be used."""
         self._broken.append(plugin)
+
+    def add_functions(self, file: FunctionFile) -> None:
+        """Enter the functions of a plugin file."""
+        self._files.append(file)
+
+    def function(self, name: str) -> PluginFunction:
+        """The function `NAME`, or `FILE.NAME`, of a plugin file. Raises ComponentError if there is none, or several."""
+        module, _, short = name.rpartition(".")
+        files = [file for file in self._files if module in ("", file.module)]
+        found = [file for file in files if short in file.own] or [file for file in files if short in file.others]
+        if len(found) > 1:
+            which = " or ".join(f"{file.module}.{short}" for file in found)
+            places = " and in ".join(file.file for file in found)
+            raise ComponentError(f"there is a function {short} in {places}; say which: {which}")
+        if not found:
+            raise ComponentError(self._no_function(name, short))
+        self._asked.add(found[0].module)
+        return PluginFunction(found[0].module, short, found[0].file, name)
 
     def check_options(self) -> None:
         """Break the specs whose default options do not survive the resolved config. Once all plugins are here: a
@@ -164,6 +195,18 @@ class Catalog:
             raise ComponentError(f"{a(kind)} given as a mapping needs `type`; allowed: {self._allowed(kind)}")
         raise ComponentError(f"{a(kind)} is a name or {{type: name, options}}, found {value!r}")
 
+    def _no_function(self, name: str, short: str) -> str:
+        if not self._files and not self._broken:
+            return f"no function {name}: functions are looked up in the files that `--plugin FILE.py` names, none was"
+        near = nearest(short, [own for file in self._files for own in file.own])
+        lines = [f"no file named with --plugin has a function {name}" + (f"; did you mean {near!r}?" if near else "")]
+        lines += [f"functions of {file}" for file in self._files]
+        return "\n".join([*lines, *self._hidden()])
+
+    def _hidden(self) -> list[str]:
+        lines = [f"  {plugin}" for plugin in self._broken]
+        return ["broken plugins, which may hide it:", *lines] if lines else []
+
     def _allowed(self, kind: str) -> str:
         return ", ".join(self.names(kind)) or "none"
 
@@ -171,10 +214,7 @@ class Catalog:
         near = nearest(name, self.names(kind))
         lines = [f"unknown {kind} {name!r}" + (f"; did you mean {near!r}?" if near else "")]
         lines.append(f"allowed: {self._allowed(kind)}")
-        if self._broken:
-            lines.append("broken plugins, which may hide it:")
-            lines += [f"  {plugin}" for plugin in self._broken]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._hidden()])
 
 
 def _claimed_twice(claims: Sequence[CatalogEntry]) -> str:

@@ -21,6 +21,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from ampo_registry.catalog import Catalog, ComponentError
 from ampo_registry.faults import describe, is_interruption, place_of
+from ampo_registry.functions import PluginFunction
 from ampo_registry.seams import ScheduleSpec
 from ampo_registry.specs import ComponentSpec, build_options
 
@@ -155,6 +156,14 @@ def specs_in(value: object) -> Iterator[ComponentSpec]:
     elif isinstance(value, list | tuple):
         for item in cast(list[object], value):
             yield from specs_in(item)
+
+
+def functions_in(value: object) -> Iterator[PluginFunction]:
+    """All functions of plugin files that a component and those that it holds name."""
+    for spec in specs_in(value):
+        for name in type(spec).model_fields:
+            if isinstance(found := getattr(spec, name), PluginFunction):
+                yield found
 
 
 @cache

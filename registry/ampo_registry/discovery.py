@@ -21,6 +21,7 @@ from ampo_registry import hooks
 from ampo_registry.catalog import BrokenPlugin, Catalog
 from ampo_registry.errors import PluginError
 from ampo_registry.faults import describe, is_interruption, place_of
+from ampo_registry.functions import FunctionFile
 from ampo_registry.markers import PROJECT
 from ampo_registry.specs import ComponentSpec
 from ampo_registry.text import nearest
@@ -28,6 +29,8 @@ from ampo_registry.text import nearest
 GROUP = "ampo"
 HEAVY = ("torch", "transformers", "vllm", "deepspeed", "tensorflow", "jax")
 """What takes seconds to import, and no plugin needs before its component is built."""
+FILE = "file"
+"""The version of a plugin that `--plugin` names."""
 HOOKS = ("ampo_specs", "ampo_run_started", "ampo_step_finished", "ampo_run_finished")
 
 
@@ -77,6 +80,15 @@ class Plugins:
         return tuple(self._slow)
 
     @property
+    def idle(self) -> tuple[str, ...]:
+        """A sentence for each plugin file that has no hook, and no function of which the config names."""
+        return tuple(
+            f"plugin {file.file} does nothing here: it implements no hook, and the config names none of its functions "
+            f"({', '.join(file.own)}); mark hooks with @hookimpl: {', '.join(HOOKS)}"
+            for file in self.catalog.unasked
+        )
+
+    @property
     def loaded(self) -> tuple[PluginSource, ...]:
         """Plugins that are registered, in the order in which they were found."""
         return tuple(self._loaded.values())
@@ -100,14 +112,18 @@ class Plugins:
     def _add(self, source: PluginSource) -> None:
         try:
             plugin = source.load()
+            is_file = source.version == FILE and isinstance(plugin, ModuleType)
+            file = FunctionFile.of(cast(ModuleType, plugin), source.distribution, HOOKS) if is_file else None
         except BaseException as error:  # a plugin may end in SystemExit, too: the others must still load
             if is_interruption(error):
                 raise
             self.catalog.add_broken(source.broken(f"cannot be imported: {describe(error)}", error))
             return
-        if (fault := self._register(source, plugin)) is not None:
+        if (fault := self._register(source, plugin, plain=file is not None and file.plain)) is not None:
             self.catalog.add_broken(source.broken(fault))
             return
+        if file is not None and (file.own or file.others):
+            self.catalog.add_functions(file)
         self._loaded[source.key] = source
         self._add_specs(source)
 
@@ -130,7 +146,7 @@ class Plugins:
             self._reported.add((source.key, hook_name, about))
             self.report(f"{hook_name} failed: {fault}; the run goes on")
 
-    def _register(self, source: PluginSource, plugin: object) -> str | None:
+    def _register(self, source: PluginSource, plugin: object, *, plain: bool = False) -> str | None:
         if self._manager.is_registered(plugin):
             return "registers an object that another entry point has registered"
         try:
@@ -140,7 +156,11 @@ class Plugins:
             fault: str | None = _misspelt_hook(plugin) or str(error).replace("\n", " ")
         else:
             callers = self._manager.get_hookcallers(plugin)
-            fault = None if callers else f"implements no hook; mark its functions with @hookimpl: {', '.join(HOOKS)}"
+            fault = (
+                None
+                if callers or plain
+                else f"implements no hook; mark its functions with @hookimpl: {', '.join(HOOKS)}"
+            )
         if fault is not None and self._manager.is_registered(plugin):
             self._manager.unregister(plugin)
         return fault
@@ -225,7 +245,7 @@ def _file_source(path: Path) -> PluginSource:
     if not resolved.is_file() or resolved.suffix != ".py":
         raise PluginError(f"--plugin {path}: no such Python file")
     module = resolved.parent if resolved.name == "__init__.py" else resolved  # a package by its folder's name
-    return PluginSource(module.stem, str(path), "file", lambda: _import_file(resolved, module))
+    return PluginSource(module.stem, str(path), FILE, lambda: _import_file(resolved, module))
 
 
 def _import_file(path: Path, module: Path) -> ModuleType:

@@ -13,8 +13,9 @@ import yaml
 from pydantic import ValidationError
 
 from ampo_registry.catalog import Catalog
-from ampo_registry.components import ComponentField, specs_in
+from ampo_registry.components import ComponentField, functions_in, specs_in
 from ampo_registry.errors import AmpoError, PluginError
+from ampo_registry.functions import FunctionFile
 from ampo_registry.protocols import Buildable, BuildContext, Stateful
 from ampo_registry.specs import ComponentSpec, build_options, component_name
 
@@ -49,6 +50,8 @@ def check_spec_class(spec: ComponentSpec) -> None:
     resolver = Catalog()
     for kind in dict.fromkeys(type(inner) for inner in specs_in(spec)):
         resolver.add(kind, "conformance", "0")
+    for function in functions_in(spec):
+        resolver.add_functions(FunctionFile(function.module, function.file, (function.name,), (), plain=True))
     rule = Rules(spec)
     rule(bool((cls.__doc__ or "").strip()), "the spec class needs a docstring")
     _check_held(rule, spec)
