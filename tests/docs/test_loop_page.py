@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,15 @@ def test_hops_are_in_the_order_of_the_code():
     order = ["take(", "sample(", "grade(", "guide(", "with_advantages(", ".trained(", "update(", "load_weights("]
     places = [step.index(name) for name in order]
     assert places == sorted(places)
+
+
+def test_the_picture_is_drawn_anew_and_names_what_is_there():
+    drawing = runpy.run_path(str(ROOT / "docs/draw_step.py"))
+    assert ROOT.joinpath("docs/step.svg").read_text("utf-8") == drawing["picture"](), "run: make docs"
+    hops = drawing["HOPS"]
+    assert {kind for _, kinds, _ in hops for kind in kinds.split(", ") if kind} == set(KINDS) - {"task", "tracker"}
+    told = {name for _, name in POINTERS}
+    assert [code for *_, code in hops if code not in told and f"{code}(" not in inspect.getsource(train)] == []
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "task"])
