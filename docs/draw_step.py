@@ -33,7 +33,8 @@ HOPS = (
 
 STYLE = """
   .ground { fill: #ffffff } .box { fill: #f3f6fb; stroke: #9fb1cc } .frame { fill: none; stroke: #b7791f }
-  text { font-family: system-ui, sans-serif; font-size: 15px; fill: #1c2733 } .title { font-size: 18px; font-weight: 600 }
+  text { font-family: system-ui, sans-serif; font-size: 15px; fill: #1c2733 }
+  .title { font-size: 18px; font-weight: 600 }
   .kind { fill: #1f5fbf } .code { font-family: ui-monospace, monospace; font-size: 13.5px; fill: #56657a }
   .line { fill: none; stroke: #56657a; stroke-width: 1.8; marker-end: url(#tip) } .tip { fill: #56657a }
   .note { font-style: italic; fill: #8a5a14 }
@@ -92,7 +93,7 @@ def picture() -> str:
         '<rect class="frame" x="{}" y="{}" width="{}" height="{}" rx="9" stroke-dasharray="6 4"/>'.format(*frame),
         f'<text class="note" x="{frame[0] + 4}" y="{frame[1] + frame[3] + 18}">only groups that need guidance</text>',
         f'<text class="note" x="{advantages[0] + WIDTH // 2 + 10}" y="{gap + 18}">groups that pass</text>',
-        f'<text class="note" x="{LEFT}" y="{high - 22}">the sampler gets the new weights, and the next step begins</text>',
+        f'<text class="note" x="{LEFT}" y="{high - 22}">the sampler gets the new weights; the next step begins</text>',
         *(box(place) for place in range(len(HOPS))),
         *(arrow(place) for place in range(len(HOPS) - 1)),
         *(f'<path class="line" d="{path}"/>' for path in (passing, again)),
