@@ -1,19 +1,23 @@
 """Every component that is installed passes the conformance kit of its kind; later ones are covered as they come."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ampo_registry import BuildContext, ComponentSpec
+from ampo_registry import BuildContext, ComponentSpec, GradeRequest, PluginFunction
 from ampo_registry import testing as kit
 from ampo_registry.catalog import CatalogEntry
 from ampo_registry.discovery import discover
 
+sys.path.insert(0, str(Path(__file__).parent))  # the function of a reward
 PLUGINS = discover()
 OPTIONS: dict[str, dict[str, Any]] = {
     "judge transformers": {"path": "model"},
     "judge vllm": {"path": "model"},
     "judge endpoint": {"url": "http://127.0.0.1:8000"},
+    "function": {"function": PluginFunction("reward_functions", "gsm8k_score"), "style": "verl"},
+    "regex": {"pattern": "#### (.*)", "example": "so #### 7"},
     "labelled_arithmetic": {"questions": 60, "heldout_per_level": 8, "warmup_examples": 80},
     "linear": {"start": 1.0, "end": 0.05},
     "cosine": {"start": 1.0, "end": 0.05},
@@ -24,6 +28,7 @@ EXPECTATIONS: dict[str, dict[str, Any]] = {
     "token": {"total": 1.0},
     "seq": {"total": 1.0},
     "constant": {"total": lambda totals: totals.tokens / totals.max_response_tokens},
+    "function": {"right": [GradeRequest("#### 7", "7")], "wrong": [GradeRequest("#### 8", "7")]},
     "choice": {"truth": "B", "wrong": "C"},
     "sum": {"truth": "42", "wrong": "41"},
 }

@@ -4,11 +4,14 @@ from ampo_registry import ComponentSpec, hookimpl
 
 from ampo_plugins.rewards.choice import Choice
 from ampo_plugins.rewards.countdown import Countdown
+from ampo_plugins.rewards.exact import Exact
+from ampo_plugins.rewards.function import Function
 from ampo_plugins.rewards.math_verify import MathVerify
+from ampo_plugins.rewards.regex import Regex
 from ampo_plugins.rewards.sum import Sum
 
 
 @hookimpl
 def ampo_specs() -> list[type[ComponentSpec]]:
     """The built-in rewards."""
-    return [Choice, Countdown, MathVerify, Sum]
+    return [Choice, Countdown, Exact, Function, MathVerify, Regex, Sum]
