@@ -100,6 +100,13 @@ def _parser() -> argparse.ArgumentParser:
         help="write the report of a run, a pipeline or a suite (RUN/report.html), or one that compares several runs",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="where --report writes")
+    parser.add_argument(
+        "--sample",
+        type=int,
+        metavar="N",
+        help="show N questions as the model reads them, with responses, rewards and guidance; train nothing",
+    )
+    parser.add_argument("--file", type=Path, metavar="FILE.md", help="where --sample writes the same as Markdown")
     parser.add_argument("--trust-remote-code", action="store_true", help="let models bring their own code")
     parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
     parser.add_argument("--version", action="version", version=f"ampo {_version()}")
@@ -122,6 +129,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.plugins is not None:
         return _list(arguments.plugins, plugins)
+    if arguments.file is not None and arguments.sample is None:
+        raise ConfigError("--file says where --sample writes: ampo-run CONFIG.yaml --sample N --file FILE.md")
     if arguments.config is None:
         raise ConfigError("which config? Usage: ampo-run CONFIG.yaml [KEY=VALUE ...]; more with --help")
     if "=" in arguments.config and not Path(arguments.config).exists():
@@ -129,6 +138,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     loaded = load_config(arguments.config, arguments.overrides, plugins)
     if arguments.check:
         return _check(loaded, plugins)
+    if arguments.sample is not None:
+        return _sample(loaded, plugins, arguments)
     return _run(loaded, plugins, arguments)
 
 
@@ -159,6 +170,16 @@ def _check(loaded: LoadedConfig, plugins: Plugins) -> int:
     for text in (*loaded.blockers, *loaded.warnings, *plugins.idle, *plugins.slow):
         print(f"warning: {text}", file=sys.stderr)
     print(loaded.yaml if shows_unicode() else dump_yaml(loaded.data, unicode=False), end="")
+    return 0
+
+
+def _sample(loaded: LoadedConfig, plugins: Plugins, arguments: argparse.Namespace) -> int:
+    from ampo_core.jobs.sample.job import sample
+
+    for text in loaded.warnings:
+        print(f"warning: {text}", file=sys.stderr)
+    environment = Environment.of(loaded, plugins, trust_remote_code=arguments.trust_remote_code)
+    sample(loaded, environment, arguments.sample, arguments.file)
     return 0
 
 

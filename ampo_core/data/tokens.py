@@ -93,6 +93,36 @@ class PromptTokenizer:
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
+    def shown(self, ids: Iterable[int]) -> str:
+        """The text of `ids` as the model reads it, special tokens and all."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The token of characters that have none; None where there is no such token, or only by name: many tokenizers
+        read every character, and call their EOS so."""
+        tokenizer = self.tokenizer
+        named = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id}
+        return None if tokenizer.unk_token_id in named else tokenizer.unk_token_id
+
+    def pieces(self, messages: Sequence[Message], ids: TokenIds) -> list[tuple[str, bool]]:
+        """The text of the prompt `ids` of `messages` in pieces, and whether the model reads each: not what the unknown
+        token stands for, nor what no token does. Of a prompt that was cut the tokens' text as one piece."""
+        text, unknown = self.prompt_text(messages), self.unknown_id
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        if encoded["input_ids"] != list(ids):
+            return [(self.shown(ids), True)]
+        found: list[tuple[str, bool]] = []
+        done = 0
+        for token, (start, end) in [*zip(ids, encoded["offset_mapping"], strict=True), (None, (len(text), len(text)))]:
+            if start > done:
+                found.append((text[done:start], not text[done:start].strip()))
+            if end > max(start, done):
+                found.append((text[max(start, done) : end], token != unknown or unknown is None))
+            done = max(done, start, end)
+        return found
+
     def save(self, folder: Path) -> None:
         """Write the tokenizer into `folder`, with the chat template that prompts are made with."""
         saved = copy.copy(self.tokenizer)

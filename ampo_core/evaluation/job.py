@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,7 @@ from ampo_core.evaluation.evaluate import (
 from ampo_core.evaluation.output import EvaluationOutput
 from ampo_core.evaluation.predictions import Pair
 from ampo_core.evaluation.rescore import grade_anew
+from ampo_core.evaluation.results import SetResult
 from ampo_core.evaluation.resume import begin_evaluation
 from ampo_core.grading.grader import Grader
 from ampo_core.report.curves import check_runs
@@ -61,27 +62,42 @@ def run(job: EvaluateJob, environment: Environment) -> Path:
     from ampo_core.distributed.ranks import join_ranks
 
     ranks = join_ranks(job.resources.threads)
-    job = job.model_copy(update={"models": {name: with_model_folder(model) for name, model in job.models.items()}})
+    job = with_model_folders(job)
     with ExitStack() as stack:
-        graders = stack.enter_context(set_graders(job.evaluation, stack.enter_context(Grader(job.reward))))
-        candidates, reading = [], stack.enter_context(Reading(environment.console))
-        for name, model in job.models.items():
-            tokenizer = load_tokenizer(model, environment.trust_remote_code)
-            sets = load_sets(job.evaluation, job.data, tokenizer, graders, ranks, reading)
-            candidates.append(Candidate(name, model, tokenizer, sets))
-        for candidate in candidates:
-            require_room_for(job.evaluation, job.rollout, candidate.sets, positions_of(candidate.model.path))
+        candidates, graders = read_candidates(job, environment, ranks, stack)
         output, done = _open(job, environment, candidates, ranks, stack)
         stack.enter_context(begun())
         for candidate in candidates:
             pending = [item for item in candidate.sets if (candidate.name, item.name) not in done]
             if pending:
-                _evaluate(candidate, pending, job, environment, graders, ranks, output)
+                told = None if output is None else partial(output.done, candidate.name)
+                sample_sets(candidate, pending, job, environment, graders, ranks, told)
             if output is not None:
                 output.complete(candidate.name)
         if output is not None:
             output.conclude()
     return job.run.folder
+
+
+def with_model_folders(job: EvaluateJob) -> EvaluateJob:
+    """`job` with the folder of each model that is named by a run."""
+    return job.model_copy(update={"models": {name: with_model_folder(model) for name, model in job.models.items()}})
+
+
+def read_candidates(
+    job: EvaluateJob, environment: Environment, ranks: Ranks, stack: ExitStack
+) -> tuple[list[Candidate], dict[str, Grader]]:
+    """The models of `job` with their sets, and the grader of each set, which `stack` closes. Raises ConfigError and
+    DataError for what cannot be evaluated."""
+    graders = stack.enter_context(set_graders(job.evaluation, stack.enter_context(Grader(job.reward))))
+    candidates, reading = [], stack.enter_context(Reading(environment.console))
+    for name, model in job.models.items():
+        tokenizer = load_tokenizer(model, environment.trust_remote_code)
+        sets = load_sets(job.evaluation, job.data, tokenizer, graders, ranks, reading)
+        candidates.append(Candidate(name, model, tokenizer, sets))
+    for candidate in candidates:
+        require_room_for(job.evaluation, job.rollout, candidate.sets, positions_of(candidate.model.path))
+    return candidates, graders
 
 
 def what_was_read(candidates: Sequence[Candidate]) -> list[str]:
@@ -128,16 +144,16 @@ def _open(
     return (opened[0] if opened else None), done
 
 
-def _evaluate(
+def sample_sets(
     candidate: Candidate,
     pending: Sequence[HeldOutSet],
     job: EvaluateJob,
     environment: Environment,
     graders: Mapping[str, Grader],
     ranks: Ranks,
-    output: EvaluationOutput | None,
+    done: Callable[[SetResult], None] | None,
 ) -> None:
-    """Sample the sets of a model that are left."""
+    """Sample and grade the sets of a model that are left; `done` is told each of them, with its texts."""
     context = environment.build_context(
         model_path=candidate.model.path,
         dtype=candidate.model.dtype,
@@ -155,5 +171,5 @@ def _evaluate(
             run_seed=job.run.seed,
             step=0,
             ranks=ranks,
-            done=None if output is None else partial(output.done, candidate.name),
+            done=done,
         )

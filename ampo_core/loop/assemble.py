@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -27,12 +29,13 @@ from ampo_core.distributed.ranks import Ranks, join_ranks
 from ampo_core.distributed.together import by_first
 from ampo_core.evaluation.evaluate import HeldOutSet, load_sets, require_room_for, sampling_options, set_graders
 from ampo_core.grading.grader import Grader
+from ampo_core.learner.frozen import FrozenLearner, LogprobLearner
 from ampo_core.learner.learner import Learner
 from ampo_core.loop.credit import GroupFilter
 from ampo_core.loop.evaluator import Evaluator
 from ampo_core.loop.guidance import Guide
 from ampo_core.loop.judges import Judges
-from ampo_core.loop.parts import TrainParts, UpdateParts
+from ampo_core.loop.parts import SamplingParts, TrainParts, UpdateParts
 from ampo_core.loop.probe import Probe
 from ampo_core.loop.sampling import Questions, Sampler
 from ampo_core.loop.scoring import PolicyScorer, scoring_notes
@@ -70,42 +73,69 @@ def assemble(job: TrainJob, environment: Environment) -> Iterator[TrainParts]:
     """
     with ExitStack() as stack:
         ranks = join_ranks(job.resources.threads)
-        inputs = _read_inputs(job, environment, ranks, stack)
+        inputs = _read_inputs(job, environment, ranks, stack, job.run.folder)
         beginning = _begin(job, environment, ranks, inputs)
         learner = _start_learner(job, environment, ranks)
         stack.callback(learner.close)
-        context, most = inputs.context, longest_sample(job)
-        judges = Judges.build(job, context, learner, most, stack)
-        engine = context.build(job.rollout)
-        stack.callback(engine.close)
-        guide = None
-        if job.guidance is not None and inputs.library is not None:
-            scorer = PolicyScorer(learner, inputs.tokenizer, job.reward.truth_is_answer)
-            guide = Guide.build(job.guidance, inputs.library, scorer, context, job.objective)
-        advantage = context.build(job.objective.advantage)
-        sampler = Sampler.build(job, context, engine, inputs.grader, ranks, inputs.tokenizer)
-        stack.callback(sampler.ahead.close)
+        parts = _sampling(job, inputs, learner, stack)
+        advantage = inputs.context.build(job.objective.advantage)
         yield TrainParts(
             steps=job.training.steps,
-            questions=Questions(inputs.loaded.questions, inputs.order),
-            sampler=sampler,
-            services=Services(sampler, inputs.tokenizer, judges, steps=job.training.steps, max_tokens=most),
-            guide=guide,
+            questions=parts.questions,
+            sampler=parts.sampler,
+            services=parts.services,
+            guide=parts.guide,
             advantage=advantage,
             group_filter=GroupFilter(job.objective.group_filter, job.training.questions_per_batch),
-            update=UpdateParts.build(job, context, learner, judges),
-            probe=Probe(sampler, learner, job.rollout.logprob_gap_limit),
-            evaluator=_evaluator(job, inputs, engine, ranks),
+            update=UpdateParts.build(job, inputs.context, learner, parts.judges),
+            probe=Probe(parts.sampler, learner, job.rollout.logprob_gap_limit),
+            evaluator=_evaluator(job, inputs, parts.sampler.engine, ranks),
             reporter=stack.enter_context(_open_reporter(job, environment, ranks, inputs, beginning)),
             ahead=job.rollout.ahead > 0,
-            built=context.built,
+            built=inputs.context.built,
         )
 
 
-def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: ExitStack) -> _Inputs:
+@contextmanager
+def assemble_sampling(job: TrainJob, environment: Environment) -> Iterator[SamplingParts]:
+    """The parts of `job` that sample, grade and guide, with the start model in the learner's place: nothing is trained,
+    DeepSpeed does not start, and the run's folder is neither looked at nor written to. Raises as `assemble`."""
+    with ExitStack() as stack:
+        ranks = join_ranks(job.resources.threads)
+        scratch = Path(stack.enter_context(TemporaryDirectory(prefix="ampo-sample-")))
+        inputs = _read_inputs(job, environment, ranks, stack, scratch)
+        learner = FrozenLearner(job.model, job.training, ranks, trust_remote_code=environment.trust_remote_code)
+        yield _sampling(job, inputs, learner, stack)
+
+
+def _sampling(job: TrainJob, inputs: _Inputs, learner: LogprobLearner, stack: ExitStack) -> SamplingParts:
+    """The hops up to the intervention; at the end of `stack` what they have started is closed."""
+    context, most = inputs.context, longest_sample(job)
+    judges = Judges.build(job, context, learner, most, stack)
+    engine = context.build(job.rollout)
+    stack.callback(engine.close)
+    guide = None
+    if job.guidance is not None and inputs.library is not None:
+        scorer = PolicyScorer(learner, inputs.tokenizer, job.reward.truth_is_answer)
+        guide = Guide.build(job.guidance, inputs.library, scorer, context, job.objective)
+    sampler = Sampler.build(job, context, engine, inputs.grader, learner.ranks, inputs.tokenizer)
+    stack.callback(sampler.ahead.close)
+    return SamplingParts(
+        questions=Questions(inputs.loaded.questions, inputs.order),
+        tokenizer=inputs.tokenizer,
+        judges=judges,
+        sampler=sampler,
+        services=Services(sampler, inputs.tokenizer, judges, steps=job.training.steps, max_tokens=most),
+        guide=guide,
+        notes=(*inputs.loaded.report.lines(), *inputs.notes),
+    )
+
+
+def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: ExitStack, folder: Path) -> _Inputs:
+    """`folder` is where components may write."""
     tokenizer = load_tokenizer(job.model, environment.trust_remote_code)
     context = environment.build_context(
-        run_dir=job.run.folder,
+        run_dir=folder,
         model_path=job.model.path,
         dtype=job.model.dtype,
         tokenizer=tokenizer.tokenizer,

@@ -104,16 +104,40 @@ class Guide:
         if not 1 <= wanted < float("inf"):
             text = f"the schedule of guidance.replacements came to {wanted:g}; it must be a number of at least 1"
             raise RunError(f"step {context.step}: {text}")
+        sizes = [
+            min(round(wanted), len(usable), len(group.wrong)) if needs else min(1, len(usable))
+            for group, usable, needs in zip(groups, candidates, fired, strict=True)
+        ]
+        return self._chosen(groups, candidates, positions, sizes, context)
+
+    def ranked(
+        self,
+        groups: Sequence[RolloutGroup],
+        candidates: Sequence[tuple[Guidance, ...]],
+        positions: Sequence[int],
+        context: StepContext,
+    ) -> list[list[Selection]]:
+        """What the selector says of all candidates of each group: as `select`, with room for every one of them."""
+        return self._chosen(groups, candidates, positions, list(map(len, candidates)), context)
+
+    def _chosen(
+        self,
+        groups: Sequence[RolloutGroup],
+        candidates: Sequence[tuple[Guidance, ...]],
+        positions: Sequence[int],
+        sizes: Sequence[int],
+        context: StepContext,
+    ) -> list[list[Selection]]:
         requests = [
             SelectionRequest(
                 question=group.question,
                 rollouts=group.rollouts,
                 candidates=usable,
-                k=min(round(wanted), len(usable), len(group.wrong)) if needs else min(1, len(usable)),
+                k=k,
                 rng=request_rng(self.seed, context.step, position),
                 grades=group.grades,
             )
-            for group, usable, position, needs in zip(groups, candidates, positions, fired, strict=True)
+            for group, usable, position, k in zip(groups, candidates, positions, sizes, strict=True)
         ]
         asked = [request for request in requests if request.k > 0]
         chosen = self.selector.select(asked, context)

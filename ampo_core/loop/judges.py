@@ -19,8 +19,7 @@ from ampo_registry.tokens import LogProbs
 
 from ampo_core.config.jobs import TrainJob
 from ampo_core.config.nodes import dotted
-from ampo_core.learner.frozen import FrozenModel, packed
-from ampo_core.learner.learner import Learner
+from ampo_core.learner.frozen import FrozenModel, LogprobLearner, packed
 from ampo_core.learner.packing import TokenPair
 from ampo_core.learner.tokens import tensor_of
 from ampo_core.loop.sequences import TrainSequence, is_stale
@@ -55,14 +54,22 @@ class Judges:
     computed of π_old stays in `known` until the step's end."""
 
     def __init__(
-        self, learner: Learner, built: Mapping[str, Judge], *, declared: Sequence[str], temperature: float, most: int
+        self,
+        learner: LogprobLearner,
+        built: Mapping[str, Judge],
+        *,
+        declared: Sequence[str],
+        temperature: float,
+        most: int,
     ) -> None:
         self.learner, self.temperature, self.max_tokens = learner, temperature, most
         self._built, self._declared = dict(built), tuple(declared)
         self.known: dict[tuple[bytes, bytes], LogProbs] = {}
 
     @classmethod
-    def build(cls, job: TrainJob, context: BuildContext, learner: Learner, most: int, stack: ExitStack) -> Judges:
+    def build(
+        cls, job: TrainJob, context: BuildContext, learner: LogprobLearner, most: int, stack: ExitStack
+    ) -> Judges:
         """Load what `job` needs; at the end of `stack` it is closed. `most` are the tokens of the longest sample."""
 
         def load_frozen(path: str, dtype: str | None, key: str) -> Judge:

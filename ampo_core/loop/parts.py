@@ -15,6 +15,7 @@ from ampo_registry.types import RolloutGroup
 from ampo_core.checked.component import memory_of
 from ampo_core.config.jobs import TrainJob
 from ampo_core.config.tree import TrainingConfig
+from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.distributed.ranks import Ranks
 from ampo_core.learner.learner import Learner
 from ampo_core.learner.schedule import LearningRate
@@ -31,6 +32,19 @@ from ampo_core.report.reporting import Reporter
 
 MOVED = {"shaping": "off_policy.loss.shaping"}
 """Places of components in checkpoints of version 0.1, and where they are built today."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParts:
+    """What samples, grades and guides a batch, once it is built. `notes` are what is said of questions and tokens."""
+
+    questions: Questions
+    tokenizer: PromptTokenizer
+    judges: Judges
+    sampler: Sampler
+    services: Services
+    guide: Guide | None
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from ampo_registry.types import Guidance, Question
 
 from ampo_core.config.tree import GuidanceConfig
 from ampo_core.data.tokens import PromptTokenizer
-from ampo_core.learner.learner import Learner
+from ampo_core.learner.frozen import LogprobLearner
 from ampo_core.learner.packing import TokenPair
 
 OPEN, CLOSE = "<answer>", "</answer>"
@@ -84,7 +84,7 @@ class PolicyScorer:
     empty list and are counted. `truth_is_answer` is that of the reward.
     """
 
-    def __init__(self, learner: Learner, tokenizer: PromptTokenizer, truth_is_answer: bool = True) -> None:
+    def __init__(self, learner: LogprobLearner, tokenizer: PromptTokenizer, truth_is_answer: bool = True) -> None:
         self._learner = learner
         self._tokenizer = tokenizer
         self._truth_is_answer = truth_is_answer
@@ -112,9 +112,13 @@ class PolicyScorer:
         self._scored = self._unscorable = 0
         return counts
 
-    def _pair(self, question: Question, guidance: Guidance) -> TokenPair | None:
+    def trajectory(self, question: Question, guidance: Guidance) -> CorrectedTrajectory | None:
+        """What is scored of a teacher's answer: its text with the true answer in place; None where nothing can be."""
         answer = scored_answer(question, self._truth_is_answer)
-        trajectory = None if answer is None else corrected_trajectory(guidance.text, answer)
+        return None if answer is None else corrected_trajectory(guidance.text, answer)
+
+    def _pair(self, question: Question, guidance: Guidance) -> TokenPair | None:
+        trajectory = self.trajectory(question, guidance)
         if trajectory is None:
             return None
         before, truth = answer_tokens(self._tokenizer, trajectory)

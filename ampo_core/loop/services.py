@@ -92,6 +92,10 @@ class Services:
         rollouts = self._sampler.ranks.map(lambda mine: self._sampler.generate(mine, options), asked)
         if (options.temperature, options.top_p) != (self.options.temperature, self.options.top_p):
             rollouts = [[_unrecorded(rollout) for rollout in group] for group in rollouts]
+        rollouts = [
+            [replace(rollout, prompt_token_ids=request.prompt_token_ids) for rollout in group]
+            for request, group in zip(asked, rollouts, strict=True)
+        ]
         self.generated += sum(len(rollout.token_ids) for group in rollouts for rollout in group)
         return rollouts
 

@@ -74,6 +74,17 @@ class TeacherLibrary:
         self._counted.update(asked)
         return [tuple(found for found in self._known[q.uid] if isinstance(found, Guidance)) for q in questions]
 
+    def left_out(self, question: Question) -> list[tuple[str, str]]:
+        """(teacher, why) of each answer to `question` that `candidates` has left out so far."""
+        known = self._known.get(question.uid, [])
+        answers = cast(TeacherPool, self.pool).answers(question) if known else ()
+        pairs = zip(answers, known, strict=True)
+        return [
+            (answer.teacher, "ungraded" if isinstance(found, TeacherAnswer) else found)
+            for answer, found in pairs
+            if not isinstance(found, Guidance)
+        ]
+
     def late_candidates(self, groups: Sequence[RolloutGroup], step: int) -> list[tuple[Guidance, ...]]:
         """The usable answers of a late pool to the question of each group, in its order. Each question is asked on one
         rank, and all answers are graded in one call; none is kept for another step.

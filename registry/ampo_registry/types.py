@@ -79,7 +79,8 @@ class Rollout:
     `token_ids` [n] includes the stop token when `finish_reason` is "stop"; "length" means truncated.
     `logprobs` [n] are those of the sampling distribution (temperature applied), in nats; those of a greedy response
     (temperature 0) are at temperature 1.
-    `text` is the response without special tokens. `policy_version` counts the weight syncs so far.
+    `text` is the response without special tokens. `policy_version` counts the weight syncs so far. `prompt_token_ids`
+    are what it was written after, where a hook of a step asked for it; None: its question's.
     """
 
     token_ids: TokenIds
@@ -87,9 +88,10 @@ class Rollout:
     text: str
     finish_reason: FinishReason
     policy_version: int
+    prompt_token_ids: TokenIds | None = None
 
     def __post_init__(self) -> None:
-        _compact(self, token_ids=TokenIds, logprobs=LogProbs)
+        _compact(self, token_ids=TokenIds, logprobs=LogProbs, prompt_token_ids=TokenIds)
 
 
 @dataclass(frozen=True, slots=True)

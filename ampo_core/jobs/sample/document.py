@@ -1,0 +1,103 @@
+"""What `--sample` shows: paragraphs of Markdown, and texts exactly as they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ampo_registry.types import Grade, Question
+from rich.console import Console
+from rich.markdown import Markdown
+
+from ampo_core.data.tokens import PromptTokenizer
+from ampo_core.report.markdown import table
+from ampo_core.run.progress import say
+
+LONGEST_ON_SCREEN = 3_000
+"""Characters of a text that the screen shows; a file has all of them."""
+
+PICTURES = {**{i: 0x2400 + i for i in range(32) if chr(i) not in "\t\n"}, 127: 0x2421}
+"""Control characters as Unicode's pictures of them: a terminal would obey them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What a model read or wrote, to be shown as it is, but for control characters."""
+
+    text: str
+
+
+Part = str | Text
+
+
+def markdown(parts: Iterable[Part], longest: int | None = None) -> str:
+    """The parts as one Markdown text; of each `Text` at most `longest` characters."""
+    return "\n\n".join(part if isinstance(part, str) else _block(part.text, longest) for part in parts) + "\n"
+
+
+def show(parts: Sequence[Part], console: Console) -> None:
+    """Print the parts: laid out on a terminal, as Markdown elsewhere."""
+    text = markdown(parts, LONGEST_ON_SCREEN)
+    if console.is_terminal:
+        console.print(Markdown(text))
+    else:
+        say(console, text)
+
+
+def asked(question: Question, tokenizer: PromptTokenizer) -> Iterator[Part]:
+    """A question as the model reads it, with ⟦ ⟧ around what it does not."""
+    pieces = tokenizer.pieces(question.messages, question.prompt_token_ids)
+    lost = sum(not read for _, read in pieces)
+    length = len(question.prompt_token_ids)
+    only = f" ({lost} times ⟦unknown⟧: of that it reads nothing)" if lost else ""
+    yield f"From {code(question.source)}, ground truth {code(question.answer)}. The model reads {length} tokens{only}:"
+    yield Text("".join(text if read else f"⟦{text}⟧" for text, read in pieces))
+
+
+def answered(responses: Sequence[tuple[Grade, int, str, str]]) -> Iterator[Part]:
+    """Responses as (grade, tokens, finish reason, text): a table of what is said of them, and each of them."""
+    head = ("response", "reward", "verdict", "format", "tokens", "finish reason", "numbers")
+    rows = [
+        (str(number), f"{grade.reward:g}", verdict(grade), yes(grade.formatted), str(tokens), reason,
+         ", ".join(f"{name} {value:g}" for name, value in grade.numbers.items()))
+        for number, (grade, tokens, reason, _) in enumerate(responses, start=1)
+    ]  # fmt: skip
+    used = [column for column, name in enumerate(head) if any(row[column] for row in rows)]
+    yield table([head[column] for column in used], [[row[column] for column in used] for row in rows])
+    for number, (_, _, _, text) in enumerate(responses, start=1):
+        yield f"Response {number}"
+        yield Text(text)
+
+
+def listed(title: str, lines: Iterable[str]) -> list[Part]:
+    """A title with `lines` as its list; nothing without lines."""
+    found = [f"- {' '.join(line.split())}" for line in lines]
+    return [f"**{title}**", "\n".join(found)] if found else []
+
+
+def code(text: str) -> str:
+    """`text` within a line, as it is."""
+    text = text.translate(PICTURES).replace("\n", "↵")
+    ticks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{ticks} {text} {ticks}" if "`" in text else f"`{text}`"
+
+
+def verdict(grade: Grade) -> str:
+    """The verdict on a response, in words."""
+    if grade.status != "ok":
+        return f"no verdict ({grade.status}: {grade.detail})"
+    return "correct" if grade.correct else "wrong"
+
+
+def yes(value: bool) -> str:
+    """A truth value in a table."""
+    return "yes" if value else "no"
+
+
+def _block(text: str, longest: int | None) -> str:
+    text = text.translate(PICTURES)
+    cut = 0 if longest is None else max(0, len(text) - longest)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    block = f"{fence}text\n{text[: len(text) - cut]}\n{fence}"
+    return block + (f"\n\n… {cut:,} more characters: `--file` has them" if cut else "")
