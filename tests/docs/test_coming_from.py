@@ -6,16 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
-from ampo_registry.discovery import discover
 
 from ampo_core.config.jobs import JOBS
 from ampo_core.config.load import load_config
-from ampo_core.config.schema import Schema, SchemaView
+from tests.docs.keys import PLUGINS, is_key
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path.name for path in ROOT.joinpath("docs").glob("from-*.md"))
-PLUGINS = discover()
-VIEW = SchemaView(JOBS["train"], PLUGINS.catalog)
 BASE = """
 job: train
 model: {path: models/student}
@@ -29,20 +26,6 @@ def spans(page: str) -> list[str]:
     rows = [line for line in ROOT.joinpath("docs", page).read_text("utf-8").splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
     return [span for cell in cells if len(cell) > 1 for span in re.findall(r"`([^`]+)`", cell[1])]
-
-
-def exists(schema: Schema, path: list[str]) -> bool:
-    """Whether the key is there, in any of the components that may stand along the way."""
-    if not path:
-        return True
-    found = []
-    for leaf in VIEW.variants(schema):
-        properties, named = leaf.get("properties", {}), leaf.get("additionalProperties")
-        if path[0] in properties:
-            found.append(properties[path[0]])
-        elif isinstance(named, dict):
-            found.append(named)
-    return any(exists(inner, path[1:]) for inner in found)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -60,4 +43,4 @@ def test_every_key_of_ours_exists(page, tmp_path):
             key, _, value = span.partition(": ")
             load_config(config, [f"{key}={value}"], PLUGINS)
         else:
-            assert exists(VIEW.root, span.split(".")), f"{page}: {span}"
+            assert is_key(span.split(".")), f"{page}: {span}"
