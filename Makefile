@@ -75,6 +75,7 @@ test-gpu: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/draw_step.py
+	$(BIN)/python docs/quote.py
 
 # the same pages as a site, with a search, without a network; whatever leads nowhere is an error
 docs-site: $(VENV)/.installed-dev
