@@ -38,8 +38,9 @@ def toctrees(_app: Sphinx, docname: str, source: list[str]) -> None:
     head, *parts = re.split(r"^(?=## )", source[0], flags=re.M)
     for part in parts:
         caption = part.splitlines()[0].removeprefix("## ")
-        entries = [f"/docs/{found}".replace("/docs/../", "/") for found in re.findall(r"\]\(([\w./-]+\.md)\)", part)]
-        head += f"{part}\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(entries) + "\n```\n\n"
+        links = re.findall(r"\[([^\]]+)\]\(([\w./-]+\.md)\)", part)
+        entries = "\n".join(f"{text} </docs/{page}>".replace("/docs/../", "/") for text, page in links)
+        head += f"{part}\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{entries}\n```\n\n"
     source[0] = head
 
 

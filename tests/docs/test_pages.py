@@ -155,6 +155,14 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", TEXTS)
+def test_tables_have_a_head(page):
+    """A row behind a blank line is no row but a text with bars."""
+    lines = without_code(TEXTS[page]).splitlines()
+    heads = [n for n, line in enumerate(lines) if line.startswith("|") and not lines[n - 1].startswith("|")]
+    assert [lines[n] for n in heads if not re.fullmatch(r"\|[\s:|-]+\|", lines[n + 1])] == []
+
+
+@pytest.mark.parametrize("page", TEXTS)
 def test_yaml_blocks_are_yaml(page):
     for block in re.findall(r"```yaml\n(.*?)```", TEXTS[page], re.S):
         assert yaml.safe_load(block) is not None
