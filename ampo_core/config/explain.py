@@ -151,8 +151,8 @@ def _component(
     place = path[:-1] if error.location else path
     schema = view.at(plain, place)
     name = value_at(plain, path)
-    if schema is None or not isinstance(name, str):
-        return str(error)
+    if schema is None or not isinstance(name, str) or view.component(schema) is None:
+        return str(error)  # of something else that the catalog has, a function say
     kind = (view.component(schema) or ("component", None))[0]
     if "claimed by" in str(error) or name in view.names(schema):  # its own words: the name is known
         return str(error)

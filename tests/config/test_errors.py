@@ -41,6 +41,10 @@ CASES = {
         "guidance:\n  selector:\n    type: lenght\n",
         "c.yaml:4: guidance.selector.type: no selector is named 'lenght'; did you mean length?",
     ),
+    "unknown function": (
+        "reward: {type: function, function: nope, style: verl}\n",
+        "c.yaml:2: reward.function: no file named with --plugin has a function nope",
+    ),
     "unknown option": (
         "guidance:\n  selector:\n    type: length\n    prefers: long\n",
         "c.yaml:5: guidance.selector.prefers: no such key; did you mean prefer? (allowed: type, prefer)",
