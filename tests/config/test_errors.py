@@ -43,7 +43,7 @@ CASES = {
     ),
     "unknown function": (
         "reward: {type: function, function: nope, style: verl}\n",
-        "c.yaml:2: reward.function: no file named with --plugin has a function nope",
+        "c.yaml:2: reward.function: no function nope: functions are looked up in the files that",
     ),
     "unknown option": (
         "guidance:\n  selector:\n    type: length\n    prefers: long\n",
