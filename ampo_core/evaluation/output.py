@@ -18,14 +18,16 @@ from ampo_core.evaluation.results import Evaluation, SetResult
 from ampo_core.evaluation.resume import EvaluationStart, kept_results
 from ampo_core.evaluation.statistics import average
 from ampo_core.evaluation.table import markdown, screen_readings, screen_table
-from ampo_core.report.budget import Budget, policy_budget
 from ampo_core.report.build import refresh_report
 from ampo_core.report.curves import read_run
 from ampo_core.report.evaluation import pass_figures
 from ampo_core.report.figures import Figure, Line
+from ampo_core.report.lineage import run_of_policy
+from ampo_core.report.marks import patches
 from ampo_core.report.output import Output
 from ampo_core.report.pictures import draw, training_figures
 from ampo_core.report.scores import RESULTS, Scores
+from ampo_core.report.spent import Spent, policy_spent
 from ampo_core.run.environment import Environment
 from ampo_core.run.files import write_atomically, write_json
 from ampo_core.run.progress import say
@@ -87,15 +89,16 @@ class EvaluationOutput:
         """Write results.json and results.md, draw the curves, and print the table with what it says."""
         evaluations = {model: self._evaluation(model) for model in self.names}
         scores = compare(evaluations, self.job.comparison.baseline or self.names[0], self.job.run.seed)
-        budgets = {model: budget for model in self.names if (budget := self._budget(model)) is not None}
-        lines = {model: budget.line() for model, budget in budgets.items()}
-        scores = replace(scores, budgets={model: budget.as_json() for model, budget in budgets.items()})
+        budgets = {model: spent for model in self.names if (spent := self._spent(model)) is not None}
+        lines = {model: spent.lines() for model, spent in budgets.items()}
+        scores = replace(scores, budgets={model: spent.as_json() for model, spent in budgets.items()})
+        scores = replace(scores, changed={model: found for model in self.names if (found := self._changes(model))})
         folder, environment = self.output.folder, self.output.environment
         write_json(folder.path / RESULTS, scores.as_json())
         write_atomically(folder.path / "results.md", markdown(scores, lines, self.job.comparison.note))
         screen_table(scores).show(environment.console)
         self.say(*screen_readings(scores), *unverified(scores))
-        self.say(*(f"{model}: {line}" for model, line in lines.items()))
+        self.say(*(f"{model}: {line}" for model, found in lines.items() for line in found))
         self._draw(scores)
         if self.job.comparison.note:
             self.say(f"\n{self.job.comparison.note.strip()}")
@@ -112,15 +115,23 @@ class EvaluationOutput:
         groups = {name: tuple(members) for name, members in evaluation.groups.items()}
         return Evaluation(tuple(self.results[model, name] for name in evaluation.sets), groups)
 
-    def _budget(self, model: str) -> Budget | None:
+    def _spent(self, model: str) -> Spent | None:
         """What the training of `model` took, with the runs that it started from; None for one that no run made."""
         if model not in self.paths:
             return None
         try:
-            return policy_budget(Path(self.paths[model]))
+            return policy_spent(Path(self.paths[model]))
         except ConfigError as error:
             self.say(f"{model}: what its training took is not known: {error}")
             return None
+
+    def _changes(self, model: str) -> list[str]:
+        """The changes that the run of `model` went on with, in words."""
+        origin = run_of_policy(Path(self.paths[model])) if model in self.paths else None
+        try:
+            return [] if origin is None else patches(*origin)
+        except ConfigError as error:
+            return [f"what its run went on with cannot be read: {error}"]
 
     def _draw(self, scores: Scores) -> None:
         named = self.job.comparison.curves.items()

@@ -6,10 +6,12 @@ Up to `WIDE` models get a block each with a row a set. More of them become rows,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ampo_core.evaluation.compare import reading, unverified
 from ampo_core.report.evaluation import models_and_sets
+from ampo_core.report.marks import footnotes, signed
 from ampo_core.report.scores import RESULTS, Row, Scores
 from ampo_core.report.tables import Column, Table, interval, points, share
 
@@ -26,7 +28,7 @@ Shown = tuple[str, str, Callable[[Row], str]]
 def screen_table(scores: Scores) -> Table[Any]:
     """The table of a screen."""
     if len(scores.models) <= WIDE:
-        return models_and_sets(scores.rows, scores.baseline, title=scores.title, caption=CAPTION)
+        return models_and_sets(scores, title=scores.title, caption=CAPTION)
     *names, last = scores.sets
     columns: list[Shown] = [(_heading(scores, name), name, lambda row: share(row.average.value)) for name in names]
     columns += [
@@ -34,7 +36,7 @@ def screen_table(scores: Scores) -> Table[Any]:
         ("length", last, lambda row: f"{row.measured['length_mean']:.0f}"),
         ("cut off", last, lambda row: share(row.measured["truncated"])),
     ]
-    return _by_model(scores, scores.models, columns, scores.title, CAPTION)
+    return replace(_by_model(scores, scores.models, columns, scores.title, CAPTION), notes=footnotes(scores.changed))
 
 
 def screen_readings(scores: Scores) -> list[str]:
@@ -42,7 +44,7 @@ def screen_readings(scores: Scores) -> list[str]:
     return _readings(scores, scores.rows, f"Every pair of models is compared in {RESULTS}.")
 
 
-def markdown(scores: Scores, budgets: Mapping[str, str], note: str | None) -> str:
+def markdown(scores: Scores, budgets: Mapping[str, Sequence[str]], note: str | None) -> str:
     """results.md: averages, differences to the baseline, pass@k, lengths, budgets, readings. Models are rows."""
     models, names = scores.models, scores.sets
 
@@ -61,7 +63,8 @@ def markdown(scores: Scores, budgets: Mapping[str, str], note: str | None) -> st
             parts.append(by_model(f"{name}: pass@k", [(f"k = {k}", name, _passed(k)) for k in tries]))
     parts.append(by_model("Mean length in tokens (share cut off)", [(name, name, _length) for name in names]))
     said = _readings(scores, [*scores.rows, *scores.pairs], f"The same set by set: {RESULTS}.") + unverified(scores)
-    lists = {"What the models' training took": [f"{m}: {line}" for m, line in budgets.items()], "In words": said}
+    took = ["\n  - ".join([f"{model}: {own}", *before]) for model, (own, *before) in budgets.items()]
+    lists = {"Changed on the way": footnotes(scores.changed), "What the models' training took": took, "In words": said}
     parts += [
         "\n\n".join([f"## {title}", "\n".join(f"- {line}" for line in lines)])
         for title, lines in lists.items()
@@ -79,8 +82,8 @@ def _by_model(
     def column(heading: str, name: str, show: Callable[[Row], str]) -> Column[str]:
         return Column(heading, lambda model: show(rows[model, name]))
 
-    shown: list[Column[str]] = [Column("model", str, text=True), *(column(*item) for item in columns)]
-    return Table(shown, models, title, caption)
+    name: Column[str] = Column("model", lambda model: signed(model, scores.changed), text=True)
+    return Table([name, *(column(*item) for item in columns)], models, title, caption)
 
 
 def _readings(scores: Scores, rows: Sequence[Row], where: str) -> list[str]:

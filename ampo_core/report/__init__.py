@@ -3,7 +3,8 @@
     reporting.py   `Reporter`, through which train and sft tell it on every rank; output.py is rank 0's part
     watch.py       says of a run that learns nothing that it does; signs.py has what shows it, and all thresholds
     model_card.py  the card of each checkpoint; card_facts.py reads the run for it, model_card.jinja has the words
-    budget.py      what a run spent; lineage.py the runs that it started from
+    marks.py       the changes that it went on with, if any, in words
+    budget.py      what a run spent; lineage.py: the runs that it started from; spent.py: both together
 
 The report of a run, or of several, is one HTML file that opens offline:
 

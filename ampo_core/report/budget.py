@@ -1,12 +1,14 @@
-"""What a run spent: tokens, steps and teacher answers, read from its folder alone.
+"""What a run spent itself: steps, questions, tokens, teacher answers and time, read from its folder alone.
 
-Steps that a crash took back are not counted: a run that goes on loses their lines in metrics.jsonl. Neither are the
-samples of evaluations, nor what it cost to make the teachers' answers.
+What the runs before it spent is a matter of spent.py. Steps that a crash took back are not counted: a run that goes on
+loses their lines in metrics.jsonl. Neither are the samples of evaluations, nor what it cost to make the teachers'
+answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,23 +17,28 @@ from ampo_registry.errors import ConfigError
 from ampo_registry.text import a
 
 from ampo_core.config.metric_names import ANSWERS, TEACHER, by_teacher
-from ampo_core.report.lineage import lineage, read_metrics, run_of_policy
+from ampo_core.report.lineage import read_metrics
+from ampo_core.report.settings import value_of
 from ampo_core.run.changes import read_config, read_manifest
 from ampo_core.run.folder import METRICS
+from ampo_core.run.history import marks_of
+from ampo_core.run.progress import duration
 
 TRAINED = ("train", "sft")
+GROUP_SIZE = "rollout.group_size"
 Line = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one run spent, or several that started from each other.
+    """What one run spent, or several together.
 
-    `tokens_generated` were sampled in training; `tokens_trained` went forward in updates, prompts included.
-    `teacher_answers`: in train those in groups and those that auxiliary terms train, each time; in sft the examples of
-    a pool, once each. Those took `teacher_tokens` in all passes. `teachers` are those whose answers were used.
-    `conversations` are the examples of an sft run that do not say who wrote them. None is what the run's release did
-    not record. `runs` are the folders counted, and `missing` those that should have been.
+    `questions` were sampled in training, each time, with `rollouts` responses and `tokens_generated` in all;
+    `tokens_trained` went forward in updates, prompts included. `teacher_answers`: in train those in groups and those
+    that auxiliary terms train, each time; in sft the examples of a pool, once each. Those took `teacher_tokens` in all
+    passes. `teachers` are those whose answers were used. `conversations` are the examples of an sft run that do not say
+    who wrote them. `seconds` are those of steps. None is what the run's release did not record. `runs` are the folders
+    counted, and `missing` those that should have been.
     """
 
     tokens_generated: int = 0
@@ -41,6 +48,9 @@ class Budget:
     teachers: tuple[str, ...] = ()
     teacher_tokens: int | None = 0
     conversations: int | None = 0
+    questions: int | None = 0
+    rollouts: int | None = 0
+    seconds: float | None = 0.0
     runs: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
 
@@ -54,6 +64,9 @@ class Budget:
             tuple(sorted({*self.teachers, *other.teachers})),
             total_of((self.teacher_tokens, other.teacher_tokens)),
             total_of((self.conversations, other.conversations)),
+            total_of((self.questions, other.questions)),
+            total_of((self.rollouts, other.rollouts)),
+            None if self.seconds is None or other.seconds is None else self.seconds + other.seconds,
             (*self.runs, *other.runs),
             (*self.missing, *other.missing),
         )
@@ -67,22 +80,22 @@ class Budget:
         answers = _shown(self.teacher_answers, "teacher answer", "an unknown number of teacher answers")
         if self.teacher_answers != 0:
             answers += f" ({_shown(self.teacher_tokens, 'token', 'tokens not recorded')})"
-        named = f" of {', '.join(self.teachers)}" if self.teachers else ""
         parts = [
             _shown(self.steps, "step"),
+            _shown(self.questions, "question") if self.questions else "",
+            _shown(self.rollouts, "rollout") if self.rollouts else "",
             f"{_shown(self.tokens_generated, 'token')} generated",
             f"{_shown(self.tokens_trained, 'token')} trained",
-            answers + named,
+            answers + (f" of {', '.join(self.teachers)}" if self.teachers else ""),
+            f"{duration(self.seconds)} in steps" if self.seconds else "",
         ]
         unnamed = f"; {_shown(self.conversations, 'conversation', 'conversations')} of unknown authors"
-        others = "" if self.conversations == 0 else unnamed
-        others += f"; {len(self.runs)} runs together" if len(self.runs) > 1 else ""
         missing = f"; not counted, for it is not there: {', '.join(self.missing)}" if self.missing else ""
-        return ", ".join(parts) + others + missing
+        return ", ".join(filter(None, parts)) + ("" if self.conversations == 0 else unnamed) + missing
 
 
 def read_budget(run_folder: Path, step: int | None = None) -> Budget:
-    """What the train or sft run in `run_folder` spent itself, up to and including `step` if one is given.
+    """What the train or sft run in `run_folder` spent, up to and including `step` if one is given.
 
     Raises ConfigError if the folder does not hold such a run, or if one of its files cannot be read.
     """
@@ -92,9 +105,10 @@ def read_budget(run_folder: Path, step: int | None = None) -> Budget:
         raise ConfigError(f"{run_folder} holds {a(str(job))} job; only train and sft jobs have a budget")
     lines = [line for line in read_metrics(run_folder) if line["step"] > 0 and (step is None or line["step"] <= step)]
     return replace(
-        _of_sft(manifest, config, lines) if job == "sft" else _of_train(lines, run_folder),
+        _of_sft(manifest, config, lines) if job == "sft" else _of_train(config, lines, run_folder),
         tokens_trained=_needed(lines, "tokens/trained", run_folder),
         steps=len(lines),
+        seconds=_seconds(lines),
         runs=(str(run_folder),),
     )
 
@@ -118,9 +132,13 @@ def _put_in(line: Line) -> dict[str, float | None]:
     return {name: None if total is None else share * total for name, share in by_teacher(line, TEACHER).items()}
 
 
-def _of_train(lines: Sequence[Line], run_folder: Path) -> Budget:
+def _of_train(config: Line, lines: Sequence[Line], run_folder: Path) -> Budget:
     answers = replacements(lines)
+    questions, size = total_of(line.get("groups/sampled") for line in lines), value_of(config, GROUP_SIZE)
+    one_size = all(key != GROUP_SIZE for item in marks_of(run_folder) for key, _, _ in item.changes)
     return Budget(
+        questions=questions,
+        rollouts=questions * size if questions is not None and isinstance(size, int) and one_size else None,
         tokens_generated=_needed(lines, "tokens/generated", run_folder),
         teacher_answers=total_of(answers.values()),
         teachers=tuple(sorted(answers)),
@@ -139,49 +157,17 @@ def _of_sft(manifest: Line, config: Line, lines: Sequence[Line]) -> Budget:
     return Budget(teachers=teachers, teacher_answers=seen, teacher_tokens=tokens)
 
 
-def total_budget(run_folder: Path, step: int | None = None, *, without: Collection[Path] = ()) -> Budget:
-    """`read_budget` of the run, and of the runs whose checkpoints it started from, each up to that checkpoint.
-
-    The runs in the folders `without` are left out: what all that are compared have in common.
-    A pipeline's is that of its last stage that trained. A start checkpoint whose run is gone or cannot be read stands
-    in `missing`. Raises ConfigError as `read_budget` does, for the run itself.
-    """
-    run_folder = _trained(run_folder)
-    line = lineage(run_folder, step)
-    total = read_budget(run_folder, step)
-    shared = {folder.resolve() for folder in without}
-    for folder, last in line.runs[1:]:
-        if folder.resolve() in shared:
-            continue
-        try:
-            total += read_budget(folder, last)
-        except ConfigError as error:
-            total = replace(total, missing=(*total.missing, str(error)))
-    return total if line.complete else replace(total, missing=(*total.missing, line.base))
-
-
-def policy_budget(model: Path) -> Budget | None:
-    """`total_budget` of the run that wrote the policy folder `model`, up to its checkpoint; None for other models."""
-    origin = run_of_policy(model)
-    return None if origin is None else total_budget(*origin)
-
-
-def _trained(run_folder: Path) -> Path:
-    """The run folder itself, or that of a pipeline's last stage that is a train or sft job."""
-    if read_manifest(run_folder).get("job") != "pipeline":
-        return run_folder
-    stages = [run_folder / str(stage["name"]) for stage in read_config(run_folder).get("stages") or ()]
-    trained = [stage for stage in stages if stage.is_dir() and read_manifest(stage).get("job") in TRAINED]
-    if not trained:
-        raise ConfigError(f"{run_folder}: no stage of this pipeline has trained a model, so it has no budget")
-    return trained[-1]
-
-
 def _needed(lines: Sequence[Line], name: str, run_folder: Path) -> int:
     found = total_of(line.get(name) for line in lines)
     if found is None:
         raise ConfigError(f"{run_folder / METRICS}: not every step has {name}; without it nothing tells what it spent")
     return found
+
+
+def _seconds(lines: Sequence[Line]) -> float | None:
+    found = [line.get("time/step_s") for line in lines]
+    known = [seconds for seconds in found if seconds is not None]
+    return math.fsum(known) if len(known) == len(found) else None
 
 
 def total_of(counts: Iterable[float | None]) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from os.path import commonpath
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from ampo_core.report.comparing import (
 )
 from ampo_core.report.evaluation import evaluation_sections
 from ampo_core.report.facts import run_facts, subtitle_of
-from ampo_core.report.figures import Line
+from ampo_core.report.figures import Line, with_changes
 from ampo_core.report.html import block, facts, folded, paragraph, slug, table, tiles, warned
+from ampo_core.report.marks import WENT_ON, signed
 from ampo_core.report.page import Page, Section, render
 from ampo_core.report.samples import Row, Samples, read_predictions, read_samples
 from ampo_core.report.sources import WITH_CURVES, Entry, RunData, Subject, collect
@@ -37,6 +39,7 @@ from ampo_core.report.watch import warnings_of
 from ampo_core.run.disk import refusal
 from ampo_core.run.files import write_atomically
 from ampo_core.run.folder import SAMPLES
+from ampo_core.run.history import marks_of
 
 REPORT, COMPARISON = "report.html", "comparison.html"
 MOST_SHOWN = 6
@@ -97,9 +100,8 @@ def build_page(subject: Subject) -> Page:
         return _training(run)
     if run.job == "evaluate":
         return _evaluation(run)
-    return Page(
-        run.name, subtitle_of(run), run_facts(run), [Section("summary", "Summary", summary_html(run)), *_ran_with(run)]
-    )
+    summary = Section("summary", "Summary", summary_html(run))
+    return Page(run.name, subtitle_of(run), _said_first([run]) + run_facts(run), [summary, *_ran_with(run)])
 
 
 def _training(run: RunData) -> Page:
@@ -121,12 +123,17 @@ def _training(run: RunData) -> Page:
     return Page(
         title=run.name,
         subtitle=subtitle_of(run),
-        head=_warned([run]) + tiles(run_tiles(run)) + run_facts(run),
-        sections=[section for section in sections if section is not None],
+        head=_said_first([run]) + tiles(run_tiles(run)) + run_facts(run),
+        sections=[_with_changes(section, run) for section in sections if section is not None],
         legend=[run.name],
         rows=rows,
         extra={"threshold": _threshold(run), "teachers": _teachers(run, samples)},
     )
+
+
+def _with_changes(section: Section, run: RunData) -> Section:
+    steps = sorted({item.step for item in marks_of(run.path)})
+    return replace(section, figures=[with_changes(figure, steps) for figure in section.figures])
 
 
 def _evaluation(run: RunData) -> Page:
@@ -142,7 +149,7 @@ def _evaluation(run: RunData) -> Page:
     return Page(
         run.name,
         subtitle_of(run),
-        _warned([run]) + run_facts(run),
+        _said_first([run]) + run_facts(run),
         [*sections, *_ran_with(run)],
         rows=rows,
         extra={"threshold": None, "teachers": models},
@@ -176,9 +183,9 @@ def _comparison(subject: Subject) -> Page:
     return Page(
         title=subject.title,
         subtitle=_kinds(subject),
-        head=_warned([run for entry in subject.entries for run in entry.runs]) + facts(_named(subject)),
+        head=_said_first([run for entry in subject.entries for run in entry.runs]) + facts(_named(subject)),
         sections=[section for section in sections if section is not None],
-        legend=[entry.name for entry in drawn],
+        legend=[signed(entry.name, {entry.name: entry.patches}) for entry in drawn],
         hidden=list(range(MOST_SHOWN, len(drawn))),
     )
 
@@ -201,8 +208,18 @@ def _ran_with(run: RunData) -> list[Section]:
     ]
 
 
-def _warned(runs: Sequence[RunData]) -> str:
-    return warned([f"{run.name}: {warning}" if len(runs) > 1 else str(warning) for run, warning in warnings_of(runs)])
+def _said_first(runs: Sequence[RunData]) -> str:
+    """What shows that nothing was learnt, and which runs went on with changes."""
+    signs: list[tuple[RunData, object]] = [*warnings_of(runs)]
+    patches = [(run, patch) for run in runs for patch in run.patches]
+    return warned("Signs that nothing was learnt", _of_runs(runs, signs)) + warned(WENT_ON, _of_runs(runs, patches))
+
+
+def _of_runs(runs: Sequence[RunData], said: Sequence[tuple[RunData, object]]) -> list[str]:
+    """Each sentence, with its run's name in front where there are several of one."""
+    again = len({run.name for run in runs}) < len(runs)
+    names = [f"{run.name}, {run.path.parent.name}" if again else run.name for run, _ in said]
+    return [f"{name}: {text}" if len(runs) > 1 else str(text) for name, (_, text) in zip(names, said, strict=True)]
 
 
 def _kinds(subject: Subject) -> str:

@@ -115,12 +115,6 @@ class CardRun:
         found = {**(self.manifest.get("versions") or {}), **(self.manifest.get("plugins") or {})}
         return {name: version or "not installed" for name, version in found.items()}
 
-    @property
-    def changed(self) -> list[int]:
-        """The steps after which the run went on with another config or other versions."""
-        stems = (path.name.removeprefix("config.step-") for path in self.folder.glob("history/config.step-*.yaml"))
-        return sorted({step for stem in stems if (step := int(stem.partition(".")[0])) <= self.step})
-
 
 def messages(run: CardRun) -> str:
     """A conversation to complete, with the system prompt that the run put before each."""

@@ -10,18 +10,20 @@ from functools import partial
 from ampo_registry.errors import ConfigError
 
 from ampo_core.config.metric_names import MACRO
-from ampo_core.report.budget import total_budget
 from ampo_core.report.curves import Series
 from ampo_core.report.facts import SPENT_TITLE, spent_table
 from ampo_core.report.figures import Line, Panel, figures_of, last_part, shown
 from ampo_core.report.html import folded, paragraph, table
+from ampo_core.report.marks import footnotes, signed
 from ampo_core.report.page import Section
 from ampo_core.report.scores import Scores
+from ampo_core.report.settings import as_text
 from ampo_core.report.sources import Entry, RunData
-from ampo_core.report.summary import as_text
+from ampo_core.report.spent import read_spent
 from ampo_core.report.tables import NOTHING, Column, Table, interval
-from ampo_core.report.training import GUIDANCE, HEALTH, STEP_TIME, duration, replaced_by_teacher, teachers_figure
+from ampo_core.report.training import GUIDANCE, HEALTH, STEP_TIME, replaced_by_teacher, teachers_figure
 from ampo_core.run.changes import PLACE_ONLY
+from ampo_core.run.progress import duration
 
 SEED = "run.seed"
 MOST_COLUMNS = 5
@@ -78,8 +80,9 @@ def final_section(
     several = any(len(entry.runs) > 1 for entry in entries)
     judged = [item for item in scores if any(entry.name in item.models for entry in entries)]
     seeds: Column[Entry] = Column("seeds", lambda entry: str(len(entry.runs)))
+    marked = {entry.name: entry.patches for entry in entries}
     columns: list[Column[Entry]] = [
-        Column("run", lambda entry: entry.name, text=True),
+        Column("run", lambda entry: signed(entry.name, marked), text=True),
         *([seeds] if several else []),
         Column("steps", lambda entry: _spread(entry, lambda run: run.steps or None, digits=6)),
         *(Column(item.title, partial(_headline, item)) for item in judged),
@@ -94,7 +97,8 @@ def final_section(
         caption += f" {item.title}: accuracy in percent, mean over sets; brackets: {item.around}."
     if several:
         caption += " Other numbers of several seeds: mean [lowest, highest]."
-    return Section(id, title, Table(columns, entries, caption=caption).html() + _budgets(entries))
+    table = Table(columns, entries, caption=caption, notes=footnotes(marked))
+    return Section(id, title, table.html() + _budgets(entries))
 
 
 def differences_section(entries: Sequence[Entry]) -> Section:
@@ -157,15 +161,16 @@ def _headline(scores: Scores, entry: Entry) -> str:
 
 
 def _budgets(entries: Sequence[Entry]) -> str:
-    budgets, notes = {}, []
+    budgets, marked, notes = {}, {}, []
     for entry in entries:
         for run in entry.runs:
             name = run.name if len(entry.runs) == 1 else f"{run.name}, {run.path.parent.name}"
             try:
-                budgets[name] = total_budget(run.path).as_json()
+                marked[name] = run.patches
+                budgets[name] = read_spent(run.path).as_json()
             except ConfigError as error:
                 notes.append(f"{name}: {error}")
-    html = spent_table(budgets) + "".join(map(paragraph, notes))
+    html = spent_table(budgets, marked) + "".join(map(paragraph, notes))
     return html if len(budgets) <= MOST_BUDGETS else folded(SPENT_TITLE, html)
 
 

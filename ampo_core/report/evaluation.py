@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from ampo_core.report.facts import spent_table
 from ampo_core.report.figures import SHARE_AXIS, Figure, Trace, band, colour, look, rounded
 from ampo_core.report.html import folded, paragraph
+from ampo_core.report.marks import footnotes, signed
 from ampo_core.report.page import Section
 from ampo_core.report.scores import MACRO, Estimate, Row, Scores
 from ampo_core.report.tables import NOTHING, Column, Table, interval, points, share
@@ -19,9 +20,9 @@ def evaluation_sections(scores: Scores, prefix: str = "") -> list[Section]:
     """The figures and the table of one evaluation; `prefix` keeps ids apart where a page has several."""
     title = f"Evaluation: {scores.title}" if prefix else "Evaluation"
     caption = f"Shares in percent; brackets: {scores.around}"
-    table = models_and_sets(scores.rows, scores.baseline, caption=caption).html()
+    table = models_and_sets(scores, caption=caption).html()
     readings = folded("Differences in words", "".join(map(paragraph, scores.readings)))
-    after = table + readings + spent_table(scores.budgets)
+    after = table + readings + spent_table(scores.budgets, scores.changed)
     sections = [Section(f"{prefix}evaluation", title, figures=[_sets_figure(scores, prefix)], after=after)]
     curves = pass_figures(scores, prefix)
     if curves:
@@ -29,12 +30,13 @@ def evaluation_sections(scores: Scores, prefix: str = "") -> list[Section]:
     return sections
 
 
-def models_and_sets(rows: Sequence[Row], baseline: str | None, *, title: str = "", caption: str = "") -> Table[Row]:
+def models_and_sets(scores: Scores, *, title: str = "", caption: str = "") -> Table[Row]:
     """A row a model and set; of a long pass@k curve some places."""
+    rows, baseline = scores.rows, scores.baseline
     tries = some_of(sorted({k for row in rows for k in row.pass_at}), MOST_TRIES)
     samples = {row.samples for row in rows}
     columns: list[Column[Row]] = [
-        Column("model", lambda row: row.model, text=True),
+        Column("model", lambda row: signed(row.model, scores.changed), text=True),
         Column("set", lambda row: _set_title(row.set), text=True, brief=lambda row: row.set),
         Column("questions", lambda row: f"{row.questions:g}"),
         Column("samples", lambda row: str(row.samples or NOTHING), wide=True),
@@ -46,7 +48,7 @@ def models_and_sets(rows: Sequence[Row], baseline: str | None, *, title: str = "
     ]
     if baseline is not None and any(row.difference for row in rows):
         columns.append(Column(f"against {baseline}", lambda row: points(row.difference)))
-    return Table(columns, rows, title, caption, blocks=True)
+    return Table(columns, rows, title, caption, footnotes(scores.changed), blocks=True)
 
 
 def pass_figures(scores: Scores, prefix: str = "") -> list[Figure]:

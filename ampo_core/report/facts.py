@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ampo_registry.errors import ConfigError
 
-from ampo_core.report.budget import read_budget, total_budget
 from ampo_core.report.html import facts, paragraph, table
+from ampo_core.report.marks import signed
 from ampo_core.report.settings import auxiliary, in_words, intervention, schedules
 from ampo_core.report.sources import WITH_CURVES, RunData
+from ampo_core.report.spent import read_spent
+from ampo_core.run.progress import duration
 
 SPENT = {
     "steps": "steps",
+    "questions": "questions",
+    "rollouts": "rollouts",
     "tokens_generated": "tokens generated",
     "tokens_trained": "tokens trained",
     "teacher_answers": "teacher answers",
     "teacher_tokens": "their tokens",
+    "seconds": "time in steps",
 }
-SPENT_TITLE = "What each spent, with the runs whose policies it started from"
+SPENT_TITLE = "What each spent itself, then the runs that it was made from"
 
 
 def run_facts(run: RunData) -> str:
     """What a run ran with and what it spent, as a list."""
-    own, total = spent(run)
+    own, before, together = spent(run)
     data = run.setting("data.train") or run.setting("questions") or ""
     devices, nodes = run.setting("resources.devices"), run.setting("resources.nodes", 1)
     return facts([
@@ -38,7 +44,8 @@ def run_facts(run: RunData) -> str:
         ("seed", str(run.manifest.get("seed", ""))),
         ("devices", f"{devices} on {nodes} node{'s' if nodes != 1 else ''}" if isinstance(devices, int) else ""),
         ("spent", own),
-        ("in all", total),
+        ("made from", before),
+        ("together", together),
         ("noted", " · ".join(map(str, run.manifest.get("notes") or ()))),
         ("folder", str(run.path)),
     ])  # fmt: skip
@@ -73,27 +80,46 @@ def subtitle_of(run: RunData) -> str:
     planned = run.setting("training.steps")
     if not run.finished and run.job in WITH_CURVES:
         state += f", after step {run.steps}" + (f" of {planned}" if isinstance(planned, int) else "")
-    return f"{run.job} run, {state}"
+    return f"{run.job} run, {state}" + (", changed on the way (--allow-changes)" if run.patches else "")
 
 
-def spent_table(budgets: Mapping[str, Mapping[str, Any]]) -> str:
-    """Budgets in JSON types as a table, with what they do not count; empty without any."""
-    rows = []
-    for name, budget in budgets.items():
-        numbers = [budget.get(key) for key in SPENT]
-        runs = str(len(budget.get("runs") or ()))
-        rows.append([name, *("not known" if number is None else f"{number:,}" for number in numbers), runs])
+def spent_table(budgets: Mapping[str, Mapping[str, Any]], marked: Mapping[str, object]) -> str:
+    """Budgets in JSON types as a table, with what they do not count; empty without any. `marked` ones get a sign."""
+    rows = [row for name, budget in budgets.items() for row in _spent_rows(signed(name, marked), budget)]
     lacking = {name: ", ".join(budget["missing"]) for name, budget in budgets.items() if budget.get("missing")}
     notes = [f"{name}: not counted, for it is not there: {missing}." for name, missing in lacking.items()]
-    return table(["", *SPENT.values(), "runs counted"], rows, caption=SPENT_TITLE) + "".join(map(paragraph, notes))
+    return table(["", *SPENT.values()], rows, caption=SPENT_TITLE) + "".join(map(paragraph, notes))
 
 
-def spent(run: RunData) -> tuple[str, str]:
-    """What the run spent itself, and with the runs it started from: empty where that is the same."""
+def _spent_rows(name: str, budget: Mapping[str, Any]) -> list[list[str]]:
+    """What a run spent itself; where it was made from others also what these spent, and the sum. Of results of an
+    older release only the sum is known."""
+    runs = [Path(folder).name for folder in budget.get("runs") or ()]
+    if "own" not in budget:
+        return [_spent_row(name + (f", {len(runs)} runs together" if len(runs) > 1 else ""), budget)]
+    rows = [_spent_row(name, budget["own"])]
+    if len(runs) > 1:
+        rows.append(_spent_row(f"↳ made from {', '.join(runs[1:])}", budget["before"]))
+        rows.append(_spent_row("↳ together", budget))
+    return rows
+
+
+def _spent_row(name: str, budget: Mapping[str, Any]) -> list[str]:
+    return [name, *(_count(key, budget.get(key)) for key in SPENT)]
+
+
+def _count(key: str, number: float | None) -> str:
+    if number is None:
+        return "not known"
+    return duration(number) if key == "seconds" else f"{number:,}"
+
+
+def spent(run: RunData) -> tuple[str, str, str]:
+    """What the run spent itself, what it was made from, and the sum: empty where there is none."""
     if run.job not in WITH_CURVES:
-        return "", ""
+        return "", "", ""
     try:
-        own, total = read_budget(run.path), total_budget(run.path)
+        found = read_spent(run.path)
     except ConfigError as error:
-        return str(error), ""
-    return own.line(), total.line() if len(total.runs) > 1 or total.missing else ""
+        return str(error), "", ""
+    return found.own.line(), found.made_from, found.together

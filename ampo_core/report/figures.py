@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean, median
 from typing import Any
 
@@ -106,6 +106,21 @@ def metric_figure(panel: Panel, lines: Sequence[Line]) -> Figure | None:
     logarithmic = panel.may_be_logarithmic and min(values) > 0 and max(values) > SPIKES * median(values)
     layout = axes(panel.unit, share=panel.share, logarithmic=logarithmic)
     return Figure(panel.metric, panel.title, _caption(panel, lines, logarithmic), traces, layout)
+
+
+def with_changes(figure: Figure, steps: Sequence[int]) -> Figure:
+    """A figure over steps, with a line after each of `steps`: there the run went on with changes."""
+    if not steps or figure.layout.get("xaxis", {}).get("title", {}).get("text") != "step":
+        return figure
+    look = {
+        "type": "line",
+        "yref": "paper",
+        "y0": 0,
+        "y1": 1,
+        "line": {"color": "$text/0.6", "width": 1, "dash": "dot"},
+    }
+    lines = [{**look, "x0": step + 0.5, "x1": step + 0.5} for step in steps]
+    return replace(figure, layout={**figure.layout, "shapes": lines})
 
 
 def axes(unit: str = "", *, share: bool = False, logarithmic: bool = False) -> dict[str, Any]:

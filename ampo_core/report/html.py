@@ -55,11 +55,10 @@ def paragraph(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>' if text else ""
 
 
-def warned(lines: Sequence[str]) -> str:
+def warned(said: str, lines: Sequence[str]) -> str:
     """What a reader must know before all else; empty without any."""
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    said = "Signs that nothing was learnt:"
-    return f'<div class="warning" role="note"><strong>{said}</strong><ul>{items}</ul></div>' if lines else ""
+    return f'<div class="warning" role="note"><strong>{escape(said)}:</strong><ul>{items}</ul></div>' if lines else ""
 
 
 def picture(file: str, what: str) -> str:

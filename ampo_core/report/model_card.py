@@ -14,10 +14,11 @@ import yaml
 from ampo_registry.errors import AmpoError
 
 from ampo_core.config.yaml_source import dump_yaml
-from ampo_core.report.budget import total_budget
 from ampo_core.report.card_facts import CardRun, generate_options, messages, sampling_defaults, serve_options
 from ampo_core.report.markdown import cell
+from ampo_core.report.marks import patches
 from ampo_core.report.settings import auxiliary, in_words, intervention
+from ampo_core.report.spent import read_spent
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -64,7 +65,8 @@ def model_card(run_folder: Path, step: int, policy: Path) -> ModelCard:
         config=config,
         fence="`" * max(3, longest_fence(config) + 1),
         licence=licence.get("license_name") or licence.get("license"),
-        budget=total_budget(run_folder, step).line(),
+        spent=read_spent(run_folder, step),
+        patches=patches(run_folder, step),
     )
     data = ModelCardData(
         base_model=run.base_on_hub,

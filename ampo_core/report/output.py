@@ -14,7 +14,8 @@ from ampo_registry.warning import RunWarning
 
 from ampo_core.checked.trackers import Trackers
 from ampo_core.config.jobs import EvaluateJob, SftJob, TrainJob
-from ampo_core.report.budget import total_budget
+from ampo_core.report.marks import patches
+from ampo_core.report.spent import read_spent
 from ampo_core.report.watch import Watch
 from ampo_core.run.checkpoint_store import CheckpointStore, read_state
 from ampo_core.run.environment import Environment
@@ -123,7 +124,10 @@ class Output:
     def finished(self, policy: Path | None) -> Path:
         """Mark the run done, with the folder `policy` as its output, say what it spent and tell the observers."""
         output = self.folder.finish(policy)
-        self.progress.note(f"budget: {total_budget(self.folder.path).line()}")
+        own, *before = read_spent(self.folder.path).lines()
+        changes = (f"went on with allowed changes {patch}" for patch in patches(self.folder.path))
+        for line in (f"budget: {own}", *before, *changes):
+            self.progress.note(line)
         self.concluded()
         return output
 

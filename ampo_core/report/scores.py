@@ -70,8 +70,9 @@ class Row:
 class Scores:
     """What evaluate jobs found: a row for each model and set. With `several` seeds intervals are those over seeds.
 
-    `pairs` are rows of the models beside the baseline against each other, `readings` all differences in words. `orders`
-    are places that some models have in other figures of a page.
+    `pairs` are rows of the models beside the baseline against each other, `readings` all differences in words.
+    `changed` are the changes that the runs of models went on with, in words. `orders` are places that some models have
+    in other figures of a page.
     """
 
     title: str
@@ -80,6 +81,7 @@ class Scores:
     baseline: str | None = None
     readings: Sequence[str] = ()
     budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    changed: Mapping[str, Sequence[str]] = field(default_factory=dict)
     orders: Mapping[str, int] = field(default_factory=dict)
     several: bool = False
 
@@ -95,7 +97,8 @@ class Scores:
             rows = [_row(m, name, row, baseline) for m, sets in found["models"].items() for name, row in sets.items()]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path} cannot be read: {error!r}") from error
-        return cls(title, rows, (), baseline, found.get("readings") or (), found.get("budgets") or {})
+        budgets, changed = (found.get(key) or {} for key in ("budgets", "changed"))
+        return cls(title, rows, (), baseline, found.get("readings") or (), budgets, changed)
 
     def as_json(self) -> dict[str, Any]:
         """What results.json holds: models -> sets, groups and MACRO -> numbers, and what is said of them."""
@@ -105,7 +108,7 @@ class Scores:
             models.setdefault(row.model, {})[row.set] = row.as_json()
             if row.members is not None and row.set != MACRO:
                 groups[row.set] = list(row.members)
-        said = {"readings": list(self.readings), "budgets": self.budgets}
+        said = {"readings": list(self.readings), "budgets": self.budgets, "changed": self.changed}
         return {"baseline": self.baseline, "models": models, "groups": groups, **said}
 
     @property
@@ -140,7 +143,11 @@ class Scores:
         for row in (*self.rows, *(row for scores in more for row in scores.rows)):
             found.setdefault((row.model, row.set), []).append(row)
         several = any(len(rows) > 1 for rows in found.values())
-        return replace(self, rows=[_over(rows) if several else rows[0] for rows in found.values()], several=several)
+        changed: dict[str, list[str]] = {}
+        for model, lines in (item for scores in (self, *more) for item in scores.changed.items()):
+            changed[model] = list(dict.fromkeys([*changed.get(model, ()), *lines]))
+        rows = [_over(rows) if several else rows[0] for rows in found.values()]
+        return replace(self, rows=rows, several=several, changed=changed)
 
 
 def _row(model: str, name: str, found: Mapping[str, Any], baseline: str | None) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,3 +52,12 @@ def intervention(config: Config) -> str:
     """The intervention in words; empty where it is the usual one, replacement."""
     found = value_of(config, "guidance.intervention")
     return "" if found is None or value_of(config, "guidance.intervention.type") == "replace" else in_words(found)
+
+
+def as_text(value: object) -> str:
+    """A value of a config or a summary on one line; a dash for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)

@@ -12,6 +12,7 @@ from ampo_registry.errors import ConfigError
 from ampo_registry.text import nearest
 
 from ampo_core.report.curves import RunCurves, read_run
+from ampo_core.report.marks import patches
 from ampo_core.run.changes import read_config, read_manifest
 from ampo_core.run.folder import METRICS
 
@@ -21,7 +22,10 @@ WITH_CURVES = ("train", "sft")
 
 @dataclass(frozen=True, slots=True)
 class RunData:
-    """What a run's folder says about it; `curves` is empty where the job has none yet."""
+    """What a run's folder says about it; `curves` is empty where the job has none yet.
+
+    `patches` are the changes that it went on with, in words.
+    """
 
     name: str
     path: Path
@@ -30,6 +34,7 @@ class RunData:
     manifest: Mapping[str, Any]
     finished: bool
     curves: RunCurves
+    patches: tuple[str, ...] = ()
 
     def setting(self, key: str, default: Any = None) -> Any:
         """The config's value at a dotted key; `default` where it is not there."""
@@ -57,6 +62,12 @@ class Entry:
     def job(self) -> str:
         """The job of its runs."""
         return self.runs[0].job
+
+    @property
+    def patches(self) -> list[str]:
+        """The changes that its runs went on with, in words; of several seeds with the seed's."""
+        seeds = [f"{run.path.parent.name}, " if len(self.runs) > 1 else "" for run in self.runs]
+        return [seed + patch for seed, run in zip(seeds, self.runs, strict=True) for patch in run.patches]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +121,7 @@ def read_folder(folder: Path, name: str) -> RunData:
         manifest=manifest,
         finished=(folder / "done").exists(),
         curves=read_run(name, folder) if has_curves else RunCurves(name, {}),
+        patches=tuple(patches(folder)),
     )
 
 

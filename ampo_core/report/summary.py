@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from ampo_core.report.html import paragraph, table
+from ampo_core.report.settings import as_text
 from ampo_core.report.sources import RunData
 from ampo_core.run.files import read_object
 
@@ -32,12 +32,3 @@ def _tables(value: Mapping[str, Any], title: str) -> str:
         ]
         return html + table([title or "what", *names], rows)
     return html + "".join(_tables(block, key) for key, block in blocks.items())
-
-
-def as_text(value: object) -> str:
-    """A value of a config or a summary on one line; a dash for none."""
-    if value is None:
-        return "–"
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)

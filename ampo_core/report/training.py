@@ -35,7 +35,7 @@ from ampo_core.report.html import paragraph, table
 from ampo_core.report.page import Section
 from ampo_core.report.samples import Samples
 from ampo_core.report.sources import RunData
-from ampo_core.run.progress import format_seconds
+from ampo_core.run.progress import duration
 
 LEARNING = (
     Panel("reward/mean", "Reward", "mean reward", paper="Figure 4(a)"),
@@ -260,8 +260,3 @@ def run_tiles(run: RunData) -> list[tuple[str, str, str]]:
         seconds = math.fsum(value for _, value in series[STEP_TIME])
         found.append(("time in steps", duration(seconds), f"{shown(seconds / len(series[STEP_TIME]))} s a step"))
     return found
-
-
-def duration(seconds: float) -> str:
-    """A duration to read, to the tenth of a second below a minute."""
-    return f"{seconds:.1f}s" if seconds < 60 else format_seconds(seconds)

@@ -153,3 +153,8 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def duration(seconds: float) -> str:
+    """A duration to read, to the tenth of a second below a minute."""
+    return f"{seconds:.1f}s" if seconds < 59.95 else format_seconds(seconds)

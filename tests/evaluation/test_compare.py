@@ -152,13 +152,21 @@ def test_the_rivals_differences_are_those_of_a_comparison_of_their_own():
 
 def test_results_as_markdown():
     comparison = compare({name: grouped(found) for name, found in MODELS.items()}, "start", 0)
-    text = markdown(comparison, {"ampo": "5 steps"}, "A note.")
+    comparison = replace(comparison, changed={"ampo": ["after step 3: training.steps 5 → 6"]})
+    text = markdown(comparison, {"ampo": ["5 steps", "made from sft: 9 steps"]}, "A note.")
     lines = text.splitlines()
     assert lines[2] == "| model | easy avg@4 | hard avg@4 | one | macro |"
-    assert lines[6].startswith("| ampo | 93.8 [")
+    assert lines[6].startswith("| ampo † | 93.8 [")
     assert "## Points of difference to start" in lines
     assert "## easy: pass@k" in lines
-    assert "- ampo: 5 steps" in lines
+    assert "- ampo: 5 steps\n  - made from sft: 9 steps\n" in text
+    note = "† ampo went on with allowed changes: after step 3: training.steps 5 → 6"
+    assert f"## Changed on the way\n\n- {note}\n" in text
+    assert screen_table(comparison).notes == [note]
+    few = compare({"weak": grouped(WEAK), "ampo": grouped(STRONG)}, "weak", 0)
+    assert screen_table(few).notes == []
+    few = screen_table(replace(few, changed=comparison.changed))
+    assert (few.rows[0][0], few.rows[-1][0], few.notes) == ("weak", "ampo †", [note])
     assert lines[-1] == "A note."
     for table in text.split("\n\n"):
         if table.startswith("|"):

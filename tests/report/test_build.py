@@ -35,11 +35,34 @@ def test_a_run(run):
     text, data, html = words(write_report([run]))
     for said in ("train run, finished", "comprehension selector", "8 questions × 4 rollouts, 2 updates"):
         assert said in text
-    assert "40 steps, 4,000 tokens generated, 12,000 tokens trained, 320 teacher answers" in text
+    own = "40 steps, 320 questions, 1,280 rollouts, 4,000 tokens generated, 12,000 tokens trained, 320 teacher answers"
+    assert own in text
+    assert "made from" not in text
     assert "Shown: 240 of 320 that were written" in text
     assert len(data["rows"]) == 240
     assert data["teachers"] == ["<b>terse</b>", "chain"]
     assert "replacements: 2" in html
+
+
+def test_a_runs_own_figures_stand_before_those_of_the_runs_that_it_was_made_from(tmp_path):
+    write_run(tmp_path / "warmup", steps=30, guided=False, evaluated=False)
+    short = write_run(tmp_path / "short", steps=4, guided=False, evaluated=False)
+    config = yaml.safe_load((short / "config.yaml").read_text())
+    start = tmp_path / "warmup/checkpoints/step-000020/policy"
+    start.mkdir(parents=True)
+    (short / "config.yaml").write_text(yaml.safe_dump({**config, "model": {"path": str(start)}}))
+    text = " ".join(words(write_report([short]))[0].split())
+    assert (
+        "spent 4 steps, 32 questions, 128 rollouts, 400 tokens generated, 1,200 tokens trained, 0 teacher answers, "
+        "14.0s in steps made from warmup: 20 steps, 160 questions, 640 rollouts, 2,000 tokens generated, 6,000 tokens "
+        "trained, 0 teacher answers, 1m10s in steps together 24 steps, 192 questions, "
+    ) in text
+    text = " ".join(words(write_report([tmp_path / "warmup", short]))[0].split())
+    assert (
+        "short 4 32 128 400 1,200 0 0 14.0s ↳ made from warmup 20 160 640 2,000 6,000 0 0 1m10s "
+        "↳ together 24 192 768 2,400 7,200 0 0 1m24s"
+    ) in text
+    assert "warmup 30 240 960 3,000 9,000 0 0 1m45s short" in text
 
 
 def test_texts_stay_texts(run):
@@ -132,7 +155,7 @@ def test_a_long_pass_curve_is_drawn_whole_and_marked_at_some_places(tmp_path):
     assert len(figure["data"][2]["x"]) == 256
     assert figure["layout"]["xaxis"]["tickvals"] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
     assert re.search(r"pass@1\s+pass@16\s+pass@256", text)
-    assert re.search(r"ampo\s+7\s+1,234\s+not known", text)
+    assert re.search(r"ampo\s+7\s+not known\s+not known\s+1,234\s+not known", text)
     assert "ampo: not counted, for it is not there: x/y." in text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def test_a_train_run_that_dies_everywhere_ends_as_one_that_does_not(runs: Runs) 
     longer = runs.anew("train.yaml", "ended", "--allow-changes")
     assert longer.code == 0, longer.err
     assert "changed, as allowed:\n  training.steps: 4 -> 5" in longer.out
+    assert re.search(r"went on with allowed changes after step 4 \([^)]* UTC\): training\.steps 4 → 5\n", longer.out)
     runs.assert_equal("whole", "ended")
     assert warnings(longer.out) == warnings(whole.out) != []
     history = sorted(path.name for path in (runs.folder("ended") / "history").iterdir())

@@ -15,6 +15,7 @@ from ampo_core.jobs.suite.tables import ResultRow, ResultTable, gather
 from ampo_core.report.curves import read_run
 from ampo_core.report.figures import Figure, Line, Trace, colour
 from ampo_core.report.html import picture
+from ampo_core.report.marks import footnotes, signed
 from ampo_core.report.page import plain_page
 from ampo_core.report.pictures import draw, training_figures
 from ampo_core.report.tables import NOTHING, Column, Table, points, share
@@ -25,8 +26,8 @@ from ampo_core.run.progress import say
 CAPTION = (
     "Shares in percent. Avg. is the mean over sets, as mean ± standard deviation over training seeds, with the 95 % "
     "interval of a bootstrap that draws seeds and questions anew. Few seeds make a rough interval: read it beside the "
-    "single seeds. Length in tokens. Tokens and teacher answers are what training used, means over seeds, with those "
-    "of the runs that a run started from, but without the stages that all share."
+    "single seeds. Length in tokens. Tokens and teacher answers are what a run's own training used, means over seeds; "
+    "after a + those of the runs that it was made from, but without the stages that all share."
 )
 SHOWN = ("tokens_generated", "tokens_trained", "teacher_answers")
 
@@ -57,8 +58,9 @@ def as_table(table: ResultTable) -> Table[ResultRow]:
     sets = list(dict.fromkeys(name for row in table.rows for name in row.sets))
     further = list(dict.fromkeys(name for row in table.rows for name in row.further))
     baseline = next(row.title for row in table.rows if row.run == table.baseline)
+    changed = {row.title: row.changed for row in table.rows}
     columns: list[Column[ResultRow]] = [
-        Column(table.evaluation or "run", lambda row: row.title, text=True),
+        Column(table.evaluation or "run", lambda row: signed(row.title, changed), text=True),
         *map(_of_set, sets if len(sets) > 1 else ()),
         Column("Avg.", lambda row: _mean(row.score)),
         Column("95 %", lambda row: f"[{share(row.score.low)}, {share(row.score.high)}]" if row.score else NOTHING),
@@ -71,6 +73,7 @@ def as_table(table: ResultTable) -> Table[ResultRow]:
     ]
     lacking = [row for row in table.rows if len(row.seeds) < table.wanted]
     notes = [f"{row.title}: {len(row.seeds)} of {table.wanted} seeds are there." for row in lacking]
+    notes += footnotes(changed)
     return Table(columns, table.rows, table.title, CAPTION, [*notes, *([table.note.strip()] if table.note else [])])
 
 
@@ -123,12 +126,18 @@ def _of_evaluation(name: str) -> Column[ResultRow]:
 
 
 def _of_budget(name: str) -> Column[ResultRow]:
-    return Column(name.replace("_", " "), lambda row: _count(row.budget.get(name)))
+    return Column(name.replace("_", " "), lambda row: _own_and_before(row.own.get(name), row.budget.get(name)))
 
 
 def _mean(score: SeedEstimate | None) -> str:
     spread = f" ± {share(score.spread)}" if score is not None and len(score.seeds) > 1 else ""
     return share(score.mean if score else None) + spread
+
+
+def _own_and_before(own: float | None, total: float | None) -> str:
+    if own is None or total is None or own == total:
+        return _count(own)
+    return f"{_count(own)} + {_count(total - own)}"
 
 
 def _count(number: float | None) -> str:

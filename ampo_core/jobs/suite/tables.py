@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from ampo_core.data.json_lines import json_lines
 from ampo_core.evaluation.statistics import average
 from ampo_core.jobs.suite.plan import EVALUATIONS, Plan
 from ampo_core.jobs.suite.statistics import Scores, SeedEstimate, difference, over_seeds
-from ampo_core.report.budget import total_budget
+from ampo_core.report.budget import Budget
+from ampo_core.report.marks import patches
+from ampo_core.report.spent import Spent, read_spent
 from ampo_core.run.progress import say
 
 MEASURED = ("length_mean", "truncated")
@@ -37,8 +39,9 @@ class ResultRow:
     """A run over the seeds that are there.
 
     `sets` holds each set's mean at each seed; `score` is the macro mean in the first evaluation, `further` that in
-    the others; `difference` is `score` against the baseline's at the seeds that both have. Budgets are means over
-    seeds; None where nothing was trained or recorded.
+    the others; `difference` is `score` against the baseline's at the seeds that both have. `budget` is what the run
+    and those that it was made from spent, `own` what it spent itself: means over seeds, None where nothing was trained
+    or recorded. `changed` are the changes that it went on with at some seed, in words.
     """
 
     run: str
@@ -50,6 +53,8 @@ class ResultRow:
     further: Mapping[str, SeedEstimate]
     measured: Mapping[str, float]
     budget: Mapping[str, float | None]
+    own: Mapping[str, float | None]
+    changed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ def gather(plan: Plan, console: Console) -> list[ResultTable]:
     shown = plan.job.shown_tables()
     runs = list(dict.fromkeys(run for table in shown.values() for run in table.rows))
     found = {run: {evaluation: _found(plan, run, evaluation) for evaluation in plan.job.evaluations} for run in runs}
-    budgets = {run: _budget(plan, run, console) for run in runs}
+    budgets = {run: _spent(plan, run, console) for run in runs}
     return [_table(plan, name, table, found, budgets) for name, table in shown.items()]
 
 
@@ -83,7 +88,7 @@ def _table(
     name: str,
     table: SuiteTable,
     found: Mapping[str, Mapping[str, Mapping[int, Found]]],
-    budgets: Mapping[str, Mapping[str, float | None]],
+    spent: Mapping[str, Sequence[Spent]],
 ) -> ResultTable:
     baseline, drawn = table.baseline or table.rows[0], plan.job.run.seed
     first = next(iter(plan.job.evaluations), "")
@@ -105,25 +110,38 @@ def _table(
                 difference=over_seeds(pairs, drawn) if pairs and all(pairs) else None,
                 further=estimates,
                 measured={name: average([item.measured[name] for item in own.values()]) for name in MEASURED if own},
-                budget=budgets[run],
+                budget=_means([item.total for item in spent[run]]),
+                own=_means([item.own for item in spent[run]]),
+                changed=tuple(_changed(plan, run)),
             )
         )
     return ResultTable(name, table.title or name, baseline, len(plan.job.seeds), first, tuple(rows), table.note)
 
 
-def _budget(plan: Plan, run: str, console: Console) -> dict[str, float | None]:
-    """The means over seeds of what `run` spent; {} if it trained nothing. What cannot be read is said and left out."""
-    budgets = []
+def _spent(plan: Plan, run: str, console: Console) -> list[Spent]:
+    """What `run` spent at each seed; none if it trained nothing. What cannot be read is said and left out."""
+    found = []
     for seed in plan.job.seeds:
         here = plan.root / f"seed-{seed}"
         if (here / run / "done").exists():
             shared = [here / stage.name for stage in plan.job.stages]
             try:
-                budgets.append(asdict(total_budget(here / run, without=shared)))
+                found.append(read_spent(here / run, without=shared))
             except ConfigError as error:
                 say(console, f"{run}, seed {seed}: its budget is not known: {error}")
-    spent = {name: [budget[name] for budget in budgets] for name in SPENT if budgets}
-    return {name: None if None in values else average(values) for name, values in spent.items()}
+    return found
+
+
+def _changed(plan: Plan, run: str) -> Iterator[str]:
+    for seed in plan.job.seeds:
+        folder = plan.root / f"seed-{seed}" / run
+        yield from (f"seed {seed}, {patch}" for patch in (patches(folder) if (folder / "done").exists() else ()))
+
+
+def _means(budgets: Sequence[Budget]) -> dict[str, float | None]:
+    """The means of SPENT over `budgets`; {} without any."""
+    numbers = {name: [asdict(budget)[name] for budget in budgets] for name in SPENT if budgets}
+    return {name: None if None in values else average(values) for name, values in numbers.items()}
 
 
 def _found(plan: Plan, run: str, evaluation: str) -> dict[int, Found]:

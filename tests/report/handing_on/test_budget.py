@@ -13,10 +13,15 @@ import pytest
 from ampo_registry import ConfigError
 
 from ampo_core.config.yaml_source import dump_yaml
-from ampo_core.report.budget import Budget, policy_budget, read_budget, replacements, total_budget
+from ampo_core.report.budget import Budget, read_budget, replacements
 from ampo_core.report.lineage import read_metrics, run_of_policy
+from ampo_core.report.spent import policy_spent, read_spent
+from ampo_core.run.history import mark
 
 GUIDED = {"guidance/replaced": 1.3125, "groups/sampled": 16.0, "tokens/teacher": 500.0}
+
+
+UNKNOWN: dict[str, Any] = {"questions": None, "rollouts": None, "seconds": None}
 
 
 def make(folder: Path, job: str, lines: list[dict[str, Any]], model: str = "org/base", **more: Any) -> Path:
@@ -59,10 +64,12 @@ def test_a_guided_run(tmp_path):
         train_line(2, **{**GUIDED, "guidance/replaced": 0.0, "tokens/teacher": 0.0}),
     ]
     run = make(tmp_path / "ampo", "train", lines, guidance={}, manifest={"teachers": ["chain", "idle", "terse"]})
-    assert read_budget(run) == Budget(200, 120, 2, 21, ("chain", "terse"), 500, runs=(str(run),))
+    assert read_budget(run) == Budget(
+        200, 120, 2, 21, ("chain", "terse"), 500, **{**UNKNOWN, "questions": 32}, runs=(str(run),)
+    )
     assert read_budget(run, step=1).teacher_answers == 21
     assert read_budget(run, step=1).steps == 1
-    assert total_budget(run) == read_budget(run)
+    assert read_spent(run).total == read_budget(run)
 
 
 COUNTED = {**GUIDED, "guidance/teacher/chain": 1 / 3, "guidance/teacher/terse": 2 / 3}
@@ -72,7 +79,7 @@ COUNTED |= {"guidance/answers/chain": 7.0, "guidance/answers/terse": 14.0}
 def test_answers_are_counts_of_the_run_and_not_made_of_means(tmp_path):
     line = {name: value for name, value in COUNTED.items() if name != "groups/sampled"}
     run = make(tmp_path / "ampo", "train", [train_line(1, **line)], guidance={})
-    assert read_budget(run) == Budget(100, 60, 1, 21, ("chain", "terse"), 500, runs=(str(run),))
+    assert read_budget(run) == Budget(100, 60, 1, 21, ("chain", "terse"), 500, **UNKNOWN, runs=(str(run),))
     assert replacements(read_metrics(run)) == {"chain": 7, "terse": 14}
 
 
@@ -92,19 +99,19 @@ def test_a_run_that_began_under_an_older_release_has_steps_of_both_kinds(tmp_pat
 @pytest.mark.parametrize("guidance", [None, {}])
 def test_guidance_may_have_come_or_gone_while_the_run_went_on(tmp_path, guidance):
     run = make(tmp_path / "ampo", "train", [train_line(1), train_line(2, **COUNTED)], guidance=guidance)
-    assert read_budget(run) == Budget(200, 120, 2, 21, ("chain", "terse"), 500, runs=(str(run),))
+    assert read_budget(run) == Budget(200, 120, 2, 21, ("chain", "terse"), 500, **UNKNOWN, runs=(str(run),))
 
 
 def test_a_run_without_guidance_has_no_teacher(tmp_path):
     run = make(tmp_path / "grpo", "train", [train_line(1)], guidance=None)
-    assert read_budget(run) == Budget(100, 60, 1, 0, (), 0, runs=(str(run),))
+    assert read_budget(run) == Budget(100, 60, 1, 0, (), 0, **UNKNOWN, runs=(str(run),))
     assert read_budget(run).line() == "1 step, 100 tokens generated, 60 tokens trained, 0 teacher answers"
 
 
 def test_an_sft_run(tmp_path):
     run = sft_run(tmp_path / "sft")
     assert read_budget(run, step=1).teacher_answers == 4
-    assert read_budget(run) == Budget(0, 80, 2, 7, ("chain",), 60, runs=(str(run),))
+    assert read_budget(run) == Budget(0, 80, 2, 7, ("chain",), 60, seconds=None, runs=(str(run),))
     assert read_budget(run).line() == (
         "2 steps, 0 tokens generated, 80 tokens trained, 7 teacher answers (60 tokens) of chain"
     )
@@ -132,8 +139,8 @@ def test_what_was_not_recorded_is_unknown(tmp_path):
     assert (found.teacher_answers, found.teacher_tokens) == (None, None)
     assert "an unknown number of teacher answers (tokens not recorded)" in found.line()
     later = make(tmp_path / "grpo", "train", [train_line(1)], guidance=None, model=str(policy(run, 2)))
-    assert total_budget(later).teacher_answers is None
-    assert total_budget(later).tokens_trained == 140
+    assert read_spent(later).total.teacher_answers is None
+    assert read_spent(later).total.tokens_trained == 140
     line = {"guidance/replaced": 1.5, "guidance/teacher/chain": 1.0}
     guided = make(tmp_path / "ampo", "train", [train_line(1, **line)], guidance={})
     found = read_budget(guided)
@@ -147,27 +154,56 @@ def test_the_runs_before_count_up_to_the_checkpoint(tmp_path, monkeypatch):
     grpo = make(tmp_path / "runs" / "grpo", "train", [train_line(1)], guidance=None, model=start)
     more = make(tmp_path / "runs" / "more", "train", [train_line(1)], guidance=None, model=str(policy(grpo, 1)))
     monkeypatch.chdir("/")  # relative to the run's folder, or one around it
-    total = total_budget(more)
+    spent = read_spent(more)
+    total = spent.total
+    assert (spent.own.steps, spent.own.tokens_trained, spent.own.runs) == (1, 60, (str(more),))
+    assert (spent.before.steps, spent.before.runs) == (4, total.runs[1:])
     assert (total.steps, total.tokens_trained, total.tokens_generated) == (5, 60 + 60 + 3 * 40, 200)
     assert (total.teacher_answers, total.teacher_tokens, total.teachers) == (7, 90, ("chain",))
     assert total.runs == (str(more), str(grpo), str(tmp_path / "runs" / "sft"))
     assert total.missing == ()
-    assert total.line().endswith("; 3 runs together")
-    assert policy_budget(policy(more, 1)) == total
+    assert policy_spent(policy(more, 1)) == spent
     assert run_of_policy(policy(sft, 3)) == (sft, 3)
-    assert json.loads(json.dumps(total.as_json()))["teachers"] == ["chain"]
+    found = json.loads(json.dumps(spent.as_json()))
+    assert (found["teachers"], found["own"]["steps"], found["before"]["steps"]) == (["chain"], 1, 4)
+    assert spent.lines()[1].startswith("made from 2 runs (grpo, sft): 4 steps, ")
+
+
+WORDS = """\
+4 steps, 16 questions, 128 rollouts, 400 tokens generated, 240 tokens trained, 2 teacher answers (9 tokens) of chain, \
+1m00s in steps
+made from warmup: 800 steps, 0 tokens generated, 32,000 tokens trained, 0 teacher answers, 3m20s in steps; \
+25,600 conversations of unknown authors
+together 804 steps, 16 questions, 128 rollouts, 400 tokens generated, 32,240 tokens trained, \
+2 teacher answers (9 tokens) of chain, 4m20s in steps; 25,600 conversations of unknown authors"""
+
+
+def test_a_short_run_says_what_it_spent_itself_before_what_it_was_made_from(tmp_path):
+    training = {"batch": 8, "accumulation": 4}
+    lines = [{**sft_line(step), "time/step_s": 0.25} for step in range(1, 801)]
+    manifest = {"examples": {"count": 30_000, "teachers": {}}}
+    sft = make(tmp_path / "warmup", "sft", lines, manifest=manifest, data={"format": "messages"}, training=training)
+    more = {"groups/sampled": 4.0, "time/step_s": 15.0}
+    lines = [train_line(step, **more) for step in range(1, 5)]
+    lines[2] |= {"guidance/answers/chain": 2.0, "tokens/teacher": 9.0}
+    run = make(tmp_path / "four", "train", lines, rollout={"group_size": 8}, model=str(policy(sft, 800)))
+    assert "\n".join(read_spent(run).lines()) == WORDS
+    assert read_spent(sft).lines() == [read_budget(sft).line()]
+    (run / "history").mkdir()
+    mark(run, 2, [("rollout.group_size", 4, 8)])
+    assert (read_budget(run).rollouts, read_budget(run).questions) == (None, 16)
 
 
 def test_a_pipeline_has_the_budget_of_its_last_trained_stage(tmp_path):
     stages = [{"name": name} for name in ("sft", "grpo", "evaluate", "later")]
     pipeline = make(tmp_path / "pipeline", "pipeline", [], stages=stages)
     with pytest.raises(ConfigError, match="no stage of this pipeline has trained"):
-        total_budget(pipeline)
+        read_spent(pipeline)
     sft = sft_run(pipeline / "sft")
     grpo = make(pipeline / "grpo", "train", [train_line(1)], guidance=None, model=str(policy(sft, 2)))
     make(pipeline / "evaluate", "evaluate", [])
-    assert total_budget(pipeline) == total_budget(grpo)
-    assert total_budget(pipeline).steps == 3
+    assert read_spent(pipeline).total == read_spent(grpo).total
+    assert read_spent(pipeline).total.steps == 3
 
 
 def test_a_run_before_that_is_gone_is_said(tmp_path):
@@ -175,24 +211,25 @@ def test_a_run_before_that_is_gone_is_said(tmp_path):
     start = policy(sft, 2)
     grpo = make(tmp_path / "grpo", "train", [train_line(1)], guidance=None, model=str(start))
     (sft / "config.yaml").unlink()
-    assert total_budget(grpo).missing == (str(start),)
+    assert read_spent(grpo).total.missing == (str(start),)
     shutil.rmtree(sft)
-    total = total_budget(grpo)
+    total = read_spent(grpo).total
     assert (total.missing, total.steps) == ((str(start),), 1)
-    assert str(start) in total.line()
-    assert "not counted" in total.line()
+    gone = f"not counted, for it is not there: {start}"
+    assert total.line().endswith(f"; {gone}")
+    assert read_spent(grpo).lines() == [read_budget(grpo).line(), f"made from {gone}"]
 
 
 def test_a_run_that_names_itself_ends(tmp_path):
     run = make(tmp_path / "a", "train", [train_line(1)], guidance=None, model=str(policy(tmp_path / "a", 1)))
-    assert total_budget(run).missing == (str(policy(run, 1)),)
+    assert read_spent(run).total.missing == (str(policy(run, 1)),)
 
 
 def test_a_model_from_elsewhere_has_no_budget(tmp_path):
     run = make(tmp_path / "grpo", "train", [train_line(1)], guidance=None, model=str(tmp_path / "policy"))
-    assert total_budget(run).missing == ()
-    assert policy_budget(tmp_path / "policy") is None
-    assert policy_budget(tmp_path / "checkpoints" / "step-000001" / "policy") is None
+    assert read_spent(run).total.missing == ()
+    assert policy_spent(tmp_path / "policy") is None
+    assert policy_spent(tmp_path / "checkpoints" / "step-000001" / "policy") is None
 
 
 def test_a_line_that_is_being_written_is_left_out(tmp_path):

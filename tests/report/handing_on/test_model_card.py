@@ -14,9 +14,11 @@ import yaml
 from huggingface_hub import ModelCard
 
 from ampo_core.config.moved import in_keys_of_today
-from ampo_core.report.budget import read_budget, total_budget
+from ampo_core.report.budget import read_budget
 from ampo_core.report.markdown import cell
 from ampo_core.report.model_card import code, model_card, write_card
+from ampo_core.report.spent import read_spent
+from ampo_core.run.history import mark
 from ampo_core.run.manifest import hash_file
 from tests.report.conftest import write_lines
 from tests.report.handing_on.conftest import OPTIONS, Handed, World
@@ -71,7 +73,7 @@ def test_a_guided_run_is_described(guided: Handed, handing: World) -> None:
     assert shown["eval/toy/avg@2"] == f"{metrics[-1]['eval/toy/avg@2']:.4g}"
     assert shown["reward/mean"] == f"{metrics[-1]['reward/mean']:.4g}"
     assert "evaluation after step 2 (temperature 0.6, top-p 1.0)" in text
-    assert total_budget(guided.run).line() in text
+    assert f"Up to this step, in this run: {read_budget(guided.run).line()}.\n\nNot counted" in text
     assert table(text, "Key settings")["training.learning_rate"] == "`0.001`"
     assert (
         table(text, "Versions")["python"]
@@ -89,7 +91,7 @@ def test_each_checkpoint_has_a_card_of_its_step(guided: Handed) -> None:
     first = guided.run / "checkpoints" / "step-000001" / "policy" / "README.md"
     text = first.read_text()
     assert "| step | 1 of 2 |" in text
-    assert total_budget(guided.run, 1).line() in text
+    assert f"in this run: {read_budget(guided.run, 1).line()}.\n" in text
     assert "evaluation after step 1 " in text
 
 
@@ -104,15 +106,20 @@ def test_fine_tuned_runs_are_described(sft: Handed, lora: Handed, after_sft: Han
     assert "GRPO, without guidance" in later
     assert "| trained before by | the sft run `sft` up to step 2, on `questions.jsonl` |" in later
     assert "\n## Teachers\n\nNone.\n" in later
-    assert f"{total_budget(after_sft.run).steps} steps" in later
-    assert "2 runs together" in later
+    own, before, together = read_spent(after_sft.run).lines()
+    assert before.startswith("made from sft: 2 steps, 0 tokens generated, ")
+    assert f"in this run: {own}.\n\nM{before[1:]}.\n\nTogether: {together.removeprefix('together ')}.\n\n" in later
 
 
 def test_the_budget_stands_on_the_screen_too(guided: Handed, after_sft: Handed) -> None:
     for handed in (guided, after_sft):
-        assert f"budget: {total_budget(handed.run).line()}\n" in handed.screen
-    assert total_budget(after_sft.run).teacher_answers == 30
-    assert total_budget(after_sft.run).teachers == ("chain", "terse", "wrong")
+        assert (
+            "\n".join([f"budget: {read_budget(handed.run).line()}", *read_spent(handed.run).lines()[1:]])
+            in handed.screen
+        )
+    spent = read_spent(after_sft.run)
+    assert (spent.own.teacher_answers, spent.before.teacher_answers) == (0, 30)
+    assert spent.total.teachers == ("chain", "terse", "wrong")
 
 
 @pytest.mark.parametrize("name", ["guided", "sft"])
@@ -158,10 +165,17 @@ def test_a_base_model_from_the_hub_is_named(guided: Handed, tmp_path: Path, monk
 
 def test_a_run_that_went_on_with_other_settings_says_so(guided: Handed, tmp_path: Path) -> None:
     run = shutil.copytree(guided.run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    assert "Changed on the way" not in model_card(run, 2, guided.policy).text
     (run / "history").mkdir()
-    for name in ("config.step-000001.yaml", "config.step-000001.2.yaml", "config.step-000009.yaml"):
-        (run / "history" / name).touch()
-    assert "with a changed config or other versions after step 1;" in model_card(run, 2, guided.policy).text
+    mark(run, 1, [("training.learning_rate", 0.1, 0.001), ("versions.torch", "2.1", "2.2")])
+    mark(run, 2, [("training.steps", 2, 3)])
+    text = model_card(run, 2, guided.policy).text
+    head = text[: text.index("| base model")]
+    assert "**Changed on the way:** the run went on with changes that were allowed (`--allow-changes`)" in head
+    assert "\n- after step 1 (" in head
+    assert " UTC): training.learning_rate 0.1 → 0.001, versions.torch 2.1 → 2.2\n" in head
+    assert "training.steps 2 → 3" not in text  # which is no matter of the model after step 2
+    assert "Changed on the way" not in model_card(run, 1, guided.policy).text
 
 
 def test_a_card_that_cannot_be_written_is_said_and_ends_no_run(guided: Handed, tmp_path: Path) -> None:

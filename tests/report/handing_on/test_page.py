@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from ampo_core.report.budget import Budget, total_budget
+from ampo_core.report.budget import Budget
+from ampo_core.report.spent import read_spent
 from tests.report.handing_on.conftest import Handed
 
 pytestmark = pytest.mark.process
@@ -45,7 +46,7 @@ def test_its_code_runs(name: str, lora: Handed, tmp_path: Path, capsys: pytest.C
     runpy.run_path(str(script))
     shown = capsys.readouterr().out
     if name == "budget":
-        assert shown == f"{total_budget(lora.run).line()}\n0\n"
+        assert shown == f"{read_spent(lora.run).own.line()}\n0 0\n"
 
 
 def test_its_tables_are_complete(guided: Handed) -> None:
