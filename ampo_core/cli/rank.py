@@ -5,9 +5,7 @@ It says nothing itself about how it ends: it leaves that in FOLDER, and the proc
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sys
 import time
 import traceback
@@ -22,13 +20,12 @@ from ampo_core.config.machines import ALONE
 from ampo_core.distributed.outcome import Outcome, announce, leave, outcomes, read_order
 from ampo_core.jobs.table import run_job
 from ampo_core.run.environment import Environment
-from ampo_core.run.interrupt import INTERRUPTED, terminating
+from ampo_core.run.interrupt import INTERRUPTED, end_with_parent, terminating
 
 ERROR_S = 2.0
 """How long a failed rank waits for the others to say what they have met: usually the same."""
 INTERRUPT_S = 60.0
 """How long one that was interrupted in good order does: the launcher ends the others as soon as one has left."""
-_SET_PARENT_DEATH_SIGNAL = 1
 
 
 def main(folder: Path) -> int:
@@ -48,7 +45,7 @@ def main(folder: Path) -> int:
 def _run(folder: Path, rank: int) -> Outcome:
     try:
         with terminating():
-            _end_with_parent()
+            end_with_parent()
             announce(folder, rank, os.getpid())
             order = read_order(folder)
             plugins = discover(order.plugins)
@@ -70,15 +67,6 @@ def _run(folder: Path, rank: int) -> Outcome:
         asked_for = error.exit_code == INTERRUPTED
         return Outcome("interrupted" if asked_for else "error", error.exit_code, str(error), trace=trace)
     return Outcome("done", 0)
-
-
-def _end_with_parent() -> None:
-    """Have the kernel end this rank if the process that started it is killed: a run must not go on unseen."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _has_lost_another(error: BaseException) -> bool:

@@ -107,6 +107,10 @@ class Job(Block):
         """The paths of inner configs that are not to run; `written` holds what each of them says."""
         return set()
 
+    def findings_together(self, written: Mapping[KeyPath, object]) -> Iterator[Finding]:
+        """What is wrong with the configs that it names taken together; `written` is as above."""
+        yield from ()
+
     def places(self) -> frozenset[str]:
         """The blocks of other configs in which it may stand."""
         return frozenset({"stages"})

@@ -176,9 +176,11 @@ def _with_inner(loaded: LoadedConfig, root: Node, plugins: Plugins) -> LoadedCon
         problems += [str(Problem(place, item.path, text)) for text in (*wrong, *([unfit] if unfit else []))]
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
-    left_out = loaded.job.left_out({item.path: {**item.overrides, "": found.data} for item, found in inner})
+    written = {item.path: {**item.overrides, "": found.data} for item, found in inner}
+    left_out = loaded.job.left_out(written)
     asked = [found for item, found in inner if item.path not in left_out]
-    warnings = [*loaded.warnings, *(text for found in asked for text in found.warnings)]
+    together = [str(root.problem(found.path, found.text)) for found in loaded.job.findings_together(written)]
+    warnings = [*loaded.warnings, *together, *(text for found in asked for text in found.warnings)]
     blockers = [*loaded.blockers, *(text for found in asked for text in found.blockers)]
     return replace(loaded, warnings=tuple(dict.fromkeys(warnings)), blockers=tuple(dict.fromkeys(blockers)))
 

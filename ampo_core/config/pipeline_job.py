@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, Literal
 
 from ampo_registry.text import MAX_NAME
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from ampo_core.config import rules
 from ampo_core.config.inner import Inner
 from ampo_core.config.job import Job
 from ampo_core.config.nodes import Finding, KeyPath
-from ampo_core.config.references import NAME
+from ampo_core.config.references import NAME, names_in
 from ampo_core.config.tree import Block
 from ampo_core.config.values import PathText
 
-_OWN = ("done", "history")
+_OWN = ("done", "history", "logs")
 
 
 class Stage(Block):
@@ -45,10 +45,15 @@ class ComposedJob(Job):
 
 
 class PipelineJob(ComposedJob):
-    """Stages one after the other; finished ones are not run again."""
+    """Stages in order, or side by side where they do not need each other; finished ones are not run again."""
 
     job: Literal["pipeline"] = "pipeline"
-    stages: list[Stage] = Field(min_length=1, description="in the order in which they run")
+    at_once: PositiveInt = Field(
+        default=1,
+        description="stages that may run side by side: those that refer to each other neither directly nor through "
+        "others, each a process of its own with its share of threads and GPUs; 1 = all in this process",
+    )
+    stages: list[Stage] = Field(min_length=1, description="in the order in which they run, or start")
 
     def findings(self) -> Iterator[Finding]:
         yield from stage_findings(self.stages, "pipeline")
@@ -61,6 +66,27 @@ class PipelineJob(ComposedJob):
 
     def places(self) -> frozenset[str]:
         return frozenset({"runs"})
+
+    def findings_together(self, written: Mapping[KeyPath, object]) -> Iterator[Finding]:
+        if self.at_once > 1 and max(self.beside(self.needs(written)).values()) == 1:
+            text = f"found {self.at_once}, but each stage needs all before it: they run one after the other"
+            yield Finding(("at_once",), text, "warning")
+
+    def needs(self, written: Mapping[KeyPath, object]) -> dict[str, frozenset[str]]:
+        """stage -> the earlier ones that it refers to, directly or through others. `written` is what each says."""
+        needs: dict[str, frozenset[str]] = {}
+        for i, stage in enumerate(self.stages):
+            uses = names_in(written[("stages", i)])
+            needs[stage.name] = frozenset(uses).union(*(needs[name] for name in uses))
+        return needs
+
+    def beside(self, needs: Mapping[str, Set[str]]) -> dict[str, int]:
+        """stage -> how many may run at a time while it runs, itself among them: those that neither need it nor are
+        needed by it, but at most `at_once`. It follows from the config alone, and so does a stage's share."""
+        apart = {
+            name: [other for other in needs if other not in needs[name] and name not in needs[other]] for name in needs
+        }
+        return {name: min(self.at_once, len(others)) for name, others in apart.items()}
 
 
 def stage_findings(stages: Sequence[Stage], owner: str) -> Iterator[Finding]:

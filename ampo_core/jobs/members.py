@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,10 @@ from ampo_core.run.manifest import build_manifest
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A job inside the folder `root`, named `name`. `place` is what errors call it, e.g. `suite.yaml: runs.ampo`."""
+    """A job inside the folder `root`, named `name`. `place` is what errors call it, e.g. `suite.yaml: runs.ampo`.
+
+    `threads` are its share of the CPU threads, None for as many as its config says.
+    """
 
     name: str
     config: Path
@@ -30,6 +34,7 @@ class Member:
     place: str
     root: Path
     seed: int
+    threads: int | None = None
 
     @property
     def folder(self) -> Path:
@@ -77,6 +82,8 @@ def settings_of(member: Member, finished: Finished, environment: Environment) ->
         key: finished.resolved(value, f"{member.place}.overrides.{key}") for key, value in member.overrides.items()
     }
     overrides = {"run.seed": member.seed, **overrides, "run.dir": str(member.root), "run.name": member.name}
+    if member.threads is not None:
+        overrides["resources.threads"] = member.threads
     loaded = load_config(member.config, overrides, environment.plugins, overrides_from=said)
     if loaded.job.made_of_others:
         return overrides, frozenset(uses)
@@ -95,6 +102,12 @@ def load_member(member: Member, finished: Finished, environment: Environment) ->
     settings, uses = settings_of(member, finished, environment)
     said = f"{member.place} (overrides)"
     return load_config(member.config, settings, environment.plugins, overrides_from=said), uses
+
+
+def arguments_of(member: Member, finished: Finished, environment: Environment) -> list[str]:
+    """CONFIG KEY=VALUE …: the arguments of ampo-run that run a member."""
+    settings, _ = settings_of(member, finished, environment)
+    return [str(member.config), *(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items())]
 
 
 def check_unchanged(what: str, member: Member, loaded: LoadedConfig) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from ampo_core.config.load import LoadedConfig, load_config
 from ampo_core.config.references import THIS, names_in
 from ampo_core.config.run_names import finished_output
 from ampo_core.config.suite_job import SuiteJob
-from ampo_core.jobs.members import Finished, Member, load_member, settings_of
+from ampo_core.jobs.members import Finished, Member, arguments_of, load_member, settings_of
 from ampo_core.run.environment import Environment
 
 EVALUATIONS = "evaluations"
@@ -31,6 +30,7 @@ class Task:
     member: Member
     needs: frozenset[str]
     made_from: frozenset[str]
+    logs: Path
     evaluated: str | None = None
 
     @property
@@ -42,6 +42,11 @@ class Task:
     def title(self) -> str:
         """What the screen calls it."""
         return f"seed {self.seed}, {self.label}"
+
+    @property
+    def log(self) -> Path:
+        """Where its output goes."""
+        return self.logs / f"seed-{self.seed}" / f"{self.label.replace('/', '.')}.log"
 
 
 @dataclass(slots=True)
@@ -103,7 +108,7 @@ def _uses(config: str, overrides: Mapping[str, Any], environment: Environment) -
 def _tasks_of(
     job: SuiteJob, seed: int, runs: Mapping[str, frozenset[str]], root: Path, environment: Environment
 ) -> Iterator[Task]:
-    here = root / f"seed-{seed}"
+    here, logs = root / f"seed-{seed}", root / "logs"
 
     def member(name: str, config: str, overrides: Mapping[str, Any], place: str, folder: Path = here) -> Member:
         path = environment.config_path.parent / config
@@ -113,20 +118,20 @@ def _tasks_of(
     for stage in job.stages:
         made = member(stage.name, stage.config, stage.overrides, f"stages.{stage.name}")
         uses = frozenset(_uses(stage.config, stage.overrides, environment))
-        yield Task("stage", stage.name, made, frozenset(stages), uses)
+        yield Task("stage", stage.name, made, frozenset(stages), uses, logs)
         stages.append(stage.name)
     reads = {name: frozenset(_uses(config, {}, environment) - {THIS}) for name, config in job.evaluations.items()}
     for name, uses in runs.items():
         run = job.members()[name]
         if run.config is not None:
             made = member(name, run.config, run.overrides, f"runs.{name}")
-            yield Task("run", name, made, uses.union(stages), uses)
+            yield Task("run", name, made, uses.union(stages), uses, logs)
         judged = frozenset({name}) if run.config is not None else uses
         for evaluation, config in job.evaluations.items():
             made = member(name, config, {}, f"evaluations.{evaluation}", here / EVALUATIONS / evaluation)
             made_from = judged | reads[evaluation]
             label = f"{EVALUATIONS}/{evaluation}/{name}"
-            yield Task("evaluation", label, made, made_from.union(stages), made_from, evaluated=name)
+            yield Task("evaluation", label, made, made_from.union(stages), made_from, logs, name)
 
 
 def load_task(plan: Plan, task: Task, environment: Environment) -> LoadedConfig:
@@ -138,11 +143,9 @@ def load_task(plan: Plan, task: Task, environment: Environment) -> LoadedConfig:
 
 def command_line(plan: Plan, task: Task, environment: Environment) -> list[str]:
     """CONFIG KEY=VALUE …: the arguments of ampo-run that run `task`."""
-    member, known = task.member, plan.known_to(task)
-    if task.evaluated is not None:
-        member, known = _named(plan, task, environment), Finished()
-    settings, _ = settings_of(member, known, environment)
-    return [str(member.config), *(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items())]
+    if task.evaluated is None:
+        return arguments_of(task.member, plan.known_to(task), environment)
+    return arguments_of(_named(plan, task, environment), Finished(), environment)
 
 
 def _named(plan: Plan, task: Task, environment: Environment) -> Member:

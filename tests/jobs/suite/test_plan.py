@@ -11,8 +11,8 @@ from ampo_registry import ConfigError
 from ampo_registry.discovery import Plugins
 
 from ampo_core.config.load import LoadedConfig
+from ampo_core.jobs.processes import environments
 from ampo_core.jobs.suite.plan import Plan, command_line, load_task, plan_suite
-from ampo_core.jobs.suite.processes import environments
 from ampo_core.run.environment import Environment
 
 
@@ -119,7 +119,7 @@ def test_without_an_evaluation_a_suite_warns(load: Callable[..., LoadedConfig]) 
 
 
 def test_each_place_has_its_share_of_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ampo_core.jobs.suite.processes.visible_gpus", lambda environ: 5)
+    monkeypatch.setattr("ampo_core.jobs.processes.visible_gpus", lambda environ: 5)
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments(2, {})] == ["0,1", "2,3"]
     shown = {"CUDA_VISIBLE_DEVICES": "7, 5,3,2,1"}
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments(2, shown)] == ["7,5", "3,2"]

@@ -27,7 +27,7 @@ def run(folder: Path, forge: Forge) -> Callable[..., subprocess.CompletedProcess
 def has_started_one(suite: int) -> bool:
     """True if a member of the suite runs; what else the process may have started does not count."""
     with contextlib.suppress(psutil.Error):  # a child that has just ended
-        return any("ampo_core.cli.main" in child.cmdline() for child in psutil.Process(suite).children())
+        return any("ampo_core.cli.member" in child.cmdline() for child in psutil.Process(suite).children())
     return False
 
 

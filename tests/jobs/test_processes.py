@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ampo_core.jobs.suite.processes import Processes
+from ampo_core.jobs.processes import Processes
 
 
 @pytest.mark.process

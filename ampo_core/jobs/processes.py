@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from ampo_registry.errors import ConfigError
 
@@ -52,16 +52,32 @@ class Ended:
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    key: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    unread: BinaryIO
+    """Its log from where its output begins."""
+
+
 class Processes:
     """At most one process for each of `places`, the environments that they run in.
 
-    A context manager: what still runs when it is left is told to end, and waited for.
+    A context manager: what still runs when it is left is told to end, and waited for. `tell` gets every line that they
+    print, with the key of its process.
     """
 
-    def __init__(self, places: Sequence[Mapping[str, str]], options: Sequence[str]) -> None:
+    def __init__(
+        self,
+        places: Sequence[Mapping[str, str]],
+        options: Sequence[str],
+        tell: Callable[[str, str], None] | None = None,
+    ) -> None:
         self._options = list(options)
-        self._running: dict[int, tuple[str, subprocess.Popen[bytes], Path]] = {}
+        self._running: dict[int, _Running] = {}
         self._environments = list(places)
+        self._tell = tell
 
     def __enter__(self) -> Self:
         return self
@@ -69,10 +85,12 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for _, process, _ in self._running.values():
-            process.send_signal(signal.SIGTERM)
-        for _, process, _ in self._running.values():
-            process.wait()
+        for running in self._running.values():
+            running.process.send_signal(signal.SIGTERM)
+        for running in self._running.values():
+            running.process.wait()
+            self._read(running)
+            running.unread.close()
 
     @property
     def free(self) -> bool:
@@ -80,35 +98,53 @@ class Processes:
         return len(self._running) < len(self._environments)
 
     @property
+    def told(self) -> bool:
+        """True if their output is shown."""
+        return self._tell is not None
+
+    @property
     def idle(self) -> bool:
         """True if none runs."""
         return not self._running
 
     def start(self, key: str, arguments: Sequence[str], log: Path) -> None:
-        """Run `ampo-run ARGUMENTS`, its output at the end of `log`."""
+        """Run `ampo-run ARGUMENTS`, its output at the end of `log`. It ends with this process, however that ends."""
         place = next(i for i in range(len(self._environments)) if i not in self._running)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output, _signals_after():
             # Out of reach of a terminal's Ctrl-C: it is passed on once, by this process.
             process = subprocess.Popen(
-                [sys.executable, "-m", "ampo_core.cli.main", *arguments, *self._options],
+                [sys.executable, "-m", "ampo_core.cli.member", *arguments, *self._options],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=self._environments[place],
                 start_new_session=True,
             )
-            self._running[place] = (key, process, log)
+            unread = log.open("rb")
+            unread.seek(output.tell())
+            self._running[place] = _Running(key, process, log, unread)
 
     def ended(self) -> list[Ended]:
-        """Those that have ended since the last call."""
+        """Those that have ended since the last call. What all of them have printed since is told before."""
         found = []
-        for place, (key, process, log) in list(self._running.items()):
-            code = process.poll()
+        for place, running in list(self._running.items()):
+            code = running.process.poll()
+            self._read(running)
             if code is not None:
+                running.unread.close()
                 del self._running[place]
-                found.append(Ended(key, code, log))
+                found.append(Ended(running.key, code, running.log))
         return found
+
+    def _read(self, running: _Running) -> None:
+        """Tell of the lines that are whole."""
+        while self._tell is not None:
+            start, line = running.unread.tell(), running.unread.readline()
+            if not line.endswith(b"\n"):
+                running.unread.seek(start)
+                return
+            self._tell(running.key, line.decode("utf-8", errors="replace").rstrip())
 
 
 def environments(parallel: int, environ: Mapping[str, str]) -> list[dict[str, str]]:
