@@ -18,6 +18,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "judge endpoint": {"url": "http://127.0.0.1:8000"},
     "function": {"function": PluginFunction("reward_functions", "gsm8k_score"), "style": "verl"},
     "regex": {"pattern": "#### (.*)", "example": "so #### 7"},
+    "task reasoning_gym": {"datasets": ({"name": "chain_sum"},), "questions": 12, "heldout": 3},
     "labelled_arithmetic": {"questions": 60, "heldout_per_level": 8, "warmup_examples": 80},
     "linear": {"start": 1.0, "end": 0.05},
     "cosine": {"start": 1.0, "end": 0.05},
@@ -29,6 +30,7 @@ EXPECTATIONS: dict[str, dict[str, Any]] = {
     "seq": {"total": 1.0},
     "constant": {"total": lambda totals: totals.tokens / totals.max_response_tokens},
     "function": {"right": [GradeRequest("#### 7", "7")], "wrong": [GradeRequest("#### 8", "7")]},
+    "task reasoning_gym": {"teacher_answers": False},
     "choice": {"truth": "B", "wrong": "C"},
     "sum": {"truth": "42", "wrong": "41"},
 }
@@ -72,13 +74,13 @@ def _check_rollout(spec: Any, context: BuildContext) -> None:
 
 
 def _check(entry: CatalogEntry, spec: Any, tiny_model: BuildContext, folder: Path) -> None:
-    expected = EXPECTATIONS.get(entry.name, {})
+    expected = EXPECTATIONS.get(f"{entry.kind} {entry.name}", EXPECTATIONS.get(entry.name, {}))
     if entry.kind == "rollout":
         _check_rollout(spec, tiny_model)
     elif entry.kind == "tracker":
         kit.check_tracker(spec, folder)
     elif entry.kind == "task":
-        kit.check_task(spec, folder)
+        kit.check_task(spec, folder, **expected)
     elif entry.kind == "judge":
         kit.check_judge(spec, spec_only=True)
     else:

@@ -7,6 +7,7 @@ from ampo_plugins.rewards.countdown import Countdown
 from ampo_plugins.rewards.exact import Exact
 from ampo_plugins.rewards.function import Function
 from ampo_plugins.rewards.math_verify import MathVerify
+from ampo_plugins.rewards.reasoning_gym import ReasoningGym
 from ampo_plugins.rewards.regex import Regex
 from ampo_plugins.rewards.sum import Sum
 
@@ -14,4 +15,4 @@ from ampo_plugins.rewards.sum import Sum
 @hookimpl
 def ampo_specs() -> list[type[ComponentSpec]]:
     """The built-in rewards."""
-    return [Choice, Countdown, Exact, Function, MathVerify, Regex, Sum]
+    return [Choice, Countdown, Exact, Function, MathVerify, ReasoningGym, Regex, Sum]
