@@ -12,7 +12,7 @@ from ampo_core.config.held_out import HeldOutConfig
 from ampo_core.config.job import Job, Longest, NamedModel
 from ampo_core.config.nodes import Finding, KeyPath, nearest
 from ampo_core.config.references import THIS, names_in
-from ampo_core.config.tree import Block, ResourcesConfig, Reward, RolloutField, SampledModel, TrackerField
+from ampo_core.config.tree import Block, Observers, ResourcesConfig, Reward, RolloutField, SampledModel, TrackerField
 from ampo_core.config.values import PathText
 
 
@@ -64,6 +64,7 @@ class EvaluateJob(Job):
     comparison: ComparisonConfig = ComparisonConfig()
     resources: ResourcesConfig = ResourcesConfig()
     tracking: list[TrackerField] = Field(default=[], description="where metrics go besides the run folder")
+    observers: Observers = Field(default={})
 
     goes_on_changed = True
 

@@ -21,6 +21,7 @@ from ampo_core.config.jobs import JOBS, Job
 from ampo_core.config.layers import COMMAND_LINE, complete, merge, override_nodes, put, read_layers, repeated
 from ampo_core.config.machines import launcher_faults, unmet_resources
 from ampo_core.config.nodes import Finding, KeyPath, Node, Problem, dotted, nearest, raise_problems
+from ampo_core.config.observers import unknown_observers
 from ampo_core.config.positions import beyond_positions, beyond_room
 from ampo_core.config.ready import component_warnings, hub_models, missing_files, unavailable
 from ampo_core.config.references import is_filled_in, leaves
@@ -118,7 +119,7 @@ def _validate(model: type[Job], root: Node, view: SchemaView, plugins: Plugins) 
     ranks = 1 if machines is None else machines.devices * machines.nodes
     heat: float = getattr(getattr(job, "rollout", None), "temperature", 1.0)
     asked = [(path, setting_faults(spec, ranks, heat, plugins.catalog)) for path, spec in job.used_components()]
-    faults = [(path, text) for path, found in asked for text in found]
+    faults = [(path, text) for path, found in asked for text in found] + list(unknown_observers(job, plugins))
     if faults:
         return job, [root.problem(path, text) for path, text in faults]
     findings = _all_findings(job)

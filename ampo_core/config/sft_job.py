@@ -15,6 +15,7 @@ from ampo_core.config.tree import (
     Block,
     CheckpointConfig,
     DeepSpeedConfig,
+    Observers,
     OptimizerConfig,
     ResourcesConfig,
     TrackerField,
@@ -73,6 +74,7 @@ class SftJob(LearningJob):
     checkpoint: SftCheckpointConfig = SftCheckpointConfig()
     resources: ResourcesConfig = ResourcesConfig()
     tracking: list[TrackerField] = Field(default=[], description="where metrics go besides the run folder")
+    observers: Observers = Field(default={})
 
     def findings(self) -> Iterator[Finding]:
         if self.training.tokens_per_microbatch < self.data.max_tokens:

@@ -25,6 +25,7 @@ from ampo_core.config.tree import (
     DeepSpeedConfig,
     GuidanceConfig,
     JudgeField,
+    Observers,
     ResourcesConfig,
     Reward,
     RolloutField,
@@ -77,6 +78,7 @@ class TrainJob(LearningJob):
     checkpoint: CheckpointConfig = CheckpointConfig()
     resources: ResourcesConfig = ResourcesConfig()
     tracking: list[TrackerField] = Field(default=["tensorboard"], description="where metrics go besides the run folder")  # type: ignore[list-item]
+    observers: Observers = Field(default={})
 
     def findings(self) -> Iterator[Finding]:
         yield from self._guidance()

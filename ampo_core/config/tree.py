@@ -39,6 +39,11 @@ Intervention = Annotated[InterventionSpec, ComponentField("intervention")]
 JudgeField = Annotated[JudgeSpec, ComponentField("judge")]
 TrackerField = Annotated[TrackerSpec, ComponentField("tracker")]
 
+Observers = Annotated[
+    dict[str, bool],
+    Field(description="false turns the installed observer of that name off; all others are called"),
+]
+
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Scheduled = Annotated[float | ScheduleSpec, ScheduledField()]
 

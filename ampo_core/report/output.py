@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
+from ampo_registry.discovery import PluginSource
 from ampo_registry.protocols import RunContext
 from ampo_registry.types import StepReport
 from ampo_registry.warning import RunWarning
@@ -87,7 +88,7 @@ class Output:
     def started(self) -> None:
         """Tell the observers that the run begins; one that goes on says what was to be said of it before."""
         self._warn(self.watch.warnings(finished=False))
-        self.environment.plugins.notify("ampo_run_started", context=self.context)
+        self._tell("ampo_run_started", context=self.context)
 
     def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log an evaluation that belongs to no training step."""
@@ -107,12 +108,12 @@ class Output:
 
     def _observed(self, report: StepReport) -> dict[str, float]:
         """What observers measure of a finished step. What may not be a metric is reported once and left out."""
-        plugins, log, hook = self.environment.plugins, self.context.step_log, "ampo_step_finished"
+        log, hook = self.context.step_log, "ampo_step_finished"
         log.begin(report.metrics.keys())
         seen = replace(report, metrics=MappingProxyType(dict(report.metrics)))
-        for source, given in plugins.notify(hook, report=seen, context=self.context):
+        for source, given in self._tell(hook, report=seen, context=self.context):
             for name, fault in log.take(given):
-                plugins.blame(source, hook, source.broken(fault), about=name or "what it returns")
+                self.environment.plugins.blame(source, hook, source.broken(fault), about=name or "what it returns")
         return log.end()
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -135,7 +136,12 @@ class Output:
         """Say what shows that the run learnt nothing, and tell the observers that it is done."""
         warnings = self.watch.warnings(finished=True)
         self._warn(warnings)
-        self.environment.plugins.notify("ampo_run_finished", context=self.context, warnings=warnings)
+        self._tell("ampo_run_finished", context=self.context, warnings=warnings)
+
+    def _tell(self, hook: str, **arguments: object) -> list[tuple[PluginSource, object]]:
+        """Call a hook of the observers that the config leaves on."""
+        off = [name for name, on in self.environment.config["observers"].items() if not on]
+        return self.environment.plugins.notify(hook, off=off, **arguments)
 
     def close(self) -> None:
         """Close the trackers, and let go of screen and folder."""

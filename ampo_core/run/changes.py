@@ -66,8 +66,14 @@ def config_changes(folder: Path, config: Mapping[str, Any]) -> list[Change]:
 
 
 def config_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """How two resolved configs differ, but for where the run lies."""
-    return [change for change in differences(before, after) if change[0] not in PLACE_ONLY]
+    """How two resolved configs differ, but for where the run lies, and for keys that one does not have and that say
+    nothing in the other: an older release knows fewer."""
+    changes = differences(before, after)
+    return [change for change in changes if change[0] not in PLACE_ONLY and any(map(_says_something, change[1:]))]
+
+
+def _says_something(value: object) -> bool:
+    return value not in (None, {}, [])
 
 
 def of_older_release(folder: Path, manifest: Mapping[str, Any]) -> list[str]:

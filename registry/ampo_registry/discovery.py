@@ -8,7 +8,7 @@ from __future__ import annotations
 import configparser
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -98,6 +98,16 @@ class Plugins:
         """Version by distribution of all registered plugins."""
         return {source.distribution: source.version for source in self.loaded}
 
+    @property
+    def observers(self) -> tuple[PluginSource, ...]:
+        """Those of `loaded` that observe runs."""
+        return tuple(source for source in self.loaded if self.hooks(source) - {"ampo_specs"})
+
+    def hooks(self, source: PluginSource) -> frozenset[str]:
+        """The hooks that a registered plugin implements."""
+        callers = self._manager.get_hookcallers(self._manager.get_plugin(source.key))
+        return frozenset(caller.name for caller in callers or ())
+
     def add(self, source: PluginSource) -> None:
         """Import, register and ask a plugin for its specs. Whatever it raises is recorded, never passed on."""
         light = [name for name in HEAVY if name not in sys.modules]
@@ -127,11 +137,19 @@ class Plugins:
         self._loaded[source.key] = source
         self._add_specs(source)
 
-    def notify(self, hook_name: str, **arguments: object) -> list[tuple[PluginSource, object]]:
-        """Call an observer hook plugin by plugin; returns what each gave that gave something. A plugin that raises is
-        reported once for each hook."""
+    def has(self, plugin: object) -> bool:
+        """Whether `plugin`, a module or another object with hooks, is registered."""
+        return self._manager.is_registered(plugin)
+
+    def notify(
+        self, hook_name: str, *, off: Collection[str] = (), **arguments: object
+    ) -> list[tuple[PluginSource, object]]:
+        """Call an observer hook plugin by plugin, but for those whose name is in `off`; returns what each gave that
+        gave something. A plugin that raises is reported once for each hook."""
         found: list[tuple[PluginSource, object]] = []
         for source in self.loaded:
+            if source.name in off:
+                continue
             try:
                 found += [(source, given) for given in self._call(source, hook_name, arguments)]
             except BaseException as error:  # an observer must not stop a run

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from ampo_registry import PluginError, RunContext
 from ampo_registry.discovery import discover
 from ampo_registry.testing import example_step
@@ -61,18 +62,42 @@ def ampo_step_finished(report):
 """
 
 
+QUIET = """
+from ampo_registry import hookimpl
+
+
+@hookimpl
+def ampo_run_started():
+    raise RuntimeError("called although it is off")
+
+
+@hookimpl
+def ampo_step_finished():
+    return {"quiet/x": 1.0}
+
+
+@hookimpl
+def ampo_run_finished():
+    raise RuntimeError("called although it is off")
+"""
+OBSERVERS = {"measuring": MEASURING, "faulty": FAULTY, "writing": WRITING, "listing": LISTING, "quiet": QUIET}
+
+
 @pytest.mark.process
 def test_observers_metrics_reach_the_run_and_their_faults_a_person(world: Path, student: Path, tmp_path: Path) -> None:
     files = []
-    for name, code in {"measuring": MEASURING, "faulty": FAULTY, "writing": WRITING, "listing": LISTING}.items():
+    for name, code in OBSERVERS.items():
         files.append(tmp_path / f"{name}_observer.py")
         files[-1].write_text(code, encoding="utf-8")
     found, said = discover(files), list[str]()
     found.report = said.append
     config = train(world, student, tracking=["tensorboard"], checkpoint={"every": 1, "best": "mine/falling", "keep": 1})
+    config["observers"] = {"quiet_observer": False, "measuring_observer": True}
     policy, screen = run(config, tmp_path, found)
     lines = metrics_of(policy)
     own = [{name: line[name] for name in line if name.startswith(("mine/", "writing/"))} for line in lines]
+    assert not any("quiet/x" in line for line in lines)
+    assert yaml.safe_load((policy.parents[2] / "config.yaml").read_text("utf-8"))["observers"] == config["observers"]
     assert own == [
         {"mine/step": 1.5, "mine/groups": 6.0, "mine/falling": -1.0, "mine/fine": 1.0},
         # both have measured it: the mean, as where two hooks of a step log one name
