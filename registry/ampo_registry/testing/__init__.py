@@ -16,10 +16,12 @@ from ampo_registry.testing.examples import (
     example_guidance,
     example_outcomes,
     example_question,
+    example_report,
     example_request,
     example_requests,
     example_rollout,
 )
+from ampo_registry.testing.fakes import FakeEngine, FakePool
 from ampo_registry.testing.interventions import check_intervention, example_interventions
 from ampo_registry.testing.judges import check_judge
 from ampo_registry.testing.losses import check_loss
@@ -35,7 +37,9 @@ from ampo_registry.testing.trackers import check_tracker
 from ampo_registry.testing.triggers import check_trigger
 
 __all__ = [
+    "FakeEngine",
     "FakeJudge",
+    "FakePool",
     "FakeScorer",
     "FakeServices",
     "check_advantage",
@@ -62,6 +66,7 @@ __all__ = [
     "example_interventions",
     "example_outcomes",
     "example_question",
+    "example_report",
     "example_request",
     "example_requests",
     "example_rollout",

@@ -10,6 +10,7 @@ from ampo_registry.tokens import LogProbs, TokenIds
 from ampo_registry.types import (
     FinishReason,
     Grade,
+    GroupReport,
     Guidance,
     Message,
     Question,
@@ -17,6 +18,7 @@ from ampo_registry.types import (
     RolloutGroup,
     Selection,
     SelectionRequest,
+    StepReport,
     TeacherAnswer,
 )
 
@@ -129,6 +131,23 @@ def _outcome(
         step=step,
         position=position,
     )
+
+
+def example_report(
+    texts: Sequence[Sequence[str]] = (("yes", "no"),), step: int = 1, metrics: Mapping[str, float] | None = None
+) -> StepReport:
+    """What an observer gets after a step in which each of these groups was trained; the first of each was right."""
+    groups = [
+        GroupReport(
+            question=example_question(number),
+            texts=tuple(group),
+            rewards=tuple(1.0 if place == 0 else 0.1 for place in range(len(group))),
+            sources=("policy",) * len(group),
+            scores=(None,) * len(group),
+        )
+        for number, group in enumerate(texts)
+    ]
+    return StepReport(step, metrics or {"reward/mean": 0.5}, tuple(groups))
 
 
 class FakeScorer:
