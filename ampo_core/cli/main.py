@@ -28,6 +28,7 @@ from ampo_core.config.yaml_source import dump_yaml
 from ampo_core.jobs.table import run_job
 from ampo_core.run.environment import Environment
 from ampo_core.run.interrupt import INTERRUPTED, terminating
+from ampo_core.scaffold.write import write_plugin
 
 INTERNAL = 1
 _WHAT_HAPPENED = {1: "the run failed", 2: "error", INTERRUPTED: "interrupted"}
@@ -90,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
         help="load a plugin from a file; may be repeated",
     )
     parser.add_argument(
+        "--new-plugin", nargs=2, metavar=("KIND", "NAME"), help="write a plugin to start from into ./ampo-NAME"
+    )
+    parser.add_argument(
         "--allow-changes", action="store_true", help="go on with a run although its config, versions or data changed"
     )
     parser.add_argument(
@@ -131,6 +135,9 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         return _list(arguments.plugins, plugins)
     if arguments.file is not None and arguments.sample is None:
         raise ConfigError("--file says where --sample writes: ampo-run CONFIG.yaml --sample N --file FILE.md")
+    if arguments.new_plugin is not None:
+        kind, name = arguments.new_plugin
+        return _new_plugin(kind, name, plugins)
     if arguments.config is None:
         raise ConfigError("which config? Usage: ampo-run CONFIG.yaml [KEY=VALUE ...]; more with --help")
     if "=" in arguments.config and not Path(arguments.config).exists():
@@ -163,6 +170,13 @@ def _list(name: str, plugins: Plugins) -> int:
         show_plugins(plugins, console)
     for text in plugins.slow:
         print(f"warning: {text}", file=sys.stderr)
+    return 0
+
+
+def _new_plugin(kind: str, name: str, plugins: Plugins) -> int:
+    folder = write_plugin(kind, name, plugins.catalog, Path()).name
+    print(f"wrote {folder}: the {kind} {name}, its test and README.md; next:")
+    print(f"  pip install -e '{folder}[test]'\n  ampo-run --plugins {name}\n  pytest {folder}")
     return 0
 
 
