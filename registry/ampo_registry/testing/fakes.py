@@ -59,8 +59,8 @@ class FakeEngine:
             ids.append(luck.randrange(TOKENS))
         stopped = ids[-1] in options.stop_token_ids
         text = f"so <answer>{self.answer if right else EOS}</answer>"
-        finish = "stop" if stopped else "length"
-        return Rollout(TokenIds(ids), LogProbs([-2.3] * len(ids)), text, finish, self.version)
+        logprobs = LogProbs([-2.3] * len(ids))
+        return Rollout(TokenIds(ids), logprobs, text, "stop" if stopped else "length", self.version)
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]], policy_version: int) -> None:
         """Read them all, and take note of the version."""
