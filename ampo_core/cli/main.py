@@ -25,6 +25,7 @@ from ampo_core.config.load import LoadedConfig, load_config
 from ampo_core.config.machines import rank_in
 from ampo_core.config.schema import config_schema
 from ampo_core.config.yaml_source import dump_yaml
+from ampo_core.data.preview import check_first_rows
 from ampo_core.jobs.table import run_job
 from ampo_core.run.environment import Environment
 from ampo_core.run.interrupt import INTERRUPTED, terminating
@@ -181,7 +182,7 @@ def _new_plugin(kind: str, name: str, plugins: Plugins) -> int:
 
 
 def _check(loaded: LoadedConfig, plugins: Plugins) -> int:
-    for text in (*loaded.blockers, *loaded.warnings, *plugins.idle, *plugins.slow):
+    for text in (*loaded.blockers, *loaded.warnings, *check_first_rows(loaded.reads), *plugins.idle, *plugins.slow):
         print(f"warning: {text}", file=sys.stderr)
     print(loaded.yaml if shows_unicode() else dump_yaml(loaded.data, unicode=False), end="")
     return 0

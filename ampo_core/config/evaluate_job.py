@@ -8,8 +8,10 @@ from typing import Literal
 from pydantic import Field, PositiveInt
 
 from ampo_core.config import rules
+from ampo_core.config.data_files import SYSTEM_PROMPT, DataRead
 from ampo_core.config.held_out import HeldOutConfig
 from ampo_core.config.job import Job, Longest, NamedModel
+from ampo_core.config.layouts import ColumnsField, LayoutField, PatternField, layout_findings
 from ampo_core.config.nodes import Finding, KeyPath, nearest
 from ampo_core.config.references import THIS, names_in
 from ampo_core.config.tree import Block, Observers, ResourcesConfig, Reward, RolloutField, SampledModel, TrackerField
@@ -33,7 +35,10 @@ class EvaluateDataConfig(Block):
     overlong_prompts: Literal["drop", "cut"] = Field(
         default="drop", description="cut keeps the last max_prompt_tokens tokens"
     )
-    system_prompt: str = Field(default="keep", description="keep, or a text that replaces every row's system prompt")
+    system_prompt: str = Field(default="keep", description=SYSTEM_PROMPT)
+    layout: LayoutField = None
+    columns: ColumnsField = None
+    answer_pattern: PatternField = None
 
 
 class EvaluatedModel(SampledModel):
@@ -69,6 +74,7 @@ class EvaluateJob(Job):
     goes_on_changed = True
 
     def findings(self) -> Iterator[Finding]:
+        yield from layout_findings(self.data, ("data",))
         yield from self.evaluation.findings()
         yield from self._named()
         if self.samples():
@@ -92,9 +98,11 @@ class EvaluateJob(Job):
             response = self.evaluation.longest_response(self.rollout)
             yield Longest.of(model.name, self.data, self.data.max_prompt_tokens, *response)
 
-    def used_files(self) -> Iterator[tuple[KeyPath, str]]:
+    def used_data(self) -> Iterator[DataRead]:
         if self.samples():
-            yield from self.evaluation.files()
+            yield from self.evaluation.used_data(self.data)
+
+    def used_files(self) -> Iterator[tuple[KeyPath, str]]:
         yield from ((("predictions", i), text) for i, text in enumerate(self.predictions))
         yield from ((("comparison", "curves", name), text) for name, text in self.comparison.curves.items())
         yield from super().used_files()

@@ -11,7 +11,7 @@ from ampo_registry.components import COMPONENT
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from ampo_core.config.moved import MOVED
+from ampo_core.config.moved import elsewhere
 from ampo_core.config.nodes import KeyPath, Node, Place, Problem, dotted, nearest, value_at
 from ampo_core.config.schema import Schema, SchemaView
 
@@ -122,15 +122,15 @@ def _unknown_key(path: KeyPath, plain: Any, view: SchemaView) -> str:
     key = str(path[-1])
     if path == ("extends",):
         return "only a file can extend another one"
-    if path in MOVED:
-        return MOVED[path]
+    if (said := elsewhere(path)) is not None:
+        return said
     around = value_at(plain, path[:-1])
     schema = view.at(plain, path[:-1])
     block = view.block(schema, around) if schema is not None else None
     allowed = [*(block or {}).get("properties", {}), *(["extends"] if len(path) == 1 else [])]
-    elsewhere = [dotted((name, key)) for name in _blocks_with(key, view)] if len(path) == 1 else []
-    if elsewhere:
-        return f"no such key here; did you mean {' or '.join(elsewhere)}?"
+    meant = [dotted((name, key)) for name in _blocks_with(key, view)] if len(path) == 1 else []
+    if meant:
+        return f"no such key here; did you mean {' or '.join(meant)}?"
     return f"no such key{nearest(key, allowed)}"
 
 

@@ -9,15 +9,20 @@ from ampo_registry.specs import RolloutSpec
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from ampo_core.config import rules
+from ampo_core.config.data_files import DataFile, DataRead
+from ampo_core.config.layouts import ColumnsField, LayoutField, PatternField, SaysLayout, layout_findings, said
 from ampo_core.config.nodes import Finding, KeyPath, nearest
 from ampo_core.config.tree import Block, Reward
-from ampo_core.config.values import PathText
 
 
 class EvaluationSet(Block):
-    """One evaluation set: distinct questions of a file."""
+    """One evaluation set: distinct questions of a file. One that says none of layout, columns and answer_pattern has
+    those of `data`."""
 
-    path: PathText = Field(description="file of questions in the data contract")
+    path: DataFile = Field(description="file of questions (.parquet, .jsonl, .json, .csv), or {hub: NAME, split: test}")
+    layout: LayoutField = None
+    columns: ColumnsField = None
+    answer_pattern: PatternField = None
     where: dict[str, str | int | float | bool] = Field(default={}, description="column (dots reach inside) = value")
     samples: PositiveInt = Field(default=1, description="K: responses to each question, for avg@K")
     pass_at: Literal["curve"] | list[PositiveInt] = Field(
@@ -25,6 +30,10 @@ class EvaluationSet(Block):
     )
     reward: Reward | None = Field(default=None, description="null = the job's reward")
     limit: PositiveInt | None = Field(default=None, description="first so many distinct questions")
+
+    def read_as(self, data: SaysLayout) -> SaysLayout:
+        """What says how its rows are read: itself, or `data` where it says nothing."""
+        return self if said(self) else data
 
     def tries(self) -> tuple[int, ...]:
         """The k of every pass@k, ascending."""
@@ -57,6 +66,7 @@ class HeldOutConfig(Block):
             text = "macro is the name of the mean over all sets; choose another"
             yield Finding(("evaluation", "sets", "macro"), text)
         for name, item in self.sets.items():
+            yield from layout_findings(item, ("evaluation", "sets", name))
             for k in item.tries():
                 if k > item.samples:
                     text = f"pass@{k} needs at least {k} samples, found samples = {item.samples}"
@@ -93,9 +103,10 @@ class HeldOutConfig(Block):
             if item.reward is not None:
                 yield from rules.only_verifies(item.reward, ("evaluation", "sets", name, "reward"))
 
-    def files(self) -> Iterator[tuple[KeyPath, str]]:
-        """The file of each set, with the key that names it."""
-        return ((("evaluation", "sets", name, "path"), item.path) for name, item in self.sets.items())
+    def used_data(self, data: SaysLayout) -> Iterator[DataRead]:
+        """The rows of each set; one that does not say how they are read has them read as `data` says."""
+        for name, item in self.sets.items():
+            yield DataRead(("evaluation", "sets", name, "path"), item.path, item.read_as(data), item.where)
 
 
 class EvaluationConfig(HeldOutConfig):

@@ -10,6 +10,7 @@ from ampo_registry.specs import ComponentSpec
 from ampo_registry.text import a
 from pydantic import BaseModel
 
+from ampo_core.config.data_files import DataRead
 from ampo_core.config.inner import Inner
 from ampo_core.config.nodes import Finding, KeyPath, dotted
 from ampo_core.config.tree import Block, ModelConfig, ResourcesConfig, RunConfig, SampledModel
@@ -89,8 +90,12 @@ class Job(Block):
         """What its limits ask of the models that it loads."""
         yield from ()
 
+    def used_data(self) -> Iterator[DataRead]:
+        """The rows that it reads."""
+        yield from ()
+
     def used_files(self) -> Iterator[tuple[KeyPath, str]]:
-        """The files and folders that it reads, models apart."""
+        """The files and folders that it reads, models and rows apart."""
         machines = self.machines()
         if machines is not None and machines.hostfile is not None:
             yield ("resources", "hostfile"), machines.hostfile

@@ -15,15 +15,16 @@ from ampo_registry.text import nearest as nearest_match
 from pydantic import ValidationError
 
 from ampo_core.checked.settings import setting_faults
+from ampo_core.config.data_files import DataRead
 from ampo_core.config.explain import as_written, explain, misread
 from ampo_core.config.inner import Inner, bad_references, with_absolute_paths
 from ampo_core.config.jobs import JOBS, Job
 from ampo_core.config.layers import COMMAND_LINE, complete, merge, override_nodes, put, read_layers, repeated
 from ampo_core.config.machines import launcher_faults, unmet_resources
-from ampo_core.config.nodes import Finding, KeyPath, Node, Problem, dotted, nearest, raise_problems
+from ampo_core.config.nodes import Finding, KeyPath, Node, Place, Problem, dotted, nearest, raise_problems
 from ampo_core.config.observers import unknown_observers
 from ampo_core.config.positions import beyond_positions, beyond_room
-from ampo_core.config.ready import component_warnings, hub_models, missing_files, unavailable
+from ampo_core.config.ready import component_warnings, downloads, missing_files, unavailable
 from ampo_core.config.references import is_filled_in, leaves
 from ampo_core.config.schema import SchemaView, view_of
 from ampo_core.config.yaml_source import dump_yaml
@@ -33,7 +34,8 @@ from ampo_core.config.yaml_source import dump_yaml
 class LoadedConfig:
     """A valid config. `data` is the resolved config in JSON types.
 
-    `warnings` are advice; `blockers` keep it from running on this machine or in this release.
+    `warnings` are advice; `blockers` keep it from running on this machine or in this release. `reads` are the rows that
+    it and the configs that it names read, each with the place that says so.
     """
 
     job: Job
@@ -41,6 +43,7 @@ class LoadedConfig:
     path: Path
     warnings: tuple[str, ...] = ()
     blockers: tuple[str, ...] = ()
+    reads: tuple[tuple[Place, DataRead], ...] = ()
 
     @property
     def yaml(self) -> str:
@@ -94,7 +97,8 @@ def _load_one(
     data = job.model_dump(mode="json")
     raise_problems(misread(root, data, view))
     warnings, blockers = _findings(job, root)
-    return LoadedConfig(job, data, path, (*repeated(settings), *warnings), blockers), root
+    reads = tuple((root.place_of(read.path), read) for read in job.used_data())
+    return LoadedConfig(job, data, path, (*repeated(settings), *warnings), blockers, reads), root
 
 
 def _job_name(layers: Sequence[Node], settings: Sequence[tuple[str, Node]]) -> str:
@@ -137,7 +141,7 @@ def _findings(job: Job, root: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return str(root.problem(path, text))
 
     warnings = [say(finding.path, finding.text) for finding in _all_findings(job)]
-    warnings += [say(path, text) for path, text in hub_models(job)]
+    warnings += [say(path, text) for path, text in downloads(job)]
     blockers = [*unavailable(job), *missing_files(job)]
     machines = job.machines()
     if machines is not None:
@@ -183,7 +187,10 @@ def _with_inner(loaded: LoadedConfig, root: Node, plugins: Plugins) -> LoadedCon
     together = [str(root.problem(found.path, found.text)) for found in loaded.job.findings_together(written)]
     warnings = [*loaded.warnings, *together, *(text for found in asked for text in found.warnings)]
     blockers = [*loaded.blockers, *(text for found in asked for text in found.blockers)]
-    return replace(loaded, warnings=tuple(dict.fromkeys(warnings)), blockers=tuple(dict.fromkeys(blockers)))
+    reads = (*loaded.reads, *(read for found in asked for read in found.reads))
+    return replace(
+        loaded, warnings=tuple(dict.fromkeys(warnings)), blockers=tuple(dict.fromkeys(blockers)), reads=reads
+    )
 
 
 def _shown(path: Path) -> Path:

@@ -1,5 +1,5 @@
 """Keys of version 0.1 that have moved: where each one is answered to have gone, and configs of older runs in today's
-keys."""
+keys. And what other projects call the keys of data: where they live here."""
 
 from __future__ import annotations
 
@@ -17,6 +17,57 @@ MOVED: dict[KeyPath, str] = {
     (*_OFF, "clip"): "moved to objective.off_policy.loss.clip",
     (*_OFF, "behaviour"): "moved to objective.off_policy.loss.behaviour_policy",
 }
+
+_PROMPT, _ANSWER = "data.columns: {prompt: NAME}", "data.columns: {answer: NAME}"
+_HUB = "{hub: NAME, config: CONFIG, split: SPLIT}"
+THEIRS = {
+    "prompt_key": _PROMPT,
+    "input_key": _PROMPT,
+    "question_key": _PROMPT,
+    "prompt_column": _PROMPT,
+    "messages_key": _PROMPT,
+    "answer_key": _ANSWER,
+    "label_key": _ANSWER,
+    "answer_column": _ANSWER,
+    "ground_truth_key": _ANSWER,
+    "reward_fn_key": "data.columns: {source: NAME}",
+    "output_key": "data.columns: {target: NAME}",
+    "train_files": "data.train: [FILE, …]",
+    "train_file": "data.train: [FILE, …]",
+    "prompt_data": "data.train: [FILE, …]",
+    "prompt_data_probs": "data.weights: [SHARE, …]",
+    "val_files": "evaluation.sets: {NAME: {path: FILE}}",
+    "eval_dataset": "evaluation.sets: {NAME: {path: FILE}}",
+    "dataset": f"data.train: [FILE, …] or [{_HUB}]",
+    "dataset_name": f"data.train: [{_HUB}]",
+    "dataset_config": f"data.train: [{_HUB}]",
+    "dataset_split": f"data.train: [{_HUB}]",
+    "dataset_train_split": f"data.train: [{_HUB}]",
+    "dataset_test_split": f"evaluation.sets: {{NAME: {{path: {_HUB}}}}}",
+    "prompt_split": f"data.train: [{_HUB}]",
+    "hub": f"data.train: [{_HUB}]",
+    "split": f"data.train: [{_HUB}]",
+    "max_prompt_length": "data.max_prompt_tokens",
+    "prompt_max_len": "data.max_prompt_tokens",
+    "max_response_length": "rollout.max_response_tokens",
+    "train_batch_size": "training.questions_per_batch",
+    "filter_overlong_prompts": "data.overlong_prompts: drop",
+    "truncation": "data.overlong_prompts: drop or cut",
+    "apply_chat_template": "model.chat_template; a prompt always goes through the chat template",
+}
+"""Keys of verl, TRL and OpenRLHF at the top of a config or in its `data`."""
+
+
+def elsewhere(path: KeyPath) -> str | None:
+    """What is said of a key that has moved, or that another project has; None for any other."""
+    if path in MOVED:
+        return MOVED[path]
+    key = str(path[-1])
+    if path[:-1] in ((), ("data",)) and key in THEIRS:
+        return f"no such key; here that is {THEIRS[key]}"
+    if len(path) == 4 and path[:2] == ("evaluation", "sets") and key in ("hub", "split", "config", "revision"):
+        return f"no such key; here that is path: {_HUB}"
+    return None
 
 
 def in_keys_of_today(config: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:

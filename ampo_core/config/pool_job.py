@@ -10,10 +10,11 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ampo_core.config import rules
+from ampo_core.config.data_files import SYSTEM_PROMPT, DataFile, DataRead
 from ampo_core.config.job import Job, Longest, NamedModel
+from ampo_core.config.layouts import ColumnsField, LayoutField, PatternField, layout_findings
 from ampo_core.config.nodes import Finding, KeyPath, nearest
 from ampo_core.config.tree import Block, ResourcesConfig, Reward, RolloutField, SampledModel
-from ampo_core.config.values import PathText
 
 SFT = "sft"
 SOURCES = ("model", "endpoint", "recorded")
@@ -80,9 +81,10 @@ class PoolDataConfig(Block):
     max_prompt_tokens: PositiveInt = Field(
         default=1024, description="longest prompt in the student's tokens; longer ones are left out and counted"
     )
-    system_prompt: str = Field(
-        default="keep", description="keep, or a text that replaces every row's system prompt, in the written rows too"
-    )
+    layout: LayoutField = None
+    columns: ColumnsField = None
+    answer_pattern: PatternField = None
+    system_prompt: str = Field(default="keep", description=f"{SYSTEM_PROMPT}, in the written rows too")
     where: dict[str, str | int | float | bool] = Field(default={}, description="column (dots reach inside) = value")
     limit: PositiveInt | None = Field(default=None, description="first so many distinct questions; null = all")
 
@@ -91,7 +93,9 @@ class PoolJob(Job):
     """Builds a Multi-Guidance Pool: several teachers' verified answers to the same questions."""
 
     job: Literal["pool"] = "pool"
-    questions: list[PathText] = Field(min_length=1, description="files of questions in the data contract")
+    questions: list[DataFile] = Field(
+        min_length=1, description="files of questions (.parquet, .jsonl, .json, .csv), or {hub: NAME, split: train}"
+    )
     data: PoolDataConfig = PoolDataConfig()
     student: SampledModel = Field(
         description="whom the pool is for: its tokenizer and chat template measure prompts and answers"
@@ -135,6 +139,7 @@ class PoolJob(Job):
                 yield Finding(("teachers", i, "name"), f"{teacher.name!r} is taken by an earlier one")
             yield from rules.well_formed(teacher.name, ("teachers", i, "name"))
             yield from self._teacher(teacher, ("teachers", i))
+        yield from layout_findings(self.data, ("data",))
         yield from self._compositions(names)
         if self.samples():
             yield from rules.unfit(self.rollout, self.resources)
@@ -160,9 +165,9 @@ class PoolJob(Job):
                 path, tokens = ("teachers", i, "max_response_tokens"), teacher.max_response_tokens + 1
                 yield Longest(path, teacher.model.path, tokens, text)
 
-    def used_files(self) -> Iterator[tuple[KeyPath, str]]:
-        yield from ((("questions", i), text) for i, text in enumerate(self.questions))
-        yield from super().used_files()
+    def used_data(self) -> Iterator[DataRead]:
+        for i, file in enumerate(self.questions):
+            yield DataRead(("questions", i), file, self.data, self.data.where)
 
     def lacks(self) -> Iterator[tuple[KeyPath, str]]:
         """For endpoints: the key in the environment, the client library."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from ampo_registry.errors import ConfigError
 
+from ampo_core.config.data_files import HubData, is_here
 from ampo_core.config.job import Job, NamedModel
 from ampo_core.config.models import HUB_NAME, cached_config, model_folder
 from ampo_core.config.nodes import Finding, KeyPath
@@ -21,6 +23,9 @@ from ampo_core.config.references import is_filled_in
 def unavailable(job: Job) -> Iterator[tuple[KeyPath, str]]:
     """What `job` lacks here besides files: keys, packages, components that cannot run, with their own reason."""
     yield from job.lacks()
+    for read in job.used_data():
+        if isinstance(read.file, HubData) and find_spec("datasets") is None:
+            yield read.path, "the package datasets is not installed: pip install 'ampo-rl[data]'"
     for path, spec in job.used_components():
         reason = spec.unavailable()
         if reason is not None:
@@ -42,13 +47,24 @@ def missing_files(job: Job) -> Iterator[tuple[KeyPath, str]]:
         reason = None if is_filled_in(model.name) or cached_config(model.name) else _missing(model)
         if reason is not None:
             yield model.path, reason
-    for path, text in job.used_files():
+    files = [(read.path, read.file) for read in job.used_data()]
+    for path, text in (*((path, file) for path, file in files if isinstance(file, str)), *job.used_files()):
         if not is_filled_in(text) and not os.path.exists(text):
             yield path, f"there is no {text} (from {Path.cwd()})"
+    for path, file in files:
+        if isinstance(file, HubData) and not is_filled_in(file.hub) and not is_here(file):
+            if not _on_hub(file.hub):
+                yield (*path, "hub"), f"there is no folder {file.hub} (from {Path.cwd()})"
+            elif _offline():
+                text = "nor is it in the cache of the package datasets (HF_HUB_OFFLINE is set)"
+                yield (*path, "hub"), f"there is no folder {file.hub}, {text}"
 
 
-def hub_models(job: Job) -> Iterator[tuple[KeyPath, str]]:
-    """Models that are named by their Hub name and would have to be downloaded."""
+def downloads(job: Job) -> Iterator[tuple[KeyPath, str]]:
+    """Models and data sets that are named by their Hub name and would have to be downloaded."""
+    for read in job.used_data():
+        if isinstance(file := read.file, HubData) and not _offline() and _on_hub(file.hub) and not is_here(file):
+            yield (*read.path, "hub"), f"{file.hub} is not on this machine; a run would download it from the Hub"
     for model in job.used_models():
         if not _offline() and _on_hub(model.name) and not cached_config(model.name):
             yield model.path, f"{model.name} is not on this machine; a run would download it from the Hub"

@@ -8,9 +8,11 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from ampo_core.config import rules
+from ampo_core.config.data_files import SYSTEM_PROMPT, DataFile, DataRead
 from ampo_core.config.job import LearningJob, Longest
+from ampo_core.config.layouts import ColumnsField, LayoutField, PatternField, layout_findings
 from ampo_core.config.metric_names import SFT
-from ampo_core.config.nodes import Finding, KeyPath
+from ampo_core.config.nodes import Finding
 from ampo_core.config.tree import (
     Block,
     CheckpointConfig,
@@ -20,19 +22,23 @@ from ampo_core.config.tree import (
     ResourcesConfig,
     TrackerField,
 )
-from ampo_core.config.values import PathText
 from ampo_core.config.weights import unadapted
 
 
 class SftDataConfig(Block):
     """Conversations to imitate."""
 
-    train: list[PathText] = Field(min_length=1, description="files of examples")
+    train: list[DataFile] = Field(
+        min_length=1, description="files of examples (.parquet, .jsonl, .json, .csv), or {hub: NAME, split: train}"
+    )
     format: Literal["pool", "messages"] = Field(
         default="pool",
         description="pool: every (question, teacher answer) pair of the data contract; messages: rows of conversations",
     )
-    system_prompt: str = Field(default="keep", description="keep, or a text that replaces every row's system prompt")
+    layout: LayoutField = None
+    columns: ColumnsField = None
+    answer_pattern: PatternField = None
+    system_prompt: str = Field(default="keep", description=SYSTEM_PROMPT)
     max_tokens: PositiveInt = Field(
         default=8192, description="prompt and answer together; longer examples are left out and counted"
     )
@@ -81,6 +87,12 @@ class SftJob(LearningJob):
             longest = f"one example may have data.max_tokens = {self.data.max_tokens}"
             text = f"found {self.training.tokens_per_microbatch}; {longest}"
             yield Finding(("training", "tokens_per_microbatch"), text)
+        yield from layout_findings(self.data, ("data",))
+        if self.data.format == "messages":
+            for option in ("layout", "columns", "answer_pattern"):
+                if getattr(self.data, option) is not None:
+                    text = "with format: messages rows are conversations in the column messages; nothing reads this"
+                    yield Finding(("data", option), text, "warning")
         yield from rules.known_best(self.checkpoint, SFT)
         yield from rules.sharded(self.deepspeed, self.model.dtype)
         yield from rules.lone_hostfile(self.resources)
@@ -94,6 +106,7 @@ class SftJob(LearningJob):
             text = "an example of more tokens than positions would be refused; a lower data.max_tokens leaves it out"
             yield Longest(("data", "max_tokens"), self.model.path, self.data.max_tokens, text, "warning")
 
-    def used_files(self) -> Iterator[tuple[KeyPath, str]]:
-        yield from ((("data", "train", i), text) for i, text in enumerate(self.data.train))
-        yield from super().used_files()
+    def used_data(self) -> Iterator[DataRead]:
+        form: Literal["messages", "questions"] = "messages" if self.data.format == "messages" else "questions"
+        for i, file in enumerate(self.data.train):
+            yield DataRead(("data", "train", i), file, self.data, format=form)

@@ -14,14 +14,15 @@ from ampo_registry.text import nearest
 from pydantic import Field
 
 from ampo_core.config import rules
+from ampo_core.config.data_files import DataConfig, DataRead
 from ampo_core.config.held_out import EvaluationConfig
 from ampo_core.config.job import LearningJob, Longest, NamedModel
+from ampo_core.config.layouts import layout_findings
 from ampo_core.config.metric_names import ANSWERS, GUIDANCE, MACRO, TEACHER, TRAIN, evaluation_metrics
 from ampo_core.config.nodes import Finding, KeyPath
 from ampo_core.config.objective import NAME, ObjectiveConfig
 from ampo_core.config.tree import (
     CheckpointConfig,
-    DataConfig,
     DeepSpeedConfig,
     GuidanceConfig,
     JudgeField,
@@ -104,11 +105,10 @@ class TrainJob(LearningJob):
         if self.evaluation is not None:
             yield Longest.of(model, data, prompt, *self.evaluation.longest_response(self.rollout))
 
-    def used_files(self) -> Iterator[tuple[KeyPath, str]]:
-        yield from ((("data", "train", i), text) for i, text in enumerate(self.data.train))
+    def used_data(self) -> Iterator[DataRead]:
+        yield from (DataRead(("data", "train", i), file, self.data) for i, file in enumerate(self.data.train))
         if self.evaluation is not None:
-            yield from self.evaluation.files()
-        yield from super().used_files()
+            yield from self.evaluation.used_data(self.data)
 
     def _guidance(self) -> Iterator[Finding]:
         guidance, group_size = self.guidance, self.rollout.group_size
@@ -208,6 +208,7 @@ class TrainJob(LearningJob):
         weights, files = self.data.weights, self.data.train
         if weights is not None and len(weights) != len(files):
             yield Finding(("data", "weights"), f"found {len(weights)} weight(s) for {len(files)} file(s) of data.train")
+        yield from layout_findings(self.data, ("data",))
         if self.evaluation is not None:
             yield from self.evaluation.findings()
 

@@ -111,23 +111,6 @@ class ModelConfig(SampledModel):
     lora: LoraConfig | None = Field(default=None, description="train low-rank adapters; null = all weights")
 
 
-class DataConfig(Block):
-    """Training questions in the data contract (Parquet or JSONL)."""
-
-    train: list[PathText] = Field(min_length=1, description="files of questions")
-    max_prompt_tokens: PositiveInt = Field(default=1024, description="longest prompt")
-    overlong_prompts: Literal["drop", "cut"] = Field(
-        default="drop", description="cut keeps the last max_prompt_tokens tokens"
-    )
-    system_prompt: str = Field(default="keep", description="keep, or a text that replaces every row's system prompt")
-    shuffle: bool = Field(
-        default=True, description="a new order each epoch, from the run's seed; false keeps the order of the files"
-    )
-    weights: list[PositiveFloat] | None = Field(
-        default=None, description="share of each file of `train` in the stream of questions; null = by rows"
-    )
-
-
 class GuidanceConfig(Block):
     """When and how teacher answers replace wrong rollouts (Eq. 3-5)."""
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 from ampo_registry.errors import DataError
 from ampo_registry.tokens import LogProbs
 from ampo_registry.types import Message, TeacherAnswer
 
-from ampo_core.data.rows import Row
+from ampo_core.config.data_files import Scalar
+from ampo_core.data.rows import Row, RowFile
 
 ROLES = ("system", "user", "assistant")
 ROUNDED_UP = 1e-5
@@ -29,7 +29,8 @@ SINGLE_TEACHER = "teacher"
 @dataclass(frozen=True, slots=True)
 class CheckedRow:
     """The fields of a row that the core reads. `answer` is the ground truth, `raw` the row itself; `scored_answer` is
-    None where it is left out or blank.
+    None where it is left out or blank. `unusable` says why nothing can be verified against the answer that a mapped row
+    has, where that is so.
 
     `answers` are the teachers': they stand in `target_lst`, and where that is null or left out in `target`; an empty
     list is none.
@@ -41,20 +42,28 @@ class CheckedRow:
     answers: tuple[TeacherAnswer, ...]
     raw: Row
     scored_answer: str | None
+    unusable: str | None = None
 
 
-def check_row(row: Row, file: Path, number: int) -> CheckedRow:
-    """`row` as the contract reads it. Raises DataError that names file, row, field and what was found."""
+def check_row(row: Row, file: RowFile, number: int, *, mapped: bool = False) -> CheckedRow:
+    """`row` as the contract reads it; a `mapped` one is a person's own with the contract's fields written into it, and
+    its further columns may have names of the contract's and mean something else.
+
+    Raises DataError that names file, row, field and what was found.
+    """
     check = _Checker(file, number)
     reward_model = check.mapping(row, "reward_model")
     answer = check.text(reward_model, "ground_truth", "reward_model.")
     style = check.text(reward_model, "style", "reward_model.", default="rule")
     if style != "rule":
         check.fail("reward_model.style", '"rule" (a rule verifies the answer)', style)
-    check.text(row, "ability", default="")
-    if row.get("extra_info") is not None:
-        check.mapping(row, "extra_info")
-    several, single = check.targets(row, "target_lst"), check.targets(row, "target", SINGLE_TEACHER)
+    if not mapped:
+        check.text(row, "ability", default="")
+        if row.get("extra_info") is not None:
+            check.mapping(row, "extra_info")
+    several = check.targets(row, "target_lst")
+    theirs = mapped and not isinstance(row.get("target"), list)
+    single = () if theirs else check.targets(row, "target", SINGLE_TEACHER)
     answers = single if row.get("target_lst") is None else several
     scored = check.text(reward_model, "scored_answer", "reward_model.", default="")
     source, messages = check.text(row, "data_source"), check.prompt(row)
@@ -71,6 +80,20 @@ def column(row: Row, name: str) -> Any:
     return value
 
 
+def selected(row: Row, where: Mapping[str, Scalar], file: RowFile, number: int) -> bool:
+    """Whether the columns of `row` have the values of `where`. Raises DataError for a column that is not there."""
+    try:
+        found = [column(row, name) for name in where]
+    except KeyError as error:
+        columns = ", ".join(row).encode(errors="backslashreplace").decode()
+        raise DataError(f"{file}, row {number}: where: no column {error.args[0]}; found {columns}") from error
+    # True == 1 in Python, but not for the person who wrote the condition.
+    return all(
+        value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
+        for value, wanted in zip(found, where.values(), strict=True)
+    )
+
+
 def is_unicode(text: str) -> bool:
     """False for what only looks like text: JSON can write half of a surrogate pair, which no tokenizer reads."""
     try:
@@ -82,7 +105,7 @@ def is_unicode(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Checker:
-    file: Path
+    file: RowFile
     number: int
 
     def fail(self, field: str, wanted: str, found: object) -> NoReturn:

@@ -16,13 +16,15 @@ from ampo_registry.errors import ConfigError, DataError
 from ampo_registry.tokens import TokenIds
 from ampo_registry.types import Message, Question
 
-from ampo_core.data.contract import CheckedRow, check_row, column
+from ampo_core.config.data_files import HubData, Scalar
+from ampo_core.data.contract import CheckedRow, selected
+from ampo_core.data.conversations import with_system_prompt
+from ampo_core.data.layouts import RowReader
 from ampo_core.data.repeats import SharedAnswers
 from ampo_core.data.report import FileReport, LoadReport, RowTruth, TruthCheck
-from ampo_core.data.rows import Row, count_rows, file_hash, read_rows
+from ampo_core.data.rows import Row, RowFile, count_rows, file_hash, read_rows, row_file
 from ampo_core.data.tokens import PromptTokenizer
 
-Scalar = str | int | float | bool
 CheckTruths = Callable[[Sequence[str]], Sequence[TruthCheck]]
 Watch = Callable[[str, int, int], None]
 """Told what is read, and how much of how much is done."""
@@ -46,22 +48,23 @@ class LoadedQuestions:
 
 
 def load_questions(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path | HubData],
     tokenizer: PromptTokenizer,
     *,
     max_prompt_tokens: int,
     overlong_prompts: Literal["drop", "cut"],
     system_prompt: str,
     check_truths: CheckTruths | None,
+    reader: RowReader | None = None,
     where: Mapping[str, Scalar] | None = None,
     distinct: bool = False,
     limit: int | None = None,
     watch: Watch | None = None,
 ) -> LoadedQuestions:
-    """The questions of `paths` (Parquet, JSONL) under the data contract.
+    """The questions of `paths` (Parquet, JSONL, JSON, CSV) and data sets, in the data contract or as `reader` maps it.
 
-    `where` keeps rows whose columns (dots reach inside) have these values; `system_prompt` is "keep" or a text
-    that takes the place of every row's own; `check_truths` says of each of many ground truths whether its rows are
+    `where` keeps rows whose columns (dots reach inside) have these values; `system_prompt` is "keep", "drop" or a
+    text that takes the place of every row's own; `check_truths` says of each of many ground truths whether its rows are
     left out or listed, and None accepts all; a prompt longer than `max_prompt_tokens` is dropped, or cut to its
     last tokens; `distinct` keeps the first of each uid; `limit` the first so many questions. Rows of one uid share
     their teacher answers and the first scored answer (`SharedAnswers`). Everything left out is counted in the report.
@@ -69,9 +72,12 @@ def load_questions(
     Raises DataError for a missing, empty or malformed file and if no question is left.
     """
     cut = overlong_prompts == "cut"
-    loader = _Loader(tokenizer, max_prompt_tokens, cut, system_prompt, check_truths, where or {}, distinct, limit)
+    reader = reader or RowReader()
+    loader = _Loader(
+        tokenizer, max_prompt_tokens, cut, system_prompt, check_truths, reader, where or {}, distinct, limit
+    )
     with _without_collections():
-        for path in map(Path, paths):
+        for path in map(row_file, paths):
             loader.load(path, watch)
     return loader.finish()
 
@@ -100,7 +106,7 @@ class _Placed:
     """A checked row, where it stands, and the question that it asks."""
 
     row: CheckedRow
-    path: Path
+    path: RowFile
     number: int
     messages: tuple[Message, ...]
     uid: str
@@ -115,6 +121,7 @@ class _Loader:
     cut: bool
     system_prompt: str
     check_truths: CheckTruths | None
+    reader: RowReader
     where: Mapping[str, Scalar]
     distinct: bool
     limit: int | None
@@ -132,14 +139,18 @@ class _Loader:
     overlong_cut: int = 0
     beyond_limit: int = 0
 
-    def load(self, path: Path, watch: Watch | None) -> None:
+    def load(self, path: RowFile, watch: Watch | None) -> None:
         rows, total, before = 0, 0, len(self.questions)
         every = enumerate(read_rows(path), start=1)
         while part := list(islice(every, PART)):
             total = total or count_rows(path)
             rows = part[-1][0]
             self._add_all(
-                [self._placed(row, path, number) for _, (number, row) in part if self._matches(row, path, number)]
+                [
+                    self._placed(row, path, number)
+                    for _, (number, row) in part
+                    if selected(row, self.where, path, number)
+                ]
             )
             if watch is not None and rows < total:
                 watch(str(path), rows, total)
@@ -171,22 +182,10 @@ class _Loader:
             raise DataError("no question is left" + condition + "\n" + "\n".join(report.lines()[:6]))
         return LoadedQuestions(tuple(map(self.answers.share, self.questions)), tuple(self.rows), report)
 
-    def _placed(self, row: Row, path: Path, number: int) -> _Placed:
-        checked = check_row(row, path, number)
-        messages = self._messages(checked)
+    def _placed(self, row: Row, path: RowFile, number: int) -> _Placed:
+        checked = self.reader.read(row, path, number)
+        messages = with_system_prompt(checked.messages, self.system_prompt)
         return _Placed(checked, path, number, messages, question_uid(messages, checked.answer))
-
-    def _matches(self, row: Row, path: Path, number: int) -> bool:
-        try:
-            found = [column(row, name) for name in self.where]
-        except KeyError as error:
-            columns = ", ".join(row).encode(errors="backslashreplace").decode()
-            raise DataError(f"{path}, row {number}: where: no column {error.args[0]}; found {columns}") from error
-        # True == 1 in Python, but not for the person who wrote the condition.
-        return all(
-            value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
-            for value, wanted in zip(found, self.where.values(), strict=True)
-        )
 
     def _add_all(self, rows: Sequence[_Placed]) -> None:
         # Ground truths go to the verifier together; with a limit no more of them than there is room for.
@@ -202,6 +201,7 @@ class _Loader:
 
     def _prompts(self, rows: Sequence[_Placed]) -> dict[str, TokenIds]:
         """uid -> prompt of the questions among `rows` that may be taken; checks their ground truths first."""
+        rows = [placed for placed in rows if placed.row.unusable is None]
         new = list(dict.fromkeys(placed.row.answer for placed in rows if placed.row.answer not in self.truths))
         if new:
             checks = [TruthCheck()] * len(new) if self.check_truths is None else self.check_truths(new)
@@ -225,16 +225,10 @@ class _Loader:
             self.answers.add(placed.uid, placed.row.answers, placed.row.scored_answer)
         elif full:
             self.beyond_limit += 1
-        elif (reason := self.truths[placed.row.answer].refused) is not None:
+        elif (reason := placed.row.unusable or self.truths[placed.row.answer].refused) is not None:
             self.refused.append(_row_truth(placed, reason))
         else:
             self._take(placed, prompts[placed.uid])
-
-    def _messages(self, row: CheckedRow) -> tuple[Message, ...]:
-        if self.system_prompt == "keep":
-            return row.messages
-        rest = row.messages[1:] if row.messages[0].role == "system" else row.messages
-        return (Message("system", self.system_prompt), *rest)
 
     def _take(self, placed: _Placed, ids: TokenIds) -> None:
         row = placed.row

@@ -16,11 +16,12 @@ from ampo_registry.protocols import RolloutEngine
 from ampo_registry.specs import RolloutSpec
 from ampo_registry.types import FinishReason, Grade, GradeRequest, Question, Rollout, RolloutRequest, SamplingOptions
 
+from ampo_core.config.data_files import DataConfig
 from ampo_core.config.evaluate_job import EvaluateDataConfig
 from ampo_core.config.held_out import EvaluationSet, HeldOutConfig
 from ampo_core.config.nodes import dotted
 from ampo_core.config.positions import require_room
-from ampo_core.config.tree import DataConfig
+from ampo_core.data.layouts import RowReader
 from ampo_core.data.questions import Watch, load_questions
 from ampo_core.data.report import LoadReport
 from ampo_core.data.seeds import derive_seed
@@ -82,6 +83,7 @@ def load_sets(
             overlong_prompts=data.overlong_prompts,
             system_prompt=data.system_prompt,
             check_truths=partial(ranks.map, graders[name].check_truths),
+            reader=RowReader.of(item.read_as(data)),
             where=item.where,
             distinct=True,
             limit=item.limit,

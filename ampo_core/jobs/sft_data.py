@@ -7,16 +7,15 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ampo_registry.errors import ConfigError, DataError
 from ampo_registry.tokens import TokenIds
-from ampo_registry.types import Message
 
 from ampo_core.config.sft_job import SftDataConfig
-from ampo_core.data.contract import is_unicode
+from ampo_core.data.conversations import conversation, with_system_prompt
+from ampo_core.data.layouts import RowReader
 from ampo_core.data.questions import Watch, load_questions
-from ampo_core.data.rows import count_rows, read_rows
+from ampo_core.data.rows import count_rows, read_rows, row_file
 from ampo_core.data.tokens import PromptTokenizer
 from ampo_core.data.turns import control_notes
 from ampo_core.learner.packing import TokenPair
@@ -93,7 +92,7 @@ def load_examples(
         teachers.update([found.teacher] if found.teacher is not None else [])
     if not pairs:
         left = f"all {overlong} examples exceed data.max_tokens = {data.max_tokens}" if overlong else "no example"
-        raise DataError(f"{', '.join(data.train)}: nothing to train on: {left} (format: {data.format})")
+        raise DataError(f"{', '.join(map(str, data.train))}: nothing to train on: {left} (format: {data.format})")
     notes = (*notes, *control_notes(controls))
     return Examples(tuple(pairs), overlong, notes, dict(sorted(teachers.items())))
 
@@ -108,6 +107,7 @@ def _pool_conversations(
         overlong_prompts="drop",
         system_prompt=data.system_prompt,
         check_truths=None,
+        reader=RowReader.of(data),
         distinct=True,  # a question that is repeated brings the answers of all of its rows
         watch=watch,
     )
@@ -124,14 +124,11 @@ def _pool_conversations(
 def _message_conversations(
     data: SftDataConfig, tokenizer: PromptTokenizer, watch: Watch | None
 ) -> Iterator[Conversation]:
-    for path in map(Path, data.train):
+    for path in map(row_file, data.train):
         number, total = 0, 0
         for number, row in read_rows(path):
             place, total = f"{path}, row {number}", total or count_rows(path)
-            messages = _conversation(row.get("messages"), place)
-            if data.system_prompt != "keep":
-                rest = [message for message in messages if message.role != "system"]
-                messages = [Message("system", data.system_prompt), *rest]
+            messages = with_system_prompt(conversation(row.get("messages"), place), data.system_prompt)
             try:
                 prompt = tokenizer.prompt_ids(messages[:-1])
             except ConfigError as error:
@@ -147,16 +144,3 @@ def _message_conversations(
 def _tell(watch: Watch | None, what: str, done: int, total: int) -> None:
     if watch is not None and (done == total or done % TOLD_EVERY == 0):
         watch(what, done, total)
-
-
-def _conversation(value: object, place: str) -> list[Message]:
-    wanted = "messages must be a list of {role, content} that ends with the assistant's turn"
-    if not isinstance(value, list) or len(value) < 2:
-        raise DataError(f"{place}: {wanted}; found {value!r:.120}")
-    for turn in value:
-        texts = [turn.get(key) for key in ("role", "content")] if isinstance(turn, dict) else [None]
-        if not all(isinstance(text, str) and is_unicode(text) for text in texts):
-            raise DataError(f"{place}: {wanted}; found the turn {turn!r:.120}")
-    if value[-1]["role"] != "assistant":
-        raise DataError(f"{place}: {wanted}; the last turn is of {value[-1]['role']!r}")
-    return [Message(turn["role"], turn["content"]) for turn in value]

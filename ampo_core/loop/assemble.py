@@ -21,6 +21,7 @@ from ampo_core.checked.call import Asked, PluginFault
 from ampo_core.config.jobs import TrainJob
 from ampo_core.config.nodes import dotted
 from ampo_core.config.positions import positions_of, require_room
+from ampo_core.data.layouts import RowReader
 from ampo_core.data.order import QuestionStream
 from ampo_core.data.overlap import question_notes
 from ampo_core.data.questions import LoadedQuestions, load_questions
@@ -151,6 +152,7 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
         overlong_prompts=job.data.overlong_prompts,
         system_prompt=job.data.system_prompt,
         check_truths=partial(ranks.map, grader.check_truths),
+        reader=RowReader.of(job.data),
         watch=reading,
     )
     positions = positions_of(job.model.path)

@@ -11,6 +11,7 @@ from typing import Any
 
 from ampo_registry.errors import ConfigError
 
+from ampo_core.config.data_files import data_name
 from ampo_core.report.budget import replacements
 from ampo_core.report.lineage import Lineage, lineage, read_metrics
 from ampo_core.report.settings import value_of
@@ -82,8 +83,9 @@ class CardRun:
     def purpose(self, path: str) -> str:
         """What a data file was for."""
         sets: Mapping[str, Any] = self.value("evaluation.sets") or {}
-        trained = ["training"] if path in self.value("data.train") else []
-        return ", ".join([*trained, *(f"evaluation {name}" for name, item in sets.items() if item["path"] == path)])
+        trained = ["training"] if path in map(data_name, self.value("data.train")) else []
+        held_out = [f"evaluation {name}" for name, item in sets.items() if data_name(item["path"]) == path]
+        return ", ".join([*trained, *held_out])
 
     @property
     def teachers(self) -> dict[str, int | None]:
@@ -119,7 +121,7 @@ class CardRun:
 def messages(run: CardRun) -> str:
     """A conversation to complete, with the system prompt that the run put before each."""
     system, user = run.value("data.system_prompt"), {"role": "user", "content": "…"}
-    return as_json([user] if system == "keep" else [{"role": "system", "content": system}, user])
+    return as_json([user] if system in ("keep", "drop") else [{"role": "system", "content": system}, user])
 
 
 def serve_options(run: CardRun) -> str:

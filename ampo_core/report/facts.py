@@ -8,6 +8,7 @@ from typing import Any
 
 from ampo_registry.errors import ConfigError
 
+from ampo_core.config.data_files import data_name
 from ampo_core.report.html import facts, paragraph, table
 from ampo_core.report.marks import signed
 from ampo_core.report.settings import auxiliary, in_words, intervention, schedules
@@ -35,7 +36,7 @@ def run_facts(run: RunData) -> str:
     devices, nodes = run.setting("resources.devices"), run.setting("resources.nodes", 1)
     return facts([
         ("model", str(run.setting("model.path", ""))),
-        ("data", ", ".join(map(str, data)) if isinstance(data, list) else str(data)),
+        ("data", ", ".join(map(data_name, data)) if isinstance(data, list) else str(data)),
         ("teachers", ", ".join(map(str, run.manifest.get("teachers") or ()))),
         ("guidance", _guidance(run)),
         ("further terms", _listed(auxiliary(run.config))),

@@ -10,7 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ampo_core.data.rows import file_hash
+from ampo_core.config.data_files import HubData
+from ampo_core.data.rows import RowFile, count_rows, file_hash, row_file
 
 NUMERIC_PACKAGES = (
     "ampo-rl",
@@ -38,7 +39,7 @@ def build_manifest(
     job: str,
     seed: int,
     plugins: Mapping[str, str],
-    data: Iterable[str | Path] = (),
+    data: Iterable[str | Path | HubData] = (),
     teachers: Sequence[str] = (),
     models: Iterable[str | Path] = (),
     questions: Mapping[str, Any] | None = None,
@@ -46,17 +47,17 @@ def build_manifest(
 ) -> dict[str, Any]:
     """The manifest as JSON types.
 
-    `plugins` maps distributions to versions, and plugin files to "file"; `data` are files; `models` are model folders
-    (see `hash_model`) or Hub names, whose entry is null; `teachers` are the names that the teacher pool may answer
-    under; `questions` says by `hash_questions` which questions were left to ask; `notes` are what was said of tokens
-    and questions when the run started.
+    `plugins` maps distributions to versions, and plugin files to "file"; `data` are files and data sets; `models` are
+    model folders (see `hash_model`) or Hub names, whose entry is null; `teachers` are the names that the teacher pool
+    may answer under; `questions` says by `hash_questions` which questions were left to ask; `notes` are what was said
+    of tokens and questions when the run started.
     """
     return {
         "job": job,
         "seed": seed,
         "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}},
         "plugins": dict(sorted(_known(name, version) for name, version in plugins.items())),
-        "data": {str(path): hash_file(Path(path)) for path in data},
+        "data": {str(said): hash_data(row_file(said)) for said in data},
         "models": {str(path): hash_model(Path(path)) for path in models},
         "teachers": sorted(set(teachers)),
         "questions": dict(questions or {}),
@@ -89,6 +90,13 @@ def hash_questions(uids: Iterable[str]) -> dict[str, str | int]:
     """{count, sha256} of questions, or of other examples, in the order in which they stand."""
     lines = [f"{uid}\n" for uid in uids]
     return {"count": len(lines), "sha256": hashlib.sha256("".join(lines).encode("ascii")).hexdigest()}
+
+
+def hash_data(data: RowFile) -> dict[str, str | int]:
+    """{sha256, bytes} of a file, {sha256, rows} of a data set of the Hub, whose files may be others elsewhere."""
+    if isinstance(data, HubData):
+        return {"sha256": file_hash(data), "rows": count_rows(data)}
+    return hash_file(data)
 
 
 def hash_file(path: Path) -> dict[str, str | int]:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ampo_registry import discovery
+from ampo_registry import Message, TaskQuestion, discovery
 
 from ampo_core.cli import main as cli
+from ampo_core.data.contract_files import write_questions
 from tests.forge import Forge
 
 CONFIG = """\
@@ -34,7 +35,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     Path("c.yaml").write_text(CONFIG)
-    Path("train.parquet").touch()
+    write_questions(Path("train.parquet"), [TaskQuestion((Message("user", "1 + 1"),), "2", "sums")], "train", "math")
     Path("model").mkdir()
     Path("model/config.json").write_text("{}")
     return tmp_path

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ampo_registry import Message, TaskQuestion
 from ampo_registry.discovery import Plugins, discover
 
 from ampo_core.config.load import LoadedConfig, load_config
+from ampo_core.data.contract_files import write_questions
 
 BASE = """\
 job: train
@@ -32,7 +34,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     (tmp_path / "base.yaml").write_text(BASE, encoding="utf-8")
-    (tmp_path / "train.parquet").touch()
+    question = TaskQuestion((Message("user", "1 + 1"),), "2", "sums")
+    write_questions(tmp_path / "train.parquet", [question], "train", "math")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}", encoding="utf-8")
     return tmp_path

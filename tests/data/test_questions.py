@@ -171,7 +171,8 @@ def test_missing_file_names_the_nearest(load, tmp_path):
         ("binary.jsonl", b"\xff\xfe\x00\n", r"line 1: not a JSON object: Expecting"),
         ("list.jsonl", b"[1]\n", r"line 1: not a JSON object: found list"),
         ("broken.parquet", b"PAR1 no", "not readable as Parquet"),
-        ("rows.csv", b"a,b\n", r"ends in \.parquet or \.jsonl, not in '\.csv'"),
+        ("rows.csv", b"a,b\n", "holds no row"),
+        ("rows.txt", b"a,b\n", r"ends in \.parquet, \.jsonl, \.json or \.csv, not in '\.txt'"),
     ],
 )
 def test_unreadable_file(load, tmp_path, name, content, message):

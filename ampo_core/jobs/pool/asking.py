@@ -10,6 +10,7 @@ from ampo_registry.types import Message, Question
 
 from ampo_core.config.pool_job import PoolJob, PoolTeacher
 from ampo_core.config.positions import positions_in, require_room
+from ampo_core.data.conversations import with_system_prompt
 from ampo_core.data.seeds import derive_seed
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 
@@ -30,10 +31,7 @@ class Asking:
 
     def messages(self, question: Question) -> tuple[Message, ...]:
         """The question's messages with the teacher's system prompt."""
-        if self.system_prompt == "keep":
-            return question.messages
-        rest = question.messages[1:] if question.messages[0].role == "system" else question.messages
-        return rest if self.system_prompt == "drop" else (Message("system", self.system_prompt), *rest)
+        return with_system_prompt(question.messages, self.system_prompt)
 
     def seed(self, question: Question, sample: int) -> int:
         """Depends on (run seed, teacher, question, sample) alone: shards, ranks and other questions change nothing."""

@@ -24,6 +24,7 @@ from ampo_registry.types import Grade, GradeRequest, Question
 
 from ampo_core.config.nodes import nearest
 from ampo_core.config.pool_job import PoolJob, PoolTeacher
+from ampo_core.data.layouts import RowReader
 from ampo_core.data.questions import load_questions
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 from ampo_core.distributed.together import by_each, by_first
@@ -65,6 +66,7 @@ def run(job: PoolJob, environment: Environment) -> Path:
             overlong_prompts="drop",
             system_prompt=job.data.system_prompt,
             check_truths=partial(ranks.map, grader.check_truths),
+            reader=RowReader.of(job.data),
             where=job.data.where,
             distinct=True,
             limit=job.data.limit,

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from ampo_registry.errors import RunError
 from ampo_registry.tokens import LogProbs
@@ -161,6 +160,6 @@ def _judged(files: TeacherShards, shard: Shard) -> dict[str, list[Judged]]:
 
 
 def _row(question: Question) -> TaskQuestion:
-    info: Any = question.extra.get("extra_info") or {}
-    info = {**info, "uid": question.uid}
+    info = question.extra.get("extra_info")
+    info = {**(info if isinstance(info, Mapping) else {}), "uid": question.uid}
     return TaskQuestion(question.messages, question.answer, question.source, info, scored_answer=question.scored_answer)

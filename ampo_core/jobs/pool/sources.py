@@ -18,7 +18,7 @@ from ampo_registry.types import Question, Rollout, RolloutRequest, SamplingOptio
 
 from ampo_core.checked.build import build
 from ampo_core.config.pool_job import PoolJob, PoolTeacher
-from ampo_core.data.rows import file_hash
+from ampo_core.data.rows import file_hash, row_file
 from ampo_core.data.tokens import THINK, PromptTokenizer
 from ampo_core.jobs.pool.asking import Asking, Reader
 from ampo_core.jobs.pool.endpoint import Endpoint
@@ -67,7 +67,7 @@ def recipe(job: PoolJob, teacher: PoolTeacher) -> dict[str, Any]:
     options = teacher.model_dump(mode="json", exclude_none=True)
     found: dict[str, Any] = {"seed": job.run.seed, "teacher": options}
     if teacher.recorded is not None:
-        found["files"] = [file_hash(Path(path)) for path in job.questions]
+        found["files"] = [file_hash(row_file(said)) for said in job.questions]
         return found
     found["answers_per_question"] = job.answers_per_question
     if teacher.endpoint is not None:

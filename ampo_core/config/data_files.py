@@ -1,0 +1,91 @@
+"""Where rows come from: files, data sets of the Hugging Face Hub; and what a job reads of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from ampo_core.config.layouts import ColumnsField, LayoutField, PatternField, SaysLayout
+from ampo_core.config.nodes import KeyPath
+from ampo_core.config.tree import Block
+from ampo_core.config.values import PathText
+
+SYSTEM_PROMPT = "keep, drop, or a text that takes the place of every row's system prompt"
+
+
+class HubData(Block):
+    """Rows of a data set of the Hugging Face Hub, or of a folder laid out like one; the package datasets reads it."""
+
+    hub: PathText = Field(description="name on the Hub, e.g. openai/gsm8k, or a folder laid out like a data set there")
+    split: str = Field(min_length=1, description="of the data set: train, test, train[:500], …")
+    config: str | None = Field(default=None, description="configuration of the data set; null = its only one")
+    revision: str | None = Field(default=None, description="commit, tag or branch; null = the newest")
+
+    def __str__(self) -> str:
+        """What reports and errors call it, and what a manifest lists it under."""
+        at = f"@{self.revision}" if self.revision else ""
+        return f"{self.hub}{at} ({', '.join(filter(None, (self.config, self.split)))})"
+
+
+def data_name(said: object) -> str:
+    """What `str` calls a data file that stands in a config in JSON types."""
+    return str(HubData.model_validate(said)) if isinstance(said, Mapping) else str(said)
+
+
+DataFile = PathText | HubData
+"""What stands in a config where a file of data is named."""
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class DataRead:
+    """Rows that a job reads: the key that says so, the file, how its rows are read, and which of them (`where`)."""
+
+    path: KeyPath
+    file: str | HubData
+    layout: SaysLayout
+    where: Mapping[str, Scalar] = field(default_factory=dict)
+    format: Literal["questions", "messages"] = "questions"
+
+
+class DataConfig(Block):
+    """Training questions."""
+
+    train: list[DataFile] = Field(
+        min_length=1,
+        description="files of questions (.parquet, .jsonl, .json, .csv), or {hub: NAME, split: train}",
+    )
+    layout: LayoutField = None
+    columns: ColumnsField = None
+    answer_pattern: PatternField = None
+    max_prompt_tokens: PositiveInt = Field(default=1024, description="longest prompt")
+    overlong_prompts: Literal["drop", "cut"] = Field(
+        default="drop", description="cut keeps the last max_prompt_tokens tokens"
+    )
+    system_prompt: str = Field(default="keep", description=SYSTEM_PROMPT)
+    shuffle: bool = Field(
+        default=True, description="a new order each epoch, from the run's seed; false keeps the order of the files"
+    )
+    weights: list[PositiveFloat] | None = Field(
+        default=None, description="share of each file of `train` in the stream of questions; null = by rows"
+    )
+
+
+def is_here(data: HubData) -> bool:
+    """Whether `data` is a folder on this machine, or in the cache of the package datasets."""
+    return os.path.isdir(data.hub) or bool(cached_tables(data))
+
+
+def cached_tables(data: HubData) -> list[Path]:
+    """The Arrow files of all splits of `data` in the cache of the package datasets, the newest copy's."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets") / data.hub.replace("/", "___")
+    copies: dict[Path, list[Path]] = {}
+    for table in sorted(cache.glob(f"{data.config or '*'}/*/*/*.arrow")):
+        copies.setdefault(table.parent, []).append(table)
+    return copies[max(copies, key=lambda folder: folder.stat().st_mtime)] if copies else []

@@ -1,0 +1,224 @@
+"""From a person's row to the contract's: the columns of a layout (`ampo_core/config/layouts.py`) are read, and the
+contract's fields written into the row beside them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from ampo_registry.errors import DataError
+
+from ampo_core.config.data_files import HubData
+from ampo_core.config.layouts import BOXED, LAYOUTS, Layout, SaysLayout, layout_of
+from ampo_core.data.contract import SINGLE_TEACHER, CheckedRow, check_row, column
+from ampo_core.data.rows import Row, RowFile
+
+PROMPTS = ("question", "problem", "prompt", "input", "query", "instruction", "messages")
+ANSWERS = ("answer", "final_answer", "expected_answer", "ground_truth", "label", "solution", "target", "output")
+"""Names under which questions and answers often stand, for what is said of a row that cannot be read."""
+_BOX = re.compile(r"\\f?boxed\s*\{")
+_BRACE = re.compile(r"\\[{}]|[{}]")
+_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_SHOWN = 100
+
+
+class Unusable(Exception):
+    """Why a row has no answer that a response could be verified against."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowReader:
+    """Reads the rows of files that stand in `layout`; None is the data contract itself, in which nothing is mapped."""
+
+    layout: Layout | None = None
+
+    @classmethod
+    def of(cls, block: SaysLayout) -> RowReader:
+        """The reader that a block of a config asks for."""
+        return cls(layout_of(block))
+
+    def read(self, row: Row, file: RowFile, number: int) -> CheckedRow:
+        """`row` as the contract has it. A row whose answer cannot be used says so as `unusable`, and its `answer` is
+        what stands there.
+
+        Raises DataError that names file, row, column and what was found, the row's columns and what would read them.
+        """
+        try:
+            return check_row(row, file, number) if self.layout is None else self._mapped(row, file, number)
+        except DataError as error:
+            raise DataError(f"{error}{_hint(self, row, file, number)}") from None
+
+    def _mapped(self, row: Row, file: RowFile, number: int) -> CheckedRow:
+        layout, at = self.layout, _At(row, f"{file}, row {number}")
+        assert layout is not None
+        name, prompt = at.first(layout.prompt)
+        if not isinstance(prompt, str | list):
+            at.fail(name, "text or a list of {role, content}", prompt)
+        answer, unusable = at.answer(layout.answer)
+        old = row.get("reward_model")
+        kept = old if isinstance(old, Mapping) else {}
+        source = at.word(layout.source or "data_source", needed=layout.source is not None)
+        written: dict[str, Any] = {
+            "data_source": source or _name(file),
+            "prompt": [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
+            "reward_model": {"style": "rule", **kept, "ground_truth": answer},
+        }
+        if layout.ability is not None:
+            written["ability"] = at.word(layout.ability, needed=True)
+        if layout.target is not None:
+            written["target"] = at.target(layout.target)
+        checked = check_row({**row, **written}, file, number, mapped=True)
+        return replace(checked, unusable=unusable)
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    """A row and where it stands."""
+
+    row: Row
+    place: str
+
+    def fail(self, name: str, wanted: str, found: object) -> None:
+        shown = "nothing (missing or null)" if found is None else repr(found)
+        raise DataError(f"{self.place}: {name} must be {wanted}; found {_short(shown)}")
+
+    def get(self, name: str) -> Any:
+        """The value of a column; dots reach inside where no column has the whole name. Raises KeyError."""
+        return self.row[name] if name in self.row else column(self.row, name)
+
+    def present(self, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        for name in names:
+            try:
+                yield name, self.get(name)
+            except KeyError:
+                continue
+
+    def first(self, names: Sequence[str]) -> tuple[str, Any]:
+        found = next(self.present(names), None)
+        if found is None:
+            raise DataError(f"{self.place}: it has no column {' or '.join(dict.fromkeys(names))}")
+        return found
+
+    def answer(self, places: Sequence[tuple[str, str | None]]) -> tuple[str, str | None]:
+        """(the answer, None), or (what stands there, why it cannot be used)."""
+        self.first([name for name, _ in places])
+        shown, reasons = "", []
+        for name, pattern in places:
+            for _, value in self.present([name]):
+                try:
+                    text = self._text(name, value)
+                    return (text if pattern is None else found_by(pattern, text)), None
+                except Unusable as reason:
+                    shown = shown or (value if isinstance(value, str) else "")
+                    reasons.append(f"{name}: {reason}")
+        return _short(shown), "; ".join(reasons)
+
+    def word(self, name: str, *, needed: bool) -> str | None:
+        """The value of a column that names something; None where it does not, unless it is `needed`."""
+        value = self.first([name])[1] if needed else next(self.present([name]), (name, None))[1]
+        try:
+            return self._text(name, value) if needed or isinstance(value, str) else None
+        except Unusable:
+            return None
+
+    def target(self, name: str) -> object:
+        """A teacher's answer in the contract's form."""
+        value = self.first([name])[1]
+        if isinstance(value, str):
+            turn = {"role": "assistant", "content": value, "source": SINGLE_TEACHER}
+            return [turn] if value.strip() else None
+        return value
+
+    def _text(self, name: str, value: object) -> str:
+        """`value` as text. Raises Unusable where it is empty, DataError where it is no text, number, true or false."""
+        if isinstance(value, list) and len(value) == 1:  # how some data sets write the one answer that there is
+            value = value[0]
+        if isinstance(value, str):
+            text = value.strip()
+            if not text:
+                raise Unusable("it is empty")
+            return text
+        if value is None:
+            raise Unusable("it is empty")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise Unusable(f"it is {value}, no number")
+        if not isinstance(value, bool | int | float | Decimal):
+            self.fail(name, "text, a number, true or false", value)
+        return as_text(value)
+
+
+def as_text(value: object) -> str:
+    """A number as it is written by hand: 72, 0.5 and 0.0000001; a whole number never as 72.0."""
+    if isinstance(value, bool | int):
+        return str(value)
+    number = Decimal(str(value))
+    return f"{number.to_integral_value():f}" if number == number.to_integral_value() else f"{number:f}"
+
+
+def found_by(pattern: str, text: str) -> str:
+    """The answer that `pattern` finds in `text`: the last match, of it the group. A number with separators of thousands
+    loses them. Raises Unusable."""
+    if pattern == BOXED:
+        found = last_box(text)
+        if found is None or not found.strip():
+            raise Unusable("there is no \\boxed{…} in it")
+        return found.strip()
+    matches = list(_compiled(pattern).finditer(text))
+    found = ((matches[-1][1] if matches[-1].re.groups else matches[-1][0]) or "").strip() if matches else ""
+    if not found:
+        raise Unusable(f"answer_pattern {pattern!r} finds nothing in it")
+    return found.replace(",", "") if _THOUSANDS.fullmatch(found) else found
+
+
+def last_box(text: str) -> str | None:
+    """The content of the last `\\boxed{…}` whose braces are balanced, None without one."""
+    for box in reversed(list(_BOX.finditer(text))):
+        depth = 1
+        for brace in _BRACE.finditer(text, box.end()):
+            depth += {"{": 1, "}": -1}.get(brace[0], 0)
+            if depth == 0:
+                return text[box.end() : brace.start()]
+    return None
+
+
+@lru_cache(maxsize=64)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
+
+
+def _name(file: RowFile) -> str:
+    return file.hub if isinstance(file, HubData) else file.stem
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def _hint(reader: RowReader, row: Row, file: RowFile, number: int) -> str:
+    """What is said of a row that `reader` cannot read: its columns, and what would read them."""
+    columns = _short(", ".join(map(str, row))).encode(errors="backslashreplace").decode()
+    readers = {f"fit layout: {name}": RowReader(layout) for name, layout in LAYOUTS.items()}
+    if reader.layout is not None:
+        readers = {"are those of the data contract: leave layout and columns away": RowReader(), **readers}
+    for text, other in readers.items():
+        if other != reader and _reads(other, row, file, number):
+            return f"; its columns {columns} {text}"
+    for prompt in (name for name in PROMPTS if name in row):
+        for answer in (name for name in ANSWERS if name in row and name != prompt):
+            if _reads(RowReader(Layout((prompt,), ((answer, None),))), row, file, number):
+                return f"; its columns {columns} may be read by columns: {{prompt: {prompt}, answer: {answer}}}"
+    lacking = reader.layout is not None or not {"prompt", "reward_model"} <= row.keys()
+    return f"; its columns: {columns}; data.columns says which of them hold prompt and answer" if lacking else ""
+
+
+def _reads(reader: RowReader, row: Row, file: RowFile, number: int) -> bool:
+    try:
+        found = check_row(row, file, number) if reader.layout is None else reader._mapped(row, file, number)
+    except DataError:
+        return False
+    return found.unusable is None
