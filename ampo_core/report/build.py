@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from os.path import commonpath
 from pathlib import Path
+from typing import Any
 
 from ampo_registry.errors import AmpoError, ConfigError
 
@@ -24,6 +25,7 @@ from ampo_core.report.html import block, facts, folded, paragraph, slug, table, 
 from ampo_core.report.marks import WENT_ON, signed
 from ampo_core.report.page import Page, Section, render
 from ampo_core.report.samples import Row, Samples, read_predictions, read_samples
+from ampo_core.report.side_by_side import Sides, predictions_beside, rollouts_beside, side_section
 from ampo_core.report.sources import WITH_CURVES, Entry, RunData, Subject, collect
 from ampo_core.report.summary import summary_html
 from ampo_core.report.training import (
@@ -127,7 +129,7 @@ def _training(run: RunData) -> Page:
         sections=[_with_changes(section, run) for section in sections if section is not None],
         legend=[run.name],
         rows=rows,
-        extra={"threshold": _threshold(run), "teachers": _teachers(run, samples)},
+        extra={"threshold": run.threshold, "teachers": _teachers(run, samples)},
     )
 
 
@@ -143,6 +145,8 @@ def _evaluation(run: RunData) -> Page:
     sections = [section for scores in found for section in evaluation_sections(scores)]
     if not sections:
         sections = [Section("evaluation", "Evaluation", paragraph("No results have been written yet."))]
+    beside = {"predictions-beside": predictions_beside([Entry(run.name, (run,))])}
+    sections += _side_by_side(beside)
     if rows:
         sections.append(_rollouts(rows, None))
     models = list(found[0].models) if found else []
@@ -152,7 +156,7 @@ def _evaluation(run: RunData) -> Page:
         _said_first([run]) + run_facts(run),
         [*sections, *_ran_with(run)],
         rows=rows,
-        extra={"threshold": None, "teachers": models},
+        extra={"threshold": None, **_of_sides(beside, models)},
     )
 
 
@@ -172,6 +176,8 @@ def _comparison(subject: Subject) -> Page:
         ]
     for number, item in enumerate(scores):
         sections += evaluation_sections(item, f"e{number}-" if len(scores) > 1 else "")
+    beside = {"rollouts-beside": rollouts_beside(drawn), "predictions-beside": predictions_beside(by_job["evaluate"])}
+    sections += _side_by_side(beside)
     if drawn:
         sections += [health_figures(lines), differences_section(drawn) if len(drawn) > 1 else None]
     if by_job["train"] and by_job["sft"]:
@@ -187,7 +193,21 @@ def _comparison(subject: Subject) -> Page:
         sections=[section for section in sections if section is not None],
         legend=[signed(entry.name, {entry.name: entry.patches}) for entry in drawn],
         hidden=list(range(MOST_SHOWN, len(drawn))),
+        extra=_of_sides(beside, [name for entry in drawn for name in replaced_by_teacher(entry.runs[0].curves)]),
     )
+
+
+def _side_by_side(found: Mapping[str, Sides | None]) -> list[Section]:
+    told = {
+        "rollouts-beside": ("Rollouts side by side", "at the same step, or at the nearest that samples.jsonl has"),
+        "predictions-beside": ("Predictions side by side", "by each model"),
+    }
+    return [side_section(sides, id, *told[id]) for id, sides in found.items() if sides is not None]
+
+
+def _of_sides(found: Mapping[str, Sides | None], teachers: Sequence[str]) -> dict[str, Any]:
+    sides = {id: item.as_json() for id, item in found.items() if item is not None}
+    return {"sides": sides, "teachers": list(dict.fromkeys(teachers))}
 
 
 def _rollouts(rows: Sequence[Row], total: int | None) -> Section:
@@ -239,14 +259,6 @@ def _named(subject: Subject) -> list[tuple[str, str]]:
     jobs = dict.fromkeys(entry.job for entry in subject.entries)
     named = [(job, ", ".join(entry.name for entry in subject.entries if entry.job == job)) for job in jobs]
     return [*named, ("not finished", ", ".join(unfinished))]
-
-
-def _threshold(run: RunData) -> float:
-    """From which reward on a response is shown as right: τ, or where that is a schedule its upper limit 1 − λ."""
-    found = run.setting("guidance.threshold")
-    if isinstance(found, Mapping):
-        found = 1.0 - float(run.setting("reward.format_weight", 0.0))
-    return float(found) if isinstance(found, int | float) else 0.5
 
 
 def _teachers(run: RunData, samples: Samples | None) -> list[str]:

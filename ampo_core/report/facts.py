@@ -44,12 +44,9 @@ def run_facts(run: RunData) -> str:
         ("a step", _batch(run)),
         ("seed", str(run.manifest.get("seed", ""))),
         ("devices", f"{devices} on {nodes} node{'s' if nodes != 1 else ''}" if isinstance(devices, int) else ""),
-        ("spent", own),
-        ("made from", before),
-        ("together", together),
         ("noted", " · ".join(map(str, run.manifest.get("notes") or ()))),
         ("folder", str(run.path)),
-    ])  # fmt: skip
+    ]) + facts([("spent", own), ("made from", before), ("together", together)])  # fmt: skip
 
 
 def _guidance(run: RunData) -> str:

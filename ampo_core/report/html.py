@@ -13,9 +13,9 @@ def slug(text: str) -> str:
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
-    """Names and values as a list."""
+    """Names and values as a list; empty without any."""
     rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs if value)
-    return f'<dl class="facts">{rows}</dl>'
+    return f'<dl class="facts">{rows}</dl>' if rows else ""
 
 
 def tiles(items: Iterable[tuple[str, str, str]]) -> str:

@@ -51,7 +51,7 @@ def read_samples(path: Path, most: int = MOST_ROWS) -> Samples:
                 scores.setdefault(str(record["teacher"]), []).append((int(record["step"]), float(score)))
         chosen = [start for step in _spread(starts, most) for start in starts[step]][:most]
         with path.open("rb") as file:
-            rows = tuple(_training_row(line_at(file, start)) for start in chosen)
+            rows = tuple(training_row(line_at(file, start)) for start in chosen)
     except (OSError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} cannot be read: {error!r}") from error
     return Samples(sum(map(len, starts.values())), rows, scores)
@@ -69,7 +69,7 @@ def read_predictions(path: Path, most: int = MOST_ROWS) -> tuple[Row, ...]:
                     file.readline()
                 offset, line = file.tell(), file.readline()
                 if line.endswith(b"\n"):
-                    rows[offset] = _prediction_row(json.loads(line))
+                    rows[offset] = prediction_row(json.loads(line))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} cannot be read: {error!r}") from error
     return tuple(rows.values())
@@ -87,7 +87,8 @@ def _spread(starts: Mapping[int, Sequence[int]], most: int) -> list[int]:
     return list(dict.fromkeys(steps[round(i * (len(steps) - 1) / (count - 1))] for i in reversed(range(count))))
 
 
-def _training_row(record: Mapping[str, Any]) -> Row:
+def training_row(record: Mapping[str, Any]) -> Row:
+    """A line of samples.jsonl as a row."""
     teacher = record.get("teacher")
     return {
         "place": f"step {record['step']}",
@@ -103,7 +104,8 @@ def _training_row(record: Mapping[str, Any]) -> Row:
     }
 
 
-def _prediction_row(record: Mapping[str, Any]) -> Row:
+def prediction_row(record: Mapping[str, Any]) -> Row:
+    """A line of predictions.jsonl as a row."""
     reward = record.get("reward")
     return {
         "place": str(record["set"]),

@@ -46,6 +46,14 @@ class RunData:
         return value
 
     @property
+    def threshold(self) -> float:
+        """From which reward on a response is shown as right: τ, or where that is a schedule its upper limit 1 − λ."""
+        found = self.setting("guidance.threshold")
+        if isinstance(found, Mapping):
+            found = 1.0 - float(self.setting("reward.format_weight", 0.0))
+        return float(found) if isinstance(found, int | float) else 0.5
+
+    @property
     def steps(self) -> int:
         """The last step with metrics."""
         return max((series[-1][0] for series in self.curves.series.values()), default=0)

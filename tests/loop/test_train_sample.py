@@ -34,9 +34,7 @@ def test_it_is_what_the_first_step_gets(tmp_path, plugins, world, student, block
     seen = {
         (report.question.uid, text, reward, source, score)
         for report in (group_report(one.guided) for one in first.questions)
-        for text, reward, source, score in zip(
-            report.texts, report.rewards, report.sources, report.scores, strict=True
-        )
+        for text, reward, source, score in zip(report.texts, report.rewards, report.sources, report.scores, strict=True)
     }
     lines = (policy.parents[2] / "samples.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]

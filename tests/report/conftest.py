@@ -78,7 +78,7 @@ def sample(step: int, slot: int, guided: bool) -> dict[str, Any]:
     teacher = TEACHERS[slot % 2] if guided and slot < 2 else None
     return {
         "step": step,
-        "uid": f"q{slot}",
+        "uid": f"q{step}.{slot}",
         "dataset": "toy",
         "prompt": f"{step}+{slot}?",
         "answer": str(step + slot),

@@ -136,6 +136,41 @@ def test_what_the_student_went_on_from_is_marked(run, browser, show):
     assert "one and one is 2" in found.text
 
 
+@pytest.mark.parametrize("width", [1280, 360])
+def test_the_same_question_side_by_side(pipeline, browser, show, width):
+    show(write_report([pipeline]), width=width)
+    box = browser.find_element("css selector", "[data-sides=rollouts-beside]")
+    pick, which = box.find_elements("css selector", "select")
+    before, after = box.find_elements("css selector", ".filters > button")
+    told = "return [...arguments[0].querySelectorAll('.column')].map((item) => item.innerText)"
+    count = box.find_element("css selector", "output")
+
+    def columns() -> list[str]:
+        return list(browser.execute_script(told, box))
+
+    assert [text.split("\n")[0] for text in columns()] == ["grpo", "ampo"]
+    assert count.text == "1 of 40"
+    assert not before.is_enabled()
+    browser.execute_script("arguments[0].click()", after)
+    assert count.text == "2 of 40"
+    choose = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('change'))"
+    labels = [option.text for option in pick.find_elements("css selector", "option")]
+    evil = next(i for i, label in enumerate(labels) if "+3?" in label)
+    browser.execute_script(choose, pick, str(evil))
+    assert all(EVIL in text for text in columns())
+    browser.execute_script(choose, which, "differ")
+    assert 0 < len(pick.find_elements("css selector", "option")) < 40
+    assert any("★" in browser.execute_script("return getComputedStyle(arguments[0], '::before').content", item)
+               for item in box.find_elements("css selector", ".teacher .who"))  # fmt: skip
+    browser.execute_script("document.querySelector('.chip[data-run=\"0\"]').click()")
+    assert [text.split("\n")[0] for text in columns()] in (["ampo"], [])
+    browser.execute_script(choose, which, "")
+    assert [text.split("\n")[0] for text in columns()] == ["ampo"]
+    fits(browser, width)
+    assert is_quiet(browser)
+    assert browser.title == "quick · AMPO"
+
+
 def test_predictions_are_marked_by_their_grade(tmp_path, browser, show):
     folder = write_evaluation(tmp_path / "e", {"m": 0.5})
     line = {"model": "m", "set": "easy", "text": "2", "answer": "2"}

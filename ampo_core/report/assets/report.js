@@ -108,6 +108,7 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 
   // --- which runs, and whether single steps are drawn -----------------------------------------------------------
+  const views = [];
   for (const chip of document.querySelectorAll(".chip")) {
     const run = Number(chip.dataset.run);
     chip.setAttribute("aria-pressed", String(!hidden.has(run)));
@@ -115,6 +116,7 @@
       if (hidden.has(run)) hidden.delete(run);
       else hidden.add(run);
       chip.setAttribute("aria-pressed", String(!hidden.has(run)));
+      for (const view of views) view();
       drawAll();
     });
   }
@@ -227,7 +229,64 @@
     show();
   }
 
+  // --- the same question, side by side --------------------------------------------------------------------------
+  function sideBySide(box) {
+    const { columns, places } = data.sides[box.dataset.sides];
+    const shown = () => columns.map((_, i) => i).filter((i) => !hidden.has(columns[i][1]));
+    const share = ([right, all]) => right / all;
+    const differ = (place) => new Set(shown().filter((i) => place.counts[i][1]).map((i) => share(place.counts[i]))).size > 1;
+    const [pickBox, pick] = choice("question", [], show);
+    const [onlyBox, only] = choice("which", [["", "all"], ["differ", "where they differ"]], fill);
+    const step = (text, label, by) => {
+      const button = node("button", "", text);
+      button.type = "button";
+      button.setAttribute("aria-label", label);
+      button.addEventListener("click", () => { pick.selectedIndex += by; show(); });
+      return button;
+    };
+    const before = step("‹", "the question before", -1), after = step("›", "the next question", 1);
+    const count = node("output"), asked = node("div", "asked"), grid = node("div", "columns");
+    const filters = node("div", "filters");
+    pickBox.className = "pick";
+    filters.append(before, pickBox, after, onlyBox, count);
+    function fill() {
+      const found = places.filter((place) => !only.value || differ(place));
+      const chosen = pick.value;
+      pick.replaceChildren(...found.map((place) => new Option(place.label, places.indexOf(place))));
+      if (found.some((place) => String(places.indexOf(place)) === chosen)) pick.value = chosen;
+      show();
+    }
+    function show() {
+      const place = places[Number(pick.value)];
+      const there = pick.selectedIndex >= 0;
+      count.textContent = there ? `${pick.selectedIndex + 1} of ${pick.length}` : "none";
+      before.disabled = pick.selectedIndex <= 0;
+      after.disabled = pick.selectedIndex >= pick.length - 1;
+      asked.replaceChildren();
+      grid.replaceChildren();
+      if (!there) return;
+      if (place.question !== null) asked.append(node("p", "question", place.question));
+      if (place.truth !== null) asked.append(node("p", "note", `truth ${place.truth}`));
+      for (const i of shown()) grid.append(column(columns[i], place.counts[i], place.cells[i]));
+    }
+    function column([name, order], [right, all], rows) {
+      const made = node("div", "column");
+      const head = node("h3", "", name);
+      if (order !== null) head.style.setProperty("border-color", `var(--s${order % 7})`);
+      head.append(node("span", "note", all ? `${right} of ${all} right` : "not written down"));
+      const list = node("ul", "rollouts");
+      list.append(...rows.map(rollout));
+      made.append(head, list);
+      if (all > rows.length) made.append(node("p", "note", `and ${all - rows.length} more`));
+      return made;
+    }
+    views.push(fill);
+    box.append(filters, asked, grid);
+    fill();
+  }
+
   setTheme(stored());
+  for (const box of document.querySelectorAll(".sides")) sideBySide(box);
   const table = document.getElementById("rollout-table");
   if (table) rollouts(table);
   if (typeof DecompressionStream === "undefined") {
