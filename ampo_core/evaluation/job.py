@@ -130,6 +130,7 @@ def _open(
                 job="evaluate",
                 seed=job.run.seed,
                 plugins=environment.plugins.distributions,
+                code=environment.code(),
                 data=dict.fromkeys(item.path for item in job.evaluation.sets.values()),
                 models=list(dict.fromkeys(paths.values())),
                 notes=[f"{item.name}: {note}" for item in candidates for note in item.tokenizer.notes],

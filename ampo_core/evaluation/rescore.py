@@ -53,7 +53,11 @@ def grade_anew(job: EvaluateJob, environment: Environment) -> Path:
         graders = stack.enter_context(set_graders(job.evaluation, stack.enter_context(Grader(job.reward))))
         say(environment.console, *_check_truths(job, graders, questions))
         manifest = build_manifest(
-            job="evaluate", seed=job.run.seed, plugins=environment.plugins.distributions, data=dict.fromkeys(files)
+            job="evaluate",
+            seed=job.run.seed,
+            plugins=environment.plugins.distributions,
+            code=environment.code(),
+            data=dict.fromkeys(files),
         )
         start = begin_evaluation(job, environment, lambda: manifest)
         output = EvaluationOutput.open(job, environment, start, stack, questions=questions, paths=_paths(job))

@@ -88,6 +88,7 @@ def _manifest(job: SftJob, environment: Environment, examples: Examples, notes: 
         job="sft",
         seed=job.run.seed,
         plugins=environment.plugins.distributions,
+        code=environment.code(),
         data=job.data.train,
         teachers=list(examples.teachers),
         models=[job.model.path],

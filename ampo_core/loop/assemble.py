@@ -234,6 +234,7 @@ def _begin(job: TrainJob, environment: Environment, ranks: Ranks, inputs: _Input
             job="train",
             seed=job.run.seed,
             plugins=environment.plugins.distributions,
+            code=environment.code(),
             data=dict.fromkeys([*job.data.train, *evaluated]),
             teachers=inputs.teachers,
             models=dict.fromkeys([job.model.path, *job.judge_models().values()]),

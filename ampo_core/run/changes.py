@@ -81,9 +81,18 @@ def of_older_release(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     moved."""
     before, now = (found.get("versions", {}).get(OWN) for found in (read_manifest(folder), manifest))
     notes = [f"{folder}: {OWN} {before} began it, {now} goes on with it"] if _goes_on(before, now) else []
+    notes += _own_code_notes(folder, manifest)
     moved = in_keys_of_today(_written_config(folder / "config.yaml"))[1]
     lines = "\n".join(f"  {line}" for line in moved)
     return [*notes, *([f"{folder}: its config is older, and these keys have moved since:\n{lines}"] if moved else [])]
+
+
+def _own_code_notes(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """What is said where AMPO is a checkout that was edited since: whoever works on it goes on all the same."""
+    before, now = (found.get("own_code") or {} for found in (read_manifest(folder), manifest))
+    edited = [name for name in now if name in before and before[name] != now[name]]
+    text = f"{folder}: the code of {', '.join(edited)} has been edited since it began; what comes may differ for that"
+    return [text] if edited else []
 
 
 def _goes_on(before: object, after: object) -> bool:
@@ -99,12 +108,12 @@ def manifest_changes(folder: Path, manifest: Mapping[str, Any]) -> list[Change]:
 def manifest_differences(before: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[Change]:
     """How two manifests differ in what may change a result.
 
-    That is the versions of Python (its first two numbers) and of NUMERIC_PACKAGES, the plugins, the hashes of data,
-    models and questions, and the teachers. Platform, number of CPUs, other packages and a release of our own that
-    computes the same are noted in a manifest and may differ.
+    That is the versions of Python (its first two numbers) and of NUMERIC_PACKAGES, the plugins, the hashes of their
+    files, of data, models and questions, and the teachers. Platform, number of CPUs, other packages, edits of our own
+    code and a release of our own that computes the same are noted in a manifest and may differ.
     """
-    if "questions" not in before:  # a run of release 0.1: which they were is not known
-        before = {**before, "questions": manifest.get("questions")}
+    # an older run does not know them
+    before = {**{part: manifest.get(part) for part in ("questions", "plugin_files")}, **before}
     own = {f"{part}.{OWN}" for part in ("versions", "plugins")}
     changes = differences(_what_matters(before), _what_matters(manifest))
     return [(key, old, new) for key, old, new in changes if not (key in own and _goes_on(old, new))]
@@ -158,5 +167,5 @@ def _what_matters(manifest: Mapping[str, Any]) -> dict[str, Any]:
     found = manifest.get("versions") or {}
     versions = {name: found.get(name) for name in ("python", *NUMERIC_PACKAGES)}
     versions["python"] = ".".join(str(versions["python"]).split(".")[:2])
-    parts = ("plugins", "data", "models", "teachers", "questions")
+    parts = ("plugins", "plugin_files", "data", "models", "teachers", "questions")
     return {"versions": versions, **{part: manifest.get(part) for part in parts}}

@@ -15,6 +15,7 @@ from rich.console import Console
 from ampo_core.checked.build import build
 from ampo_core.config.load import LoadedConfig
 from ampo_core.config.machines import rank_in
+from ampo_core.run.plugin_code import code_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,10 @@ class Environment:
             console or Console(quiet=rank_in(os.environ) > 0),
             allow_changes,
         )
+
+    def code(self) -> dict[str, Any]:
+        """What a manifest says of the code that lies where a person edits it (see plugin_code.py)."""
+        return code_of(self.plugins, self.config)
 
     def build_context(
         self,

@@ -39,6 +39,7 @@ def build_manifest(
     job: str,
     seed: int,
     plugins: Mapping[str, str],
+    code: Mapping[str, Any] | None = None,
     data: Iterable[str | Path | HubData] = (),
     teachers: Sequence[str] = (),
     models: Iterable[str | Path] = (),
@@ -47,16 +48,17 @@ def build_manifest(
 ) -> dict[str, Any]:
     """The manifest as JSON types.
 
-    `plugins` maps distributions to versions, and plugin files to "file"; `data` are files and data sets; `models` are
-    model folders (see `hash_model`) or Hub names, whose entry is null; `teachers` are the names that the teacher pool
-    may answer under; `questions` says by `hash_questions` which questions were left to ask; `notes` are what was said
-    of tokens and questions when the run started.
+    `plugins` maps distributions to versions, and plugin files to "file"; `code` is what `plugin_code.code_of` says;
+    `data` are files and data sets; `models` are model folders (see `hash_model`) or Hub names, whose entry is null;
+    `teachers` are the names that the teacher pool may answer under; `questions` says by `hash_questions` which
+    questions were left to ask; `notes` are what was said of tokens and questions when the run started.
     """
     return {
         "job": job,
         "seed": seed,
         "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}},
         "plugins": dict(sorted(_known(name, version) for name, version in plugins.items())),
+        **(code or {}),
         "data": {str(said): hash_data(row_file(said)) for said in data},
         "models": {str(path): hash_model(Path(path)) for path in models},
         "teachers": sorted(set(teachers)),

@@ -103,6 +103,11 @@ class Plugins:
         """Those of `loaded` that observe runs."""
         return tuple(source for source in self.loaded if self.hooks(source) - {"ampo_specs"})
 
+    def module(self, source: PluginSource) -> ModuleType | None:
+        """The module of a registered plugin: where an object of it has the hooks, the one that it was made in."""
+        plugin: object = self._manager.get_plugin(source.key)
+        return plugin if isinstance(plugin, ModuleType) else sys.modules.get(getattr(plugin, "__module__", ""))
+
     def hooks(self, source: PluginSource) -> frozenset[str]:
         """The hooks that a registered plugin implements."""
         callers = self._manager.get_hookcallers(self._manager.get_plugin(source.key))
