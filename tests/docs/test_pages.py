@@ -21,7 +21,7 @@ MARKED = re.compile(
     r"<!-- (?:file: (?P<file>[^;\s]+))?(?:; )?(?:save: (?P<save>\S+))? -->\n```\w+\n(?P<text>.*?)```", re.S
 )
 AMPO_RUN = str(Path(sys.executable).with_name("ampo-run"))
-SHOWS_ONLY = ("--check", "--plugins", "--schema", "--version", "--help")
+SHOWS_ONLY = ("--check", "--plugins", "--schema", "--version", "--help", "--new-plugin")
 
 
 def commands(text: str) -> list[str]:
@@ -60,6 +60,13 @@ def test_quoted_files_are_the_real_ones(page):
         if found["file"]:
             assert found["text"] == (ROOT / found["file"]).read_text(encoding="utf-8"), found["file"]
     assert len(re.findall("<!-- (?:file|save):", TEXTS[page])) == len(MARKED.findall(TEXTS[page]))
+
+
+def test_every_template_is_on_the_page_of_kinds():
+    templates = ROOT / "ampo_core/scaffold/templates"
+    shown = {found["file"] for found in MARKED.finditer(TEXTS["docs/kinds.md"])}
+    whole = {str(path.relative_to(ROOT)) for pattern in ("ampo_*.py", "*.yaml") for path in templates.glob(pattern)}
+    assert shown == whole
 
 
 def test_readme_and_contributing_open_with_the_plugin():
