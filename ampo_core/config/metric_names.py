@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from ampo_registry.specs import RewardSpec
+from ampo_registry.step import CORE
 
 from ampo_core.config.held_out import HeldOutConfig
 
@@ -15,6 +16,7 @@ ANSWERS, TEACHER = "guidance/answers/NAME", "guidance/teacher/NAME"
 TERM_LOSS = "policy/loss/NAME"
 """Any term's name may stand for NAME."""
 MACRO = "eval/macro/avg"
+MEASURED = "measured by losses"
 _UPDATES = (
     "policy/loss",
     "policy/grad_norm",
@@ -77,6 +79,28 @@ def by_teacher(metrics: Mapping[str, T], name: str) -> dict[str, T]:
     """teacher -> what `metrics` hold for it under `name`, which is ANSWERS or TEACHER."""
     start = name.removesuffix("NAME")
     return {metric.removeprefix(start): value for metric, value in metrics.items() if metric.startswith(start)}
+
+
+def group_of_plugin(metric: str) -> str | None:
+    """The heading under which a report shows a metric of a plugin; None for one of the core's own.
+
+    That is the first part of a name that a hook logged or a reward gave (`mine` of mine/share), what a loss measures
+    (policy/NAME and policy/NAME/TERM), and of a reward's number in an evaluation (eval/SET/NAME) the set.
+    """
+    first, _, rest = metric.partition("/")
+    if not metric.startswith(CORE):
+        return first
+    if first == "policy" and metric not in TRAIN and not metric.startswith(TERM_LOSS.removesuffix("NAME")):
+        return MEASURED
+    name, _, short = rest.partition("/")
+    if (
+        first == "eval"
+        and short
+        and not short.startswith(("avg@", "pass@"))
+        and short not in ("avg", "entropy", *_OF_A_SET)
+    ):
+        return f"held-out {name}"
+    return None
 
 
 def evaluation_metrics(evaluation: HeldOutConfig | None, reward: RewardSpec | None = None) -> list[str]:

@@ -135,7 +135,10 @@ def _training(run: RunData) -> Page:
 
 def _with_changes(section: Section, run: RunData) -> Section:
     steps = sorted({item.step for item in marks_of(run.path)})
-    return replace(section, figures=[with_changes(figure, steps) for figure in section.figures])
+    groups = [
+        replace(part, figures=[with_changes(figure, steps) for figure in part.figures]) for part in section.groups
+    ]
+    return replace(section, figures=[with_changes(figure, steps) for figure in section.figures], groups=groups)
 
 
 def _evaluation(run: RunData) -> Page:

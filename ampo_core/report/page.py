@@ -27,6 +27,15 @@ _DASH_LENGTHS = dict(zip(DASHES, ("", "7 4", "7 3 2 3", "2 3"), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Figures of a section under a heading of their own, behind a click unless they are `shown` at once."""
+
+    title: str
+    figures: Sequence[Figure]
+    shown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """A part of the page: `html` is trusted, made by the functions of html.py."""
 
@@ -34,8 +43,14 @@ class Section:
     title: str
     html: str = ""
     figures: Sequence[Figure] = ()
+    groups: Sequence[Group] = ()
     after: str = ""
     folded: bool = False
+
+    @property
+    def all_figures(self) -> list[Figure]:
+        """Its own figures and those of its groups."""
+        return [*self.figures, *(figure for group in self.groups for figure in group.figures)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +70,7 @@ class Page:
 def render(page: Page) -> str:
     """The page as HTML."""
     style, script, library = _asset("report.css"), _asset("report.js"), plotting_library()
-    figures = [figure for section in page.sections for figure in section.figures]
+    figures = [figure for section in page.sections for figure in section.all_figures]
     data = {
         "figures": [figure.as_json() for figure in figures],
         "rows": list(page.rows),
@@ -142,15 +157,24 @@ def _swatch(order: int) -> str:
     )
 
 
-def _section(section: Section) -> str:
+def _grid(shown: Sequence[Figure]) -> str:
     figures = "".join(
         f"<figure{' class=wide' if figure.wide else ''}><figcaption><strong>{escape(figure.title)}</strong>"
         f"<span>{escape(figure.caption)}</span></figcaption>"
         f'<div class="plot" data-figure="{escape(figure.id)}" role="img" aria-label="{escape(figure.title)}: '
         f'{escape(figure.caption)}"></div></figure>'
-        for figure in section.figures
+        for figure in shown
     )
-    inner = section.html + (f'<div class="grid">{figures}</div>' if figures else "") + section.after
+    return f'<div class="grid">{figures}</div>' if figures else ""
+
+
+def _section(section: Section) -> str:
+    groups = "".join(
+        f"<details class=group{' open' if group.shown else ''}><summary>{escape(group.title)}</summary>"
+        f"{_grid(group.figures)}</details>"
+        for group in section.groups
+    )
+    inner = section.html + _grid(section.figures) + groups + section.after
     title = escape(section.title)
     if section.folded:
         inner = f"<details><summary>{title}</summary>{inner}</details>"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from ampo_registry.samples import OFF_POLICY, ON_POLICY
-from ampo_registry.step import CORE
 
-from ampo_core.config.metric_names import ANSWERS, MACRO, TEACHER, TERM_LOSS, by_teacher
+from ampo_core.config.metric_names import ANSWERS, MACRO, TEACHER, TERM_LOSS, by_teacher, group_of_plugin
 from ampo_core.report.budget import replacements, total_of
 from ampo_core.report.curves import RunCurves, Series
 from ampo_core.report.figures import (
@@ -32,7 +31,7 @@ from ampo_core.report.figures import (
     stacked,
 )
 from ampo_core.report.html import paragraph, table
-from ampo_core.report.page import Section
+from ampo_core.report.page import Group, Section
 from ampo_core.report.samples import Samples
 from ampo_core.report.sources import RunData
 from ampo_core.run.progress import duration
@@ -79,6 +78,8 @@ HOPS = {
     "time/sync_s": "weight sync",
 }
 STEP_TIME = "time/step_s"
+MOST_OPEN, MOST_NAMED = 6, 8
+"""Metrics of plugins that are shown without a click, and those that a heading names."""
 MAIN_TERMS = (ON_POLICY, OFF_POLICY)
 
 
@@ -91,10 +92,26 @@ def learning_section(lines: Sequence[Line]) -> Section:
 
 
 def plugin_section(lines: Sequence[Line]) -> Section | None:
-    """The metrics that plugins log under names of their own; None without any."""
-    names = [name for name in _names(lines, "") if not name.startswith(CORE)]
-    figures = figures_of([Panel(name, name, name.rpartition("/")[2]) for name in names], lines)
-    return Section("plugins", "Metrics of plugins", figures=figures) if figures else None
+    """The metrics of plugins by the first part of their names, closed where they are many; None without any."""
+    panels: dict[str, list[Panel]] = {}
+    for name in _names(lines, ""):
+        if (group := group_of_plugin(name)) is not None:
+            panels.setdefault(group, []).append(Panel(name, name, name.rpartition("/")[2]))
+    few = sum(map(len, panels.values())) <= MOST_OPEN
+    groups = [Group(_heading(name, panels[name]), figures_of(panels[name], lines), few) for name in _in_order(panels)]
+    return Section("plugins", "Metrics of plugins", groups=groups) if groups else None
+
+
+def _in_order(groups: Iterable[str]) -> list[str]:
+    """Names of their own first, then what losses measure and the numbers of evaluations."""
+    return sorted(groups, key=lambda name: (" " in name, name))
+
+
+def _heading(name: str, panels: Sequence[Panel]) -> str:
+    """The group with some of its names, by which one finds a metric that is behind a click."""
+    count = f"{len(panels)} metrics" if len(panels) > 1 else "1 metric"
+    names = ", ".join(panel.metric.removeprefix(f"{name}/") for panel in panels[:MOST_NAMED])
+    return f"{name} · {count}: {names}" + (", …" if len(panels) > MOST_NAMED else "")
 
 
 def _names(lines: Sequence[Line], start: str) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 from ampo_core.report.build import write_report
 
 from .conftest import EVIL, TEACHERS, until, write_evaluation, write_lines
+from .test_build import with_metrics
 
 pytestmark = [pytest.mark.usefixtures("browser"), pytest.mark.process]
 FIT = "return [document.scrollingElement.scrollWidth, innerWidth]"
@@ -60,6 +61,18 @@ def test_a_pipeline_is_drawn_whole_and_fits(pipeline, browser, show, width, dark
     assert all(drawn.values()), drawn
     assert {"reward/mean", "sets", "pass-hard", "pass-macro", "guidance-teachers-ampo"} <= set(drawn)
     fits(browser, width)
+    assert is_quiet(browser)
+
+
+def test_metrics_of_plugins_are_drawn_once_they_are_opened(run, browser, show):
+    with_metrics(run, **{f"judge__kl_{i:02}": float for i in range(30)})
+    show(write_report([run]), width=360)
+    group = browser.find_element("css selector", "details.group")
+    drawn = "return arguments[0].querySelectorAll('[data-drawn=yes]').length"
+    assert browser.execute_script(drawn, group) == 0
+    browser.execute_script("arguments[0].open = true", group)
+    until(lambda: browser.execute_script(drawn, group) == 30)
+    fits(browser, 360)
     assert is_quiet(browser)
 
 

@@ -267,6 +267,57 @@ def test_schedules_terms_and_metrics_of_plugins(run):
     assert "Loss of the term" not in html.replace("Loss of the term sft", "").replace("Loss of the term o", "")
 
 
+def with_metrics(run, **metrics):
+    """Add metrics (name with __ for /: a function of the step) to every line of a run."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    named = {name.replace("__", "/"): value for name, value in metrics.items()}
+    lines = [{**line, **{name: value(line["step"]) for name, value in named.items()}} for line in lines]
+    write_lines(run / "metrics.jsonl", [{k: v for k, v in line.items() if v != "none"} for line in lines])
+
+
+def groups_of(html):
+    """(open, heading, figures) of each group."""
+    found = re.findall(r"<details class=group( open)?><summary>(.*?)</summary>(.*?)</details>", html, re.S)
+    return [(bool(shown), title, re.findall(r'data-figure="([^"]*)"', inner)) for shown, title, inner in found]
+
+
+def test_dozens_of_metrics_of_plugins_are_grouped_by_their_prefix_behind_a_click(tmp_path):
+    many = {f"judge__kl_{i:02}": lambda step: step / 2 for i in range(30)}
+    more = {
+        "mine__gap": lambda step: None if step == 7 else step if step % 3 else "none",
+        "mine__never": lambda step: None,
+        "policy__spread": float,
+        "policy__spread__sft": float,
+        "eval__easy__mine__steps": lambda step: float(step) if step in (0, 40) else "none",
+    }
+    runs = [write_run(tmp_path / name) for name in ("one", "two")]
+    with_metrics(runs[0], **many, **more)
+    with_metrics(runs[1], mine__gap=float)
+    for folders in ([runs[0]], runs):
+        text, data, html = words(write_report(folders))
+        assert [(shown, title) for shown, title, _ in groups_of(html)] == [
+            (False, "judge · 30 metrics: kl_00, kl_01, kl_02, kl_03, kl_04, kl_05, kl_06, kl_07, …"),
+            (False, "mine · 1 metric: gap"),
+            (False, "held-out easy · 1 metric: eval/easy/mine/steps"),
+            (False, "measured by losses · 2 metrics: policy/spread, policy/spread/sft"),
+        ]
+        ids = [figure["id"] for figure in data["figures"]]
+        assert len(set(ids)) == len(ids)
+        assert {"judge/kl_29", "mine/gap", "policy/spread/sft", "eval/easy/mine/steps"} < set(ids)
+        assert ids.index("reward/mean") < ids.index("judge/kl_00") < ids.index("mine/gap")
+        assert "mine/never (41)" in text
+        assert "mine/gap (1)" in text
+    figure = next(figure for figure in data["figures"] if figure["id"] == "mine/gap")
+    assert 7 not in figure["data"][0]["x"]
+    assert [trace["meta"]["run"] for trace in figure["data"]] == [0, 0, 1, 1]
+
+
+def test_a_few_metrics_of_plugins_are_open(run):
+    with_metrics(run, prefix__share=float)
+    _, _, html = words(write_report([run]))
+    assert groups_of(html) == [(True, "prefix · 1 metric: share", ["prefix/share"])]
+
+
 def test_a_run_without_further_terms_shows_none(run):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     terms = {f"policy/loss/{name}": 0.1 for name in ("on_policy", "off_policy")}
@@ -288,6 +339,7 @@ def test_a_run_of_release_0_1_alone_beside_one_of_today_and_in_a_suite(tmp_path)
     assert "comprehension selector, adaptive trigger, up to 2 answers a group" in text
     assert data["threshold"] == 0.6
     assert data["rows"]
+    assert "Metrics of plugins" not in text
     config, moved = in_keys_of_today(yaml.safe_load(OLD.joinpath("config.yaml").read_text()))
     assert len(moved) == 6
     config["objective"]["on_policy"]["loss"]["high"] = 0.28

@@ -59,7 +59,8 @@
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "pan2d", "zoomIn2d", "zoomOut2d"],
   };
   const boxes = [...document.querySelectorAll(".plot")];
-  const seen = (box) => box.offsetParent !== null && box.clientWidth > 0;
+  // What stands in closed details has a width all the same: browsers hide it in another way.
+  const seen = (box) => box.clientWidth > 0 && box.closest("details:not([open])") === null;
   async function draw(box) {
     const figure = specs.get(box.dataset.figure);
     await window.Plotly.react(box, figure.data.map(trace), layout(figure, box), settings);
@@ -126,7 +127,7 @@
     details.addEventListener("toggle", () => { if (details.open) drawAll(); });
   }
   addEventListener("beforeprint", () => {
-    for (const details of document.querySelectorAll("section > details")) details.open = true;
+    for (const details of document.querySelectorAll("section details")) details.open = true;
     setTheme("light");
     drawAll();
   });
