@@ -202,6 +202,7 @@ def _run(loaded: LoadedConfig, plugins: Plugins, arguments: argparse.Namespace) 
     for text in (*loaded.warnings, *plugins.idle) if rank_in(os.environ) == 0 else ():
         print(f"warning: {text}", file=sys.stderr)
     loaded.require_ready()
+    check_first_rows(loaded.reads)
     environment = Environment.of(
         loaded, plugins, trust_remote_code=arguments.trust_remote_code, allow_changes=arguments.allow_changes
     )

@@ -44,13 +44,16 @@ Scalar = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class DataRead:
-    """Rows that a job reads: the key that says so, the file, how its rows are read, and which of them (`where`)."""
+    """Rows that a job reads: the key that says so, the file, how its rows are read, and which of them (`where`).
+
+    They are questions; or examples, of which nothing is verified; or conversations in the column `messages`.
+    """
 
     path: KeyPath
     file: str | HubData
     layout: SaysLayout
     where: Mapping[str, Scalar] = field(default_factory=dict)
-    format: Literal["questions", "messages"] = "questions"
+    format: Literal["questions", "examples", "messages"] = "questions"
 
 
 class DataConfig(Block):

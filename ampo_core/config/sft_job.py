@@ -107,6 +107,6 @@ class SftJob(LearningJob):
             yield Longest(("data", "max_tokens"), self.model.path, self.data.max_tokens, text, "warning")
 
     def used_data(self) -> Iterator[DataRead]:
-        form: Literal["messages", "questions"] = "messages" if self.data.format == "messages" else "questions"
+        form: Literal["messages", "examples"] = "messages" if self.data.format == "messages" else "examples"
         for i, file in enumerate(self.data.train):
             yield DataRead(("data", "train", i), file, self.data, format=form)

@@ -33,14 +33,16 @@ class Unusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RowReader:
-    """Reads the rows of files that stand in `layout`; None is the data contract itself, in which nothing is mapped."""
+    """Reads the rows of files that stand in `layout`; None is the data contract itself, in which nothing is mapped.
+    Without `truths`, where nothing is verified, a mapped row needs no answer, and its ground truth is empty."""
 
     layout: Layout | None = None
+    truths: bool = True
 
     @classmethod
-    def of(cls, block: SaysLayout) -> RowReader:
+    def of(cls, block: SaysLayout, *, truths: bool = True) -> RowReader:
         """The reader that a block of a config asks for."""
-        return cls(layout_of(block))
+        return cls(layout_of(block), truths)
 
     def read(self, row: Row, file: RowFile, number: int) -> CheckedRow:
         """`row` as the contract has it. A row whose answer cannot be used says so as `unusable`, and its `answer` is
@@ -59,7 +61,7 @@ class RowReader:
         name, prompt = at.first(layout.prompt)
         if not isinstance(prompt, str | list):
             at.fail(name, "text or a list of {role, content}", prompt)
-        answer, unusable = at.answer(layout.answer)
+        answer, unusable = at.answer(layout.answer) if self.truths else ("", None)
         old = row.get("reward_model")
         kept = old if isinstance(old, Mapping) else {}
         source = at.word(layout.source or "data_source", needed=layout.source is not None)

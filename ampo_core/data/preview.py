@@ -50,7 +50,7 @@ def _look_at(read: DataRead) -> Iterator[str]:
             conversation(row.get("messages"), f"{file}, row {number}")
         elif selected(row, read.where, file, number):
             used += 1
-            found = RowReader.of(read.layout).read(row, file, number)
+            found = RowReader.of(read.layout, truths=read.format == "questions").read(row, file, number)
             if found.unusable is not None:
                 left_out.append(f"{file}, row {number}: ground truth {found.answer!r} refused: {found.unusable}")
     if left_out and whole and used == len(left_out):

@@ -107,7 +107,7 @@ def _pool_conversations(
         overlong_prompts="drop",
         system_prompt=data.system_prompt,
         check_truths=None,
-        reader=RowReader.of(data),
+        reader=RowReader.of(data, truths=False),
         distinct=True,  # a question that is repeated brings the answers of all of its rows
         watch=watch,
     )
@@ -129,6 +129,8 @@ def _message_conversations(
         for number, row in read_rows(path):
             place, total = f"{path}, row {number}", total or count_rows(path)
             messages = with_system_prompt(conversation(row.get("messages"), place), data.system_prompt)
+            if len(messages) < 2:
+                raise DataError(f"{place}: with data.system_prompt: drop nothing is left before the answer")
             try:
                 prompt = tokenizer.prompt_ids(messages[:-1])
             except ConfigError as error:

@@ -84,6 +84,13 @@ def test_conversations(look):
     assert "a.jsonl, row 1: messages must be a list" in refused(look, "a.jsonl", lines(GSM8K), form="messages")
 
 
+def test_examples_need_no_ground_truth(look):
+    rows = lines([{"instruction": "x?", "output": "y"}])
+    columns = {"prompt": "instruction", "target": "output"}
+    assert look("a.jsonl", rows, form="examples", columns=columns) == []
+    assert "a.jsonl, row 1: it has no column reward_model.ground_truth" in refused(look, "a.jsonl", columns=columns)
+
+
 def test_what_is_not_read(look):
     assert look("${stages.prepare.out}/train.parquet") == []
     assert look("not/there.parquet") == [], "which is said elsewhere"

@@ -376,6 +376,12 @@ def test_system_prompt_replaces_or_is_put_first(load):
     assert found.report.distinct == 1
 
 
+def test_system_prompt_may_be_dropped(load):
+    found = load(ROW, asking("x + y"), system_prompt="drop")
+    assert [q.messages for q in found.questions] == [(Message("user", "x + y"),)] * 2
+    assert found.report.distinct == 1
+
+
 def test_overlong_prompts_are_dropped_or_lose_their_first_tokens(load, prompt_tokenizer):
     long = asking("one two three " * 20)
     dropped = load(ROW, long, max_prompt_tokens=40)

@@ -13,6 +13,7 @@ import torch
 from ampo_plugins.tasks.labelled_arithmetic import LabelledArithmetic
 from ampo_registry import DataError
 
+from ampo_core.config.layouts import ColumnsConfig
 from ampo_core.config.sft_job import SftDataConfig, SftTrainingConfig
 from ampo_core.config.tree import ModelConfig
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
@@ -180,6 +181,35 @@ def test_a_pool_gives_every_pair_of_question_and_answer(tmp_path: Path, tokenize
     assert texts == ["<answer> 42 </answer>", "A+5=42;<answer> 42 </answer>", "<answer> 42 </answer>"]
     assert {tokenizer.tokenizer.decode(pair.prompt_token_ids) for pair in examples.pairs} == {"<user>37A+5?<assistant>"}
     assert all(pair.response_token_ids[-1] == tokenizer.end_token_id for pair in examples.pairs)
+
+
+def test_rows_of_other_layouts_need_a_teachers_answer_and_no_ground_truth(
+    tmp_path: Path, tokenizer: PromptTokenizer
+) -> None:
+    path = rows(tmp_path / "a.jsonl", [{"instruction": "37A+5?", "output": "<answer> 42 </answer>"}])
+    columns = ColumnsConfig(prompt="instruction", target="output")
+    (pair,) = load_examples(SftDataConfig(train=[str(path)], columns=columns), tokenizer).pairs
+    assert tokenizer.tokenizer.decode(pair.prompt_token_ids) == "<user>37A+5?<assistant>"
+    assert tokenizer.decode(pair.response_token_ids) == "<answer> 42 </answer>"
+
+
+def test_the_system_prompt_of_a_conversation_is_kept_dropped_or_another(
+    tmp_path: Path, tokenizer: PromptTokenizer
+) -> None:
+    turns = [("system", "A"), ("user", "37A+5?"), ("assistant", "<answer> 42 </answer>")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+
+    def prompt(said: str, found: list[dict[str, str]]) -> str:
+        path = str(rows(tmp_path / "a.jsonl", [{"messages": found}]))
+        data = SftDataConfig(train=[path], format="messages", system_prompt=said)
+        return str(tokenizer.tokenizer.decode(load_examples(data, tokenizer).pairs[0].prompt_token_ids))
+
+    assert prompt("drop", messages) == "<user>37A+5?<assistant>"
+    for said in ("keep", "Another one."):  # the model of these tests knows no system prompt
+        with pytest.raises(DataError, match="the chat template refuses a prompt with the roles system, user"):
+            prompt(said, messages)
+    with pytest.raises(DataError, match=r"row 1: with data\.system_prompt: drop nothing is left before the answer"):
+        prompt("drop", [messages[0], messages[2]])
 
 
 def test_answers_with_control_tokens_are_counted(tmp_path: Path, tokenizer: PromptTokenizer) -> None:
