@@ -10,7 +10,7 @@ from ampo_registry.errors import PluginError
 from ampo_registry.step import checked_metric
 from ampo_registry.types import Grade, GradeRequest, GradeStatus
 
-from ampo_core.checked.call import Asked, PluginFault, shown
+from ampo_core.checked.call import Asked, shown
 from ampo_core.data.report import TruthCheck
 
 STATUSES = get_args(GradeStatus)
@@ -83,9 +83,9 @@ def _check_numbers(reward: Asked, numbers: object, method: str) -> None:
         if not isinstance(name, str) or not _is_number(value):
             raise reward.wrong(method, shown({name: value}), "names and numbers in numbers")
         try:
-            checked_metric(name, value, f"{reward.label(method)}numbers")
+            checked_metric(name, value, "numbers that may be metrics")
         except PluginError as error:
-            raise PluginFault(str(error)) from error
+            raise reward.wrong(method, shown({name: value}), str(error)) from None
 
 
 def _is_number(value: object) -> bool:

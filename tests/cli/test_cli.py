@@ -282,3 +282,20 @@ def test_a_plugin_that_brings_a_heavy_library_is_named_and_help_loads_none(folde
     with pytest.raises(SystemExit) as end:
         cli.main(["--help"])
     assert end.value.code == 0
+
+
+def test_a_plain_file_brings_functions_and_is_told_where_nothing_names_one(folder, capsys):
+    Path("score_for_cli_test.py").write_text("def compute_score(solution_str, ground_truth):\n    return 1.0\n")
+    use = ("reward.type=function", "reward.function=compute_score", "reward.style=verl")
+    plugin = ("--plugin", "score_for_cli_test.py")
+    assert cli.main(["c.yaml", *use, "--check", *plugin]) == 0
+    out, err = capsys.readouterr()
+    assert yaml.safe_load(out)["reward"]["function"] == "compute_score"
+    assert "does nothing here" not in err
+    assert cli.main(["c.yaml", "--check", *plugin]) == 0
+    assert "plugin score_for_cli_test.py does nothing here: it implements no hook" in capsys.readouterr().err
+    assert cli.main(["c.yaml", *use, "reward.function=compute_scores", "--check", *plugin]) == 2
+    assert "reward.function: no file named with --plugin has a function compute_scores" in capsys.readouterr().err
+    for name in ("score_for_cli_test", "compute_score"):
+        assert cli.main(["--plugins", name, *plugin]) == 0
+        assert "functions of score_for_cli_test.py: compute_score; reward: {type: function" in capsys.readouterr().out

@@ -120,6 +120,16 @@ KINDS = {
         {"build(self, context)": "return Engine()"},
         ("rollout={type: odd, group_size: 4, max_response_tokens: 24}",),
     ),
+    "reward": Kind(
+        "RewardSpec",
+        {
+            "grade(self, requests)": "return [self.combine('1' in r.text, True) for r in requests]",
+            "check_truth(self, answer)": "return None",
+            "canaries(self)": "return ()",
+            "earns(self, correct)": "return None",
+        },
+        ("reward={type: odd, workers: 1, max_error_rate: 0.0}",),
+    ),
     "tracker": Kind(
         "TrackerSpec",
         {
@@ -161,6 +171,9 @@ def _guarded() -> Iterator[Case]:
         for does, said in GUARDED:
             yield Case(kind, method, does, (said,), code, quick=kind in quick and does == "sys.exit(0)")
     for does, said in GUARDED:
+        yield Case("reward", "grade", does, (said, "had no verdict"))
+        yield Case("reward", "canaries", does, (said, "the reward cannot be started"), REFUSED)
+        yield Case("reward", "earns", does, (said,), REFUSED)
         yield Case("teacher_pool", "check_questions", does, (said,), REFUSED)
         yield Case("scoring", "rank_key", does, (said,), within="score")
         yield Case("judge", "check(self, context)", does, (said,), REFUSED)
@@ -411,4 +424,43 @@ def _sampling() -> Iterator[Case]:
         yield Case("rollout", "build(self, context)", does, ("SystemExit: 0",), within=method)
 
 
-CASES = [*_guarded(), *_built(), *_guidance(), *_tensors(), *_sampling()]
+def _verdicts() -> Iterator[Case]:
+    yield from _of(
+        "reward",
+        "grade",
+        ("return None", "gave None; expected a list of one Grade for one request"),
+        ("return []", "expected a list of one Grade for one request"),
+        ("return [True for r in requests]", "gave True; expected a Grade"),
+        ("return [Grade(math.nan, True, True)]", "gave nan; expected a finite number as reward"),
+        ("return [Grade('1', True, True)]", "gave '1'; expected a finite number as reward"),
+        ("return [Grade(1.0, 1, True)]", "gave 1; expected True or False as correct"),
+        ("return [Grade(1.0, True, None)]", "gave None; expected True or False as formatted"),
+        ("return [Grade(1.0, True, True, 'late')]", "expected ok, timeout, error and a text"),
+        ("return [Grade(1.0, True, True, numbers={'acc': 1.0})]", "the metric 'acc' needs a name of its own"),
+        ("return [Grade(1.0, True, True, numbers={'mine/acc': 'much'})]", "expected names and numbers in numbers"),
+        ("requests[0].extra['data_source'] = 1; return [requests[0].text.size]", "AttributeError"),
+    )
+    yield from _of(
+        "reward",
+        "check_truth",
+        ("return 0", "gave 0; expected a reason or None"),
+        ("return ' '", "gave ' '; expected a reason or None"),
+        code=REFUSED,
+    )
+    yield from _of(
+        "reward",
+        "canaries",
+        ("return 3", "gave 3; expected a list of (GradeRequest, True or False)"),
+        ("return [('1', True)]", "expected a list of (GradeRequest, True or False)"),
+        code=REFUSED,
+    )
+    yield from _of(
+        "reward",
+        "earns",
+        ("return 0.5", "gave 0.5; expected (least, most), two finite numbers"),
+        ("return (0.0, math.inf)", "expected (least, most), two finite numbers"),
+        code=REFUSED,
+    )
+
+
+CASES = [*_guarded(), *_built(), *_guidance(), *_tensors(), *_sampling(), *_verdicts()]

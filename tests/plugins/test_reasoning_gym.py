@@ -241,7 +241,8 @@ def test_they_keep_the_contracts():
 
 @pytest.mark.process
 def test_from_prepare_to_two_steps_of_training(tmp_path, tiny_model, forge, golden_tokenizer):
-    """The files that `prepare` writes, what the reward says of them, and a run that trains on them."""
+    """The files that `prepare` writes, what the reward says of them, and a run that trains on them, with a
+    function of a person's own beside."""
     parts = [{"name": "chain_sum", "weight": 3, "options": {"max_terms": 3}}, {"name": "knights_knaves"}]
     task = {"type": "reasoning_gym", "datasets": parts, "questions": 8, "heldout": 2, "system_prompt": None}
     reward = {"type": "reasoning_gym", "workers": 1}
@@ -257,13 +258,19 @@ def test_from_prepare_to_two_steps_of_training(tmp_path, tiny_model, forge, gold
     for row in rows:
         assert grade(row, f"<answer>{right_answer(row)}</answer>").correct
         assert not grade(row, "<answer>no idea 77</answer>").correct
+    (tmp_path / "length_of_response.py").write_text(
+        "def length(completions, extra_info, **kwargs):\n"
+        "    return [0.0 if completions[0][0]['content'] else 0.1 for info in extra_info if info['entry']]\n"
+    )
+    function = {"type": "function", "function": "length", "style": "trl"}
+    parts_of_reward = [{"reward": "reasoning_gym"}, {"reward": function, "weight": 0.1, "name": "length"}]
     train = {
         "job": "train",
         "run": {"name": "train"},
         "model": {"path": str(tiny_model), "dtype": "float32", "gradient_checkpointing": False},
         "data": {"train": ["data/train.parquet"], "max_prompt_tokens": 480},
         "rollout": {"type": "transformers", "group_size": 2, "max_response_tokens": 4},
-        "reward": reward,
+        "reward": {"type": "sum", "workers": 1, "parts": parts_of_reward},
         "guidance": None,
         "evaluation": {"every": 2, "sets": {"sums": {"path": "data/heldout/chain_sum.parquet", "samples": 1}}},
         "training": {
@@ -275,11 +282,14 @@ def test_from_prepare_to_two_steps_of_training(tmp_path, tiny_model, forge, gold
         "resources": {"threads": 1},
     }
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(train))
-    done = forge.run("train.yaml", folder=tmp_path)
+    done = forge.run("train.yaml", "--plugin", "length_of_response.py", folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [json.loads(line) for line in (tmp_path / "runs/train/metrics.jsonl").read_text("utf-8").splitlines()]
     assert [line["reasoning_gym/not_scored"] for line in lines if "reward/mean" in line] == [0.0, 0.0]
+    assert all(line["verifier/errors"] == 0.0 and "sum/length" in line for line in lines if "reward/mean" in line)
     assert lines[-1]["eval/sums/reasoning_gym/chain_sum"] == 0.0
+    manifest = json.loads((tmp_path / "runs/train/manifest.json").read_text("utf-8"))
+    assert "length_of_response.py" in manifest["plugins"]
 
 
 @pytest.mark.slow
