@@ -4,8 +4,8 @@
                             00000-5e6f7a8b.answers.parquet             all its answers to the questions of a shard
                             00000-5e6f7a8b.verdicts-9c0d1e2f.parquet   what the reward says of them
 
-A shard's name holds the digest of its questions, that of the verdicts the digest of the reward. So what was sampled
-serves again wherever it would be sampled alike, and nothing is taken for what it is not.
+A shard's name holds the digest of its questions, that of the verdicts the digest of the reward and of the rows that it
+reads. So what was sampled serves again wherever it would be sampled alike, and nothing is taken for what it is not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ampo_registry.errors import RunError
 from ampo_registry.tokens import LogProbs, TokenIds
-from ampo_registry.types import Question
+from ampo_registry.types import GradeRequest, Question
 
 from ampo_core.data.json_lines import json_lines
 from ampo_core.run.disk import writing
@@ -67,10 +67,12 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A run of questions that are answered, verified and written together."""
+    """A run of questions that are answered, verified and written together; `rows` is the digest of what a reward may
+    read of them beside their text and truth."""
 
     number: int
     questions: tuple[Question, ...] = field(repr=False)
+    rows: str
 
     @property
     def name(self) -> str:
@@ -80,8 +82,14 @@ class Shard:
 
 def cut(questions: Sequence[Question], size: int) -> list[Shard]:
     """`questions` in shards of `size`, the last one smaller."""
-    starts = range(0, len(questions), size)
-    return [Shard(number, tuple(questions[start : start + size])) for number, start in enumerate(starts)]
+    parts = [tuple(questions[start : start + size]) for start in range(0, len(questions), size)]
+    return [Shard(number, part, _rows_digest(part)) for number, part in enumerate(parts)]
+
+
+def _rows_digest(questions: Sequence[Question]) -> str:
+    asked = (GradeRequest.of(question, "") for question in questions)
+    # What JSON has no form for (dates, bytes, decimals) is told apart by how Python writes it.
+    return digest(json.dumps([[row.source, row.extra] for row in asked], sort_keys=True, default=repr))
 
 
 def digest(value: object) -> str:
@@ -115,7 +123,7 @@ class TeacherShards:
 
     def verdicts_file(self, shard: Shard) -> Path:
         """Where the verdicts on them are; the file is there iff they are complete."""
-        return self.folder / f"{shard.name}.verdicts-{self.reward}.parquet"
+        return self.folder / f"{shard.name}.verdicts-{digest([self.reward, shard.rows])}.parquet"
 
     def write_answers(self, shard: Shard, answers: Sequence[Answer]) -> None:
         """Write all answers of `shard`. Raises RunError where the disk refuses."""

@@ -41,6 +41,8 @@ class Drawn(RewardSpec):
         if self.hesitate is not None and not (seen := Path(self.hesitate) / str(checksum)).exists():
             seen.touch()
             raise ValueError("let me think")
+        if dict(request.extra["extra_info"]).get("refused"):
+            return self.combine(False, False)
         return self.combine(bool(request.text) and checksum % self.one_in == 0, False)
 
 

@@ -221,6 +221,31 @@ def test_another_reward_grades_again_what_was_sampled(built: Any, tmp_path: Path
     assert after < before
 
 
+def test_a_row_that_has_changed_is_verified_again_and_nothing_is_sampled(
+    built: Any, tmp_path: Path, world: Any
+) -> None:
+    """A reward may read the whole row, of which a question's uid has text and truth only."""
+    stale = next(path for path in built.shards("tied") if path.name.startswith("00001") and "verdicts" in path.name)
+    refused = next(verdict["uid"] for verdict in read(stale) if verdict["correct"])
+    uids = [row["extra_info"]["uid"] for row in read(built.run / "out" / "all.parquet")]
+    rows = [json.loads(line) for line in Path(world["questions"][0]).read_text().splitlines()]
+    rows[uids.index(refused)]["extra_info"]["refused"] = True
+    changed = tmp_path / "questions.jsonl"
+    changed.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    again = built.copy(tmp_path)
+    teachers = [teacher for teacher in world["teachers"] if "model" in teacher]
+    again.config = {**world, "questions": [str(changed)], "teachers": teachers, "compositions": {}}
+    before = {path: path.stat().st_mtime_ns for path in again.shards("tied")}
+    again(allow=True)
+    (new,) = (path for path in again.shards("tied") if path not in before)
+    assert new.name.startswith("00001") and "verdicts" in new.name  # noqa: PT018
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert not any(verdict["correct"] for verdict in read(new) if verdict["uid"] == refused)
+    written = {row["extra_info"]["uid"]: row["target_lst"] for row in read(again.run / "out" / "train.parquet")}
+    assert not written[refused]
+    assert any(written.values())
+
+
 def test_a_verifier_that_fails_once_is_asked_again(built: Any, tmp_path: Path) -> None:
     again = built.copy(tmp_path)
     (tmp_path / "seen").mkdir()

@@ -18,11 +18,11 @@ from ampo_core.distributed.ranks import Ranks
 from ampo_core.jobs.pool.asking import Asking
 from ampo_core.jobs.pool.endpoint import Endpoint
 from ampo_core.jobs.pool.job import Build
-from ampo_core.jobs.pool.shards import Answer, Shard, TeacherShards
+from ampo_core.jobs.pool.shards import Answer, TeacherShards, cut
 from tests.jobs.pool.server import ChatServer
 
 QUESTIONS = tuple(Question(f"uid{i}", (Message("user", f"What is {i}?"),), (1,), str(i), "sums") for i in range(3))
-SHARD = Shard(0, QUESTIONS)
+(SHARD,) = cut(QUESTIONS, 3)
 
 
 @dataclass(frozen=True)
