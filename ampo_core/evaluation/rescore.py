@@ -1,7 +1,7 @@
-"""An evaluate job that grades the samples of earlier ones anew. It loads no model and reads no questions.
+"""An evaluate job that grades the samples of earlier ones anew. It loads no model.
 
 Questions, ground truths and texts are those of the earlier jobs' predictions.jsonl; rewards, sets, samples and pass@k
-are this job's.
+are this job's. Rewards get a question's row and earlier messages where the set's file still has them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from ampo_core.config.jobs import EvaluateJob
 from ampo_core.config.models import model_folder
 from ampo_core.config.nodes import nearest
 from ampo_core.data.report import listed_truths
+from ampo_core.data.rows import RowFile, row_file
 from ampo_core.evaluation.evaluate import grade_responses, set_graders
+from ampo_core.evaluation.found_again import found_again
 from ampo_core.evaluation.output import EvaluationOutput
 from ampo_core.evaluation.predictions import FILE, Pair, Predictions, answer_of
 from ampo_core.evaluation.results import SetResult
@@ -49,6 +51,7 @@ def grade_anew(job: EvaluateJob, environment: Environment) -> Path:
             f"comparison.baseline: no model is named {job.comparison.baseline!r}; found {', '.join(names)}"
         )
     questions = {pair: _questions(pair, job, source) for pair, source in sources.items()}
+    questions, read = _with_rows(job, environment, questions)
     with ExitStack() as stack:
         graders = stack.enter_context(set_graders(job.evaluation, stack.enter_context(Grader(job.reward))))
         say(environment.console, *_check_truths(job, graders, questions))
@@ -57,7 +60,7 @@ def grade_anew(job: EvaluateJob, environment: Environment) -> Path:
             seed=job.run.seed,
             plugins=environment.plugins.distributions,
             code=environment.code(),
-            data=dict.fromkeys(files),
+            data=dict.fromkeys([*files, *read]),
         )
         start = begin_evaluation(job, environment, lambda: manifest)
         output = EvaluationOutput.open(job, environment, start, stack, questions=questions, paths=_paths(job))
@@ -127,6 +130,20 @@ def _questions(pair: Pair, job: EvaluateJob, predictions: Predictions) -> tuple[
         )
     found = [_question(uid, records[0]) for uid, records in groups.items()]
     return tuple(found[: item.limit])
+
+
+def _with_rows(
+    job: EvaluateJob, environment: Environment, questions: Mapping[Pair, tuple[Question, ...]]
+) -> tuple[dict[Pair, tuple[Question, ...]], list[RowFile]]:
+    """The questions with their rows where the files of the sets have them, and the files that have some."""
+    known, read = dict(questions), []
+    for name, item in job.evaluation.sets.items():
+        pairs = [pair for pair in questions if pair[1] == name]
+        found, lacking = found_again(name, item, job.data, [one for pair in pairs for one in questions[pair]])
+        say(environment.console, *filter(None, [lacking]))
+        known |= {pair: tuple(found.get(one.uid, one) for one in questions[pair]) for pair in pairs}
+        read += [row_file(item.path)] if found else []
+    return known, read
 
 
 def _question(uid: str, record: Mapping[str, Any]) -> Question:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ampo_registry import Message
 
 from ampo_core.cli.main import main
+from ampo_core.data.questions import question_uid
 
 pytestmark = pytest.mark.process
 
@@ -94,6 +96,64 @@ def test_questions_are_handed_on_where_they_are_known(letters):
     found = [json.loads(line) for line in Path("runs/again/predictions.jsonl").read_text().splitlines()]
     prompts = {model: [r["prompt"] for r in found if r["model"] == model] for model in ("asked", "older")}
     assert prompts == {"asked": ["which, a?"] * 4 + ["which, b?"] * 4, "older": [None] * 8}
+
+
+FUNCTION = """
+def compute_score(data_source, solution_str, ground_truth, extra_info=None):
+    return 1.0 if extra_info and extra_info["accept"] in solution_str else 0.0
+"""
+
+
+def rows(*uids):
+    """Rows of the contract whose reward reads what `extra_info` says."""
+    for uid in uids:
+        yield {
+            "data_source": "s",
+            "prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"which, {uid}?"}],
+            "reward_model": {"ground_truth": TRUTHS[uid], "style": "rule"},
+            "extra_info": {"accept": "boxed" if uid == "a" else "hard"},
+        }
+
+
+def test_a_reward_reads_the_row_where_the_sets_file_has_it_still(letters, capfd):
+    """Of two questions one is in the file; the other one, and all of them where it is gone, are said to have none."""
+    found = {
+        row["reward_model"]["ground_truth"]: question_uid(
+            tuple(Message(turn["role"], turn["content"]) for turn in row["prompt"]), row["reward_model"]["ground_truth"]
+        )
+        for row in rows("a", "b")
+    }
+    asked = [
+        {**record, "prompt": f"which, {record['uid']}?", "uid": found[record["answer"]]} for record in lines("one")
+    ]
+    write(letters / "letters.jsonl", asked)
+    (letters / "mine.py").write_text(FUNCTION)
+    write(letters / "set.jsonl", rows("a", "a"))
+    reward = "reward={type: function, function: compute_score, style: verl, workers: 1}"
+    command = ["rescore.yaml", reward, "evaluation.sets.letters.path=set.jsonl", "--plugin", "mine.py"]
+    assert main(command) == 0
+    said = "1 of 2 questions are graded without their row: the set's file has no such row, read as data and the set say"
+    assert f"evaluation.sets.letters: {said}\n" in capfd.readouterr().out
+    assert results()["one"]["letters"]["avg"]["value"] == pytest.approx(1 / 8)
+    assert "set.jsonl" in json.loads(Path("runs/again/manifest.json").read_text())["data"]
+    graded = [json.loads(line) for line in Path("runs/again/predictions.jsonl").read_text().splitlines()]
+    assert [(record["prompt"], record["correct"]) for record in graded[3:5]] == [
+        ("which, a?", True),
+        ("which, b?", False),
+    ]
+    write(letters / "set.jsonl", rows("a", "b"))
+    assert main([*command, "run.name=both"]) == 0
+    assert results("both")["one"]["letters"]["avg"]["value"] == pytest.approx(2 / 8)
+    assert "without their row" not in capfd.readouterr().out
+    for name, change, reason in (
+        ("dropped", "data.system_prompt=drop", "no such row"),
+        ("gone", "evaluation.sets.letters.path=gone.parquet", "there is no gone.parquet"),
+        ("other", "evaluation.sets.letters.where={level: 1}", "set.jsonl, row 1: where: no column level"),
+    ):
+        assert main([*command, f"run.name={name}", change]) == 0
+        said = capfd.readouterr().out
+        assert "2 of 2 questions are graded without their row: " in said
+        assert reason in said
 
 
 def test_no_model_and_no_tokenizer_is_loaded(letters, monkeypatch):
