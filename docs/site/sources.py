@@ -19,6 +19,10 @@ from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[2]
 POINTER = re.compile(r"([\w/.-]+\.(?:py|yaml|toml|sh))(?::([\w.]+))?")
+FRONT = """<!doctype html>
+<meta charset="utf-8"><meta http-equiv="refresh" content="0; url=docs/index.html"><title>AMPO</title>
+<a href="docs/index.html">AMPO documentation</a>
+"""
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml", ".md": "markdown", ".sh": "bash", ".json": "json"}
 
 
@@ -28,6 +32,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", toctrees)
     app.connect("doctree-read", lambda app, doctree: link(app, doctree, named), priority=100)
     app.connect("html-collect-pages", lambda app: pages(app, named))
+    app.connect("build-finished", lambda app, fault: (Path(app.outdir) / "index.html").write_text(FRONT, "utf-8"))
     return {"parallel_read_safe": False}
 
 
@@ -111,19 +116,14 @@ def pages(app: Sphinx, named: set[Path]) -> Iterator[tuple[str, dict[str, Any], 
             f'<li><a href="{app.builder.get_relative_uri(here, page_of(path))}">{path.relative_to(folder)}</a></li>'
             for path in inside
         ]
-        yield from page(here, folder, f'<ul class="files">{"".join(items)}</ul>')
+        yield page(here, folder, f'<ul class="files">{"".join(items)}</ul>')
     for path in sorted(files):
         highlighter = app.builder.highlighter  # type: ignore[attr-defined]
         code = highlighter.highlight_block(path.read_text("utf-8"), LANGUAGES[path.suffix], lineanchors="L")
-        yield from page(page_of(path), path, code)
-    yield (
-        "index",
-        {"title": "AMPO", "body": '<meta http-equiv="refresh" content="0; url=docs/index.html">'},
-        "page.html",
-    )
+        yield page(page_of(path), path, code)
 
 
-def page(name: str, path: Path, body: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+def page(name: str, path: Path, body: str) -> tuple[str, dict[str, Any], str]:
     """One page in the site's frame."""
     title = path.relative_to(ROOT).as_posix()
-    yield name, {"title": title, "body": f"<h1>{html.escape(title)}</h1>{body}"}, "page.html"
+    return name, {"title": title, "body": f"<h1>{html.escape(title)}</h1>{body}"}, "page.html"
