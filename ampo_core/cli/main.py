@@ -193,6 +193,7 @@ def _sample(loaded: LoadedConfig, plugins: Plugins, arguments: argparse.Namespac
 
     for text in loaded.warnings:
         print(f"warning: {text}", file=sys.stderr)
+    check_first_rows(loaded.reads)
     environment = Environment.of(loaded, plugins, trust_remote_code=arguments.trust_remote_code)
     sample(loaded, environment, arguments.sample, arguments.file)
     return 0

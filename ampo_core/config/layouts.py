@@ -72,8 +72,11 @@ class ColumnsConfig(Block):
 
 
 LayoutField = Annotated[
-    LayoutName | None,
-    Field(description="how the rows stand in the files (docs/data.md); null = in the data contract, as columns says"),
+    LayoutName | Annotated[list[LayoutName], Field(min_length=1)] | None,
+    Field(
+        description="how the rows stand in the files (docs/data.md); of several, each row is read by the first whose "
+        "columns it has; null = in the data contract, as columns says"
+    ),
 ]
 ColumnsField = Annotated[
     ColumnsConfig | None, Field(description="which column holds what, before what the layout says")
@@ -91,7 +94,7 @@ class SaysLayout(Protocol):
     """A block of a config that says how rows are read."""
 
     @property
-    def layout(self) -> LayoutName | None: ...
+    def layout(self) -> LayoutName | list[LayoutName] | None: ...
     @property
     def columns(self) -> ColumnsConfig | None: ...
     @property
@@ -103,10 +106,12 @@ def said(block: SaysLayout) -> bool:
     return block.layout is not None or block.columns is not None or block.answer_pattern is not None
 
 
-def layout_of(block: SaysLayout) -> Layout | None:
-    """The layout that `block` says; None for the data contract itself."""
+def layouts_of(block: SaysLayout) -> tuple[Layout, ...]:
+    """The layouts that `block` says; none for the data contract itself."""
+    if isinstance(block.layout, list):
+        return tuple(LAYOUTS[name] for name in block.layout)
     if not said(block):
-        return None
+        return ()
     base, own = LAYOUTS[block.layout or "verl"], block.columns or ColumnsConfig()
     answer = base.answer
     if own.answer is not None:
@@ -114,12 +119,18 @@ def layout_of(block: SaysLayout) -> Layout | None:
     if block.answer_pattern is not None:
         answer = tuple(dict.fromkeys((name, block.answer_pattern) for name, _ in answer))
     prompt = (own.prompt,) if own.prompt else base.prompt
-    return Layout(prompt, answer, own.source, own.ability, own.target)
+    return (Layout(prompt, answer, own.source, own.ability, own.target),)
 
 
 def layout_findings(block: SaysLayout, path: KeyPath) -> Iterator[Finding]:
-    """A column of the answer in the place of one that the layout finds it in by a pattern, without saying a pattern."""
+    """Columns and a pattern beside several layouts; a column of the answer in the place of one that the layout finds it
+    in by a pattern, without saying a pattern."""
     own, name = block.columns, block.layout
+    if isinstance(name, list):
+        for option in ("columns", "answer_pattern"):
+            if getattr(block, option) is not None:
+                yield Finding((*path, option), "with several layouts there is nothing that it could be said of")
+        return
     if own is None or own.answer is None or name is None or block.answer_pattern is not None:
         return
     patterns = [pattern for _, pattern in LAYOUTS[name].answer if pattern is not None]

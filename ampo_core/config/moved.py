@@ -35,6 +35,8 @@ THEIRS = {
     "train_files": "data.train: [FILE, …]",
     "train_file": "data.train: [FILE, …]",
     "prompt_data": "data.train: [FILE, …]",
+    "prompt_dataset": f"data.train: [FILE, …] or [{_HUB}]",
+    "prompt_probs": "data.weights: [SHARE, …]",
     "prompt_data_probs": "data.weights: [SHARE, …]",
     "val_files": "evaluation.sets: {NAME: {path: FILE}}",
     "eval_dataset": "evaluation.sets: {NAME: {path: FILE}}",
@@ -49,10 +51,13 @@ THEIRS = {
     "split": f"data.train: [{_HUB}]",
     "max_prompt_length": "data.max_prompt_tokens",
     "prompt_max_len": "data.max_prompt_tokens",
+    "max_len": "data.max_prompt_tokens and rollout.max_response_tokens",
     "max_response_length": "rollout.max_response_tokens",
     "train_batch_size": "training.questions_per_batch",
     "filter_overlong_prompts": "data.overlong_prompts: drop",
     "truncation": "data.overlong_prompts: drop or cut",
+    "val_max_samples": "evaluation.sets: {NAME: {limit: NUMBER}}",
+    "apply_chat_template_kwargs": "model.chat_template_options",
     "apply_chat_template": "model.chat_template; a prompt always goes through the chat template",
 }
 """Keys of verl, TRL and OpenRLHF at the top of a config or in its `data`."""

@@ -14,7 +14,7 @@ from typing import Any
 from ampo_registry.errors import DataError
 
 from ampo_core.config.data_files import HubData
-from ampo_core.config.layouts import BOXED, LAYOUTS, Layout, SaysLayout, layout_of
+from ampo_core.config.layouts import BOXED, LAYOUTS, Layout, SaysLayout, layouts_of
 from ampo_core.data.contract import SINGLE_TEACHER, CheckedRow, check_row, column
 from ampo_core.data.rows import Row, RowFile
 
@@ -33,16 +33,17 @@ class Unusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RowReader:
-    """Reads the rows of files that stand in `layout`; None is the data contract itself, in which nothing is mapped.
-    Without `truths`, where nothing is verified, a mapped row needs no answer, and its ground truth is empty."""
+    """Reads rows that stand in one of `layouts`, each by the first whose columns it has; none is the data contract
+    itself, in which nothing is mapped. Without `truths`, where nothing is verified, a mapped row needs no answer, and
+    its ground truth is empty."""
 
-    layout: Layout | None = None
+    layouts: tuple[Layout, ...] = ()
     truths: bool = True
 
     @classmethod
     def of(cls, block: SaysLayout, *, truths: bool = True) -> RowReader:
         """The reader that a block of a config asks for."""
-        return cls(layout_of(block), truths)
+        return cls(layouts_of(block), truths)
 
     def read(self, row: Row, file: RowFile, number: int) -> CheckedRow:
         """`row` as the contract has it. A row whose answer cannot be used says so as `unusable`, and its `answer` is
@@ -51,13 +52,13 @@ class RowReader:
         Raises DataError that names file, row, column and what was found, the row's columns and what would read them.
         """
         try:
-            return check_row(row, file, number) if self.layout is None else self._mapped(row, file, number)
+            return self._mapped(row, file, number) if self.layouts else check_row(row, file, number)
         except DataError as error:
             raise DataError(f"{error}{_hint(self, row, file, number)}") from None
 
     def _mapped(self, row: Row, file: RowFile, number: int) -> CheckedRow:
-        layout, at = self.layout, _At(row, f"{file}, row {number}")
-        assert layout is not None
+        at = _At(row, f"{file}, row {number}")
+        layout = next(filter(at.fits, self.layouts), self.layouts[0])
         name, prompt = at.first(layout.prompt)
         if not isinstance(prompt, str | list):
             at.fail(name, "text or a list of {role, content}", prompt)
@@ -99,6 +100,11 @@ class _At:
                 yield name, self.get(name)
             except KeyError:
                 continue
+
+    def fits(self, layout: Layout) -> bool:
+        """Whether the row has a column of the prompt and one of the answer."""
+        answers = [name for name, _ in layout.answer]
+        return all(next(self.present(names), None) is not None for names in (layout.prompt, answers))
 
     def first(self, names: Sequence[str]) -> tuple[str, Any]:
         found = next(self.present(names), None)
@@ -204,23 +210,23 @@ def _short(text: str) -> str:
 def _hint(reader: RowReader, row: Row, file: RowFile, number: int) -> str:
     """What is said of a row that `reader` cannot read: its columns, and what would read them."""
     columns = _short(", ".join(map(str, row))).encode(errors="backslashreplace").decode()
-    readers = {f"fit layout: {name}": RowReader(layout) for name, layout in LAYOUTS.items()}
-    if reader.layout is not None:
+    readers = {f"fit layout: {name}": RowReader((layout,)) for name, layout in LAYOUTS.items()}
+    if reader.layouts:
         readers = {"are those of the data contract: leave layout and columns away": RowReader(), **readers}
     for text, other in readers.items():
         if other != reader and _reads(other, row, file, number):
             return f"; its columns {columns} {text}"
     for prompt in (name for name in PROMPTS if name in row):
         for answer in (name for name in ANSWERS if name in row and name != prompt):
-            if _reads(RowReader(Layout((prompt,), ((answer, None),))), row, file, number):
+            if _reads(RowReader((Layout((prompt,), ((answer, None),)),)), row, file, number):
                 return f"; its columns {columns} may be read by columns: {{prompt: {prompt}, answer: {answer}}}"
-    lacking = reader.layout is not None or not {"prompt", "reward_model"} <= row.keys()
+    lacking = bool(reader.layouts) or not {"prompt", "reward_model"} <= row.keys()
     return f"; its columns: {columns}; data.columns says which of them hold prompt and answer" if lacking else ""
 
 
 def _reads(reader: RowReader, row: Row, file: RowFile, number: int) -> bool:
     try:
-        found = check_row(row, file, number) if reader.layout is None else reader._mapped(row, file, number)
+        found = reader._mapped(row, file, number) if reader.layouts else check_row(row, file, number)
     except DataError:
         return False
     return found.unusable is None

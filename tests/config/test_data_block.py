@@ -34,8 +34,10 @@ def test_a_set_has_the_layout_of_data_or_one_of_its_own(load):
     [
         (
             "data.layout=gsmk8",
-            'data.layout: found "gsmk8", expected one of verl, gsm8k, math, trl, openrlhf or null; d',
+            'data.layout: found "gsmk8", expected one of verl, gsm8k, math, trl, openrlhf or a list',
         ),
+        ("data.layout=[gsm8k, meth]", 'data.layout.1: found "meth", expected one of verl, gsm8k, math, trl, openrlhf;'),
+        ("data={layout: [gsm8k, trl], columns: {prompt: q}}", "data.columns: with several layouts there is nothing"),
         ("data.columns={promt: q}", "data.columns.promt: no such key; did you mean prompt?"),
         ("data.answer_pattern='#### (.*'", "data.answer_pattern: not a regular expression: missing )"),
         ("data.answer_pattern='(a)(b)'", "data.answer_pattern: 2 groups, and the answer is one; write (?:…)"),
@@ -47,7 +49,7 @@ def test_a_set_has_the_layout_of_data_or_one_of_its_own(load):
             "here that is path: {hub: NAME, config: CONFIG, split: SPLIT}",
         ),
     ],
-    ids=range(8),
+    ids=range(10),
 )
 def test_what_is_refused(load, override, said):
     assert said in refused(load, "", override)

@@ -47,7 +47,7 @@ def test_each_layout_has_an_example_row_that_it_reads():
     examples = dict(re.findall(r"<!-- layout: (\w+) -->\n```json\n(.*?)```", PAGE, re.S))
     assert examples.keys() == LAYOUTS.keys()
     answers = {
-        name: RowReader(LAYOUTS[name]).read(json.loads(row), Path("a.jsonl"), 1).answer
+        name: RowReader((LAYOUTS[name],)).read(json.loads(row), Path("a.jsonl"), 1).answer
         for name, row in examples.items()
     }
     assert answers == {"gsm8k": "72", "math": r"\frac{1}{2}", "trl": "42", "verl": "42", "openrlhf": "42"}

@@ -42,7 +42,7 @@ FITS = {
 
 
 class Says(Block):
-    layout: LayoutName | None = None
+    layout: LayoutName | list[LayoutName] | None = None
     columns: ColumnsConfig | None = None
     answer_pattern: str | None = None
 
@@ -99,6 +99,13 @@ def test_a_column_comes_before_the_layouts_and_keeps_its_pattern():
     row = {"frage": "x?", "answer": "#### 8", "solution": r"\boxed{9}", "problem": "y?"}
     assert read(row, layout="gsm8k", columns={"prompt": "frage"}).answer == "8"
     assert read(row, layout="math", columns={"answer": "solution"}).answer == "9"
+
+
+def test_of_several_layouts_each_row_is_read_by_the_first_whose_columns_it_has():
+    several = ["verl", "gsm8k", "math"]
+    found = [read(row, layout=several).answer for row in (GSM8K, VERL, FITS["math"][0])]
+    assert found == ["72", "72", r"\frac{1}{2}"]
+    assert "row 3: it has no column prompt; its columns: text; data.columns" in refusal({"text": "x"}, layout=several)
 
 
 def test_teacher_answers_come_through_and_a_target_of_another_kind_is_a_persons_own():
@@ -194,7 +201,7 @@ def test_a_row_without_a_usable_answer_is_left_out_counted_and_shown(tmp_path, p
 
     def load(rows, **more):
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        reader = RowReader(LAYOUTS["gsm8k"])
+        reader = RowReader((LAYOUTS["gsm8k"],))
         check = lambda truths: [TruthCheck() for _ in truths]  # noqa: E731
         return load_questions([path], prompt_tokenizer, check_truths=check, reader=reader, **options, **more)
 
