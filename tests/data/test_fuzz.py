@@ -6,6 +6,7 @@ import json
 import re
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,8 +15,11 @@ from ampo_registry.errors import ConfigError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ampo_core.config.layouts import LAYOUTS, Layout
 from ampo_core.config.sft_job import SftDataConfig
+from ampo_core.data.layouts import RowReader
 from ampo_core.data.questions import load_questions
+from ampo_core.data.rows import read_rows
 from ampo_core.jobs.sft_data import load_examples
 
 ROW = {
@@ -165,3 +169,44 @@ def test_columns_of_parquet_of_odd_types(reading, column):
     for name in whole.column_names:
         table = whole.set_column(whole.column_names.index(name), name, column)
         reading("rows.parquet", parquet(table))
+
+
+COLUMNS = sorted({*ROW, *(name for layout in LAYOUTS.values() for name in (*layout.prompt, *dict(layout.answer)))})
+READERS = [
+    RowReader(),
+    *(RowReader((layout,)) for layout in LAYOUTS.values()),
+    RowReader(tuple(LAYOUTS.values()), truths=False),
+    RowReader((Layout(("prompt",), (("answer", r"(x)?y*"), ("target", "boxed")), "label", "label", "answer"),)),
+]
+
+
+@settings(fuzz, max_examples=60)
+@given(row=broken_rows() | st.dictionaries(st.sampled_from(COLUMNS) | TEXTS, VALUES, min_size=1, max_size=6))
+def test_rows_of_any_layout(row):
+    for reader in READERS:
+        try:
+            found = reader.read(row, Path("rows.jsonl"), 7)
+        except ConfigError as error:
+            said = str(error)
+            assert said.startswith("rows.jsonl, row 7: ")
+            said.encode()
+        else:
+            assert found.answer or found.unusable or not reader.truths or reader == RowReader()
+            (found.answer + found.source + (found.unusable or "")).encode()
+
+
+LIST, TABLE = b'[{"a": 1.5}, {"b": [{"c": null}]}]', b'question,answer\r\n"1,""x""",2\r\n3,\r\n'
+
+
+@settings(fuzz, max_examples=60)
+@given(content=st.binary(max_size=60) | damaged(LIST) | damaged(TABLE))
+@pytest.mark.parametrize("ending", ["json", "csv"])
+def test_bytes_of_json_and_csv(tmp_path, ending, content):
+    file = tmp_path / f"rows.{ending}"
+    file.write_bytes(content)
+    try:
+        assert all(isinstance(row, dict) for _, row in read_rows(file))
+    except ConfigError as error:
+        said = str(error)
+        assert re.search(r"rows\.\w+(, (row|line|after row) \d+|: the header )", said)
+        said.encode()
