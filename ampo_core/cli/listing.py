@@ -43,7 +43,7 @@ def _show_functions(files: Iterable[FunctionFile], console: Console) -> None:
     """A line for each plugin file with functions that a reward may name."""
     for file in files:
         if file.own:
-            text = f"functions of {file}; reward: {{type: function, function: {file.own[0]}, style: verl | trl}}"
+            text = f"functions of {file}; reward: {{type: function, function: NAME, style: verl | trl}}"
             console.print(escape(text), soft_wrap=True)
 
 
