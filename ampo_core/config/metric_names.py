@@ -30,6 +30,7 @@ SFT = (*_UPDATES, "tokens/answers")
 TRAIN = (
     *_UPDATES,
     "reward/mean",
+    "reward/max",
     "reward/accuracy",
     "reward/format",
     "response/length_mean",

@@ -40,15 +40,22 @@ def find_ends(tokenizer: Any, model: SampledModel, render: Render) -> Ends:
     eos, generation = int(tokenizer.eos_token_id), _generation_eos(model.path)
     stops = [_one_token(tokenizer, text) for text in ([model.stop] if isinstance(model.stop, str) else model.stop)]
     notes: list[str] = []
+    text = _text_of(tokenizer)
+    closed, note = _turn_end(tokenizer, render)
     if not stops:
-        closed, note = _turn_end(tokenizer, render)
         stops = [eos] if closed is None else [closed]
-        text = _text_of(tokenizer)(eos)
-        notes += [f"model.path: {note}; teacher and SFT answers end with the tokenizer's EOS {text}"] if note else []
+        notes += (
+            [f"model.path: {note}; teacher and SFT answers end with the tokenizer's EOS {text(eos)}"] if note else []
+        )
     if stops[0] not in (generation or [eos]):
         notes.append(_conflict(tokenizer, stops[0], eos, generation, by_template=not model.stop))
     ids = tuple(dict.fromkeys([eos, *generation, *stops]))
-    texts = tuple(text for text in map(_text_of(tokenizer), ids) if text)
+    if closed is not None and closed not in ids:
+        notes.append(
+            f"model.stop: the chat template closes an assistant's turn with {text(closed)}, which is no stop token: a "
+            f"model that has learnt this template writes on behind it, up to {' or '.join(text(i) for i in ids)}"
+        )
+    texts = tuple(shown for shown in map(text, ids) if shown)
     return Ends(stops[0], ids, texts, tuple(notes))
 
 

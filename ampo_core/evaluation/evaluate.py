@@ -45,6 +45,11 @@ class HeldOutSet:
     questions: tuple[Question, ...]
     report: LoadReport
 
+    @property
+    def place(self) -> str:
+        """The key of the set."""
+        return f"evaluation.sets.{self.name}"
+
 
 @contextmanager
 def set_graders(evaluation: HeldOutConfig, grader: Grader) -> Iterator[dict[str, Grader]]:

@@ -14,6 +14,7 @@ from ampo_core.config.jobs import EvaluateJob
 from ampo_core.config.models import with_model_folder
 from ampo_core.config.positions import positions_of
 from ampo_core.config.tree import SampledModel
+from ampo_core.data.prompts import prompt_notes
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 from ampo_core.evaluation.evaluate import (
     HeldOutSet,
@@ -47,6 +48,7 @@ class Candidate:
     model: SampledModel
     tokenizer: PromptTokenizer
     sets: list[HeldOutSet]
+    notes: tuple[str, ...]
 
 
 def run(job: EvaluateJob, environment: Environment) -> Path:
@@ -94,7 +96,10 @@ def read_candidates(
     for name, model in job.models.items():
         tokenizer = load_tokenizer(model, environment.trust_remote_code)
         sets = load_sets(job.evaluation, job.data, tokenizer, graders, ranks, reading)
-        candidates.append(Candidate(name, model, tokenizer, sets))
+        notes = list(tokenizer.notes)
+        for item in sets:
+            notes += prompt_notes(item.place, item.questions, tokenizer, item.config.reward or job.reward)
+        candidates.append(Candidate(name, model, tokenizer, sets, tuple(notes)))
     for candidate in candidates:
         require_room_for(job.evaluation, job.rollout, candidate.sets, positions_of(candidate.model.path))
     return candidates, graders
@@ -104,7 +109,7 @@ def what_was_read(candidates: Sequence[Candidate]) -> list[str]:
     """Lines for a person on each model's tokens and on each set; models that read one differently are named."""
     readers: dict[str, list[str]] = {}
     for candidate in candidates:
-        for note in candidate.tokenizer.notes:
+        for note in candidate.notes:
             readers.setdefault(note, []).append(candidate.name)
         for item in candidate.sets:
             for line in item.report.lines():
@@ -133,7 +138,7 @@ def _open(
                 code=environment.code(),
                 data=dict.fromkeys(item.path for item in job.evaluation.sets.values()),
                 models=list(dict.fromkeys(paths.values())),
-                notes=[f"{item.name}: {note}" for item in candidates for note in item.tokenizer.notes],
+                notes=[f"{item.name}: {note}" for item in candidates for note in item.notes],
             ),
         )
         output = EvaluationOutput.open(job, environment, start, stack, questions=questions, paths=paths)

@@ -24,6 +24,7 @@ from ampo_core.config.positions import positions_of, require_room
 from ampo_core.data.layouts import RowReader
 from ampo_core.data.order import QuestionStream
 from ampo_core.data.overlap import question_notes
+from ampo_core.data.prompts import prompt_notes
 from ampo_core.data.questions import LoadedQuestions, load_questions
 from ampo_core.data.tokens import PromptTokenizer, load_tokenizer
 from ampo_core.distributed.ranks import Ranks, join_ranks
@@ -182,6 +183,9 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
     held_out = {item.name: item.questions for item in sets}
     notes = [*tokenizer.notes, *(library.notes if library is not None else ())]
     notes += question_notes(loaded.questions, job.training.questions_per_batch, held_out)
+    notes += prompt_notes("data.train", loaded.questions, tokenizer, job.reward)
+    for item in sets:
+        notes += prompt_notes(item.place, item.questions, tokenizer, item.config.reward or job.reward)
     return _Inputs(tokenizer, context, grader, loaded, order, library, teachers, tuple(sets), graders, tuple(notes))
 
 

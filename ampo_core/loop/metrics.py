@@ -55,6 +55,7 @@ def rollout_metrics(
     lengths = [len(rollout.token_ids) for rollout in rollouts]
     return {
         "reward/mean": fmean(grade.reward for grade in grades),
+        "reward/max": max(grade.reward for grade in grades),
         "reward/accuracy": fmean(grade.correct for grade in grades),
         "reward/format": fmean(grade.formatted for grade in grades),
         "response/length_mean": fmean(lengths),

@@ -154,7 +154,7 @@ def _worse(steps: Sequence[Step]) -> str:
     return f"the loss is {steps[-1]['policy/loss']:.2f} nats a token, above {steps[-1].first_loss:.2f} at the start"
 
 
-NO_RESPONSE = frozenset({"cut_off", "empty", "no_format", "no_verdict", "collapsed"})
+NO_RESPONSE = frozenset({"cut_off", "empty", "no_format", "no_verdict", "collapsed", "no_reward"})
 """What explains that no response is right."""
 _SAMPLES = "and at texts in samples.jsonl"
 TRAINING = (
@@ -179,8 +179,14 @@ TRAINING = (
     Sign(
         "no_format", FEW, ("reward/format",), lambda step: step["reward/format"] == 0 and step.asks_for_format,
         lambda _: "no response was in the asked format",
-        f"what data.train and data.system_prompt ask for, reward.type, reward.format_weight, {_SAMPLES}",
+        f"what was said of prompts at the start, data.train, data.system_prompt, reward.format_weight, {_SAMPLES}",
         frozenset({"cut_off", "empty", "collapsed"}),
+    ),
+    Sign(
+        "no_reward", FEW, ("reward/max",), lambda step: step["reward/max"] <= 0 and not step.taught,
+        lambda _: "no response earned more than 0",
+        f"reward (can it read these responses and ground truths?), data.train, {_SAMPLES}",
+        NO_RESPONSE - {"no_reward"},
     ),
     Sign(
         "no_guidance", FEW, ("guidance/triggered", "guidance/replaced"),
@@ -203,6 +209,18 @@ TRAINING = (
         lambda step: step["guidance/triggered"] == 0 and step["reward/accuracy"] == 0,
         lambda _: "no response is right, and yet no group got guidance",
         "guidance.trigger, guidance.threshold",
+    ),
+    Sign(
+        "never_triggered", GUIDED, ("guidance/triggered", "reward/accuracy"),
+        lambda step: step["guidance/triggered"] == 0 and step["reward/accuracy"] > 0,
+        lambda _: "no group needed guidance, so that none of it was ever used",
+        "guidance.trigger, guidance.threshold, data.train (too easy?)",
+    ),
+    Sign(
+        "all_triggered", UNLUCKY, ("guidance/triggered", "reward/accuracy"),
+        lambda step: step["guidance/triggered"] == 1 and step["reward/accuracy"] == 0 and step.taught,
+        lambda _: "every group needed guidance: no response is right",
+        f"data.train (too hard?), model.path, reward, {_SAMPLES}", NO_RESPONSE | {"no_guidance"},
     ),
     Sign(
         "right_is_wrong", FEW, ("guidance/triggered", "reward/accuracy"),
@@ -238,7 +256,7 @@ TRAINING = (
         "not_taught", GUIDED, ("reward/accuracy",),
         lambda step: step["reward/accuracy"] == 0 and step.taught,
         lambda _: "no response was right, although teacher answers are trained on",
-        f"training.learning_rate, objective.off_policy, {_SAMPLES}", NO_RESPONSE,
+        f"training.learning_rate, objective.off_policy, {_SAMPLES}", NO_RESPONSE | {"all_triggered"},
     ),
 )  # fmt: skip
 UPDATES = (

@@ -138,6 +138,8 @@ def test_model_stop_overrules_the_template(load):
     assert tokenizer.end_token_id == id_of(tokenizer, "<|im_start|>")
     assert set(tokenizer.stop_token_ids) == {id_of(tokenizer, "<|im_start|>"), id_of(tokenizer, "<|endoftext|>")}
     assert "model.stop names <|im_start|>, but the tokenizer's EOS is <|endoftext|>" in tokenizer.notes[0]
+    assert "closes an assistant's turn with <|im_end|>, which is no stop token" in tokenizer.notes[1]
+    assert tokenizer.notes[1].endswith("writes on behind it, up to <|endoftext|> or <|im_start|>")
     both = load(stop=["<|endoftext|>", "<|im_end|>"])
     assert both.end_token_id == id_of(both, "<|endoftext|>")
     assert set(both.stop_token_ids) == {id_of(both, "<|endoftext|>"), id_of(both, "<|im_end|>")}

@@ -26,6 +26,7 @@ CONFIG = {
 }
 GRPO = {
     "reward/mean": 0.128,
+    "reward/max": 1.0,
     "reward/accuracy": 0.031,
     "reward/format": 0.992,
     "response/length_mean": 12.0,
@@ -66,10 +67,13 @@ BAD: dict[str, tuple[Mapping[str, Any], str]] = {
     "no_verdict": (GRPO | {"verifier/timeouts": 125.0}, "hardly a verdict: 625 timeouts and 0 errors"),
     "collapsed": (GRPO | WRONG | {"policy/entropy": 0.0}, "collapsed: entropy 0.0000 nats a token"),
     "no_format": (GRPO | {"reward/format": 0.0}, "no response was in the asked format"),
+    "no_reward": (GRPO | WRONG | {"reward/max": 0.0}, "no response earned more than 0"),
     "no_guidance": (AMPO | NONE_IN, "left out: 10 longer than rollout.max_response_tokens, 20 not verified as correct"),
     "unscorable": (AMPO | {"guidance/scored": 0.0}, "none of 15 candidates could be scored"),
     "teacher_format": (AMPO | {"guidance/format": 0.0}, "no teacher answer that was put in is in the asked format"),
     "not_triggered": (AMPO | WRONG | NONE_IN | {"guidance/triggered": 0.0}, "and yet no group got guidance"),
+    "never_triggered": (AMPO | NONE_IN | {"guidance/triggered": 0.0}, "no group needed guidance"),
+    "all_triggered": (AMPO | WRONG | {"guidance/triggered": 1.0}, "every group needed guidance: no response is right"),
     "right_is_wrong": (AMPO | {"guidance/triggered": 1.0}, "every group got guidance although responses are right"),
     "no_groups": (GRPO | {"groups/trained": 0.0, "groups/with_signal": 0.0}, "nothing in them has a verdict"),
     "no_advantage": (GRPO | {"groups/with_signal": 0.0}, "within each group the rewards are the same"),

@@ -1,0 +1,61 @@
+"""What a person should know of prompts as the model reads them: characters it has no token for, a format that nothing
+asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy
+from ampo_registry.specs import RewardSpec, component_name
+from ampo_registry.types import Question
+
+from ampo_core.data.tokens import PromptTokenizer
+
+TAG = "<answer>"
+SHOWN = 8
+"""Different characters without a token that are named."""
+
+
+def prompt_notes(
+    where: str, questions: Sequence[Question], tokenizer: PromptTokenizer, reward: RewardSpec
+) -> tuple[str, ...]:
+    """Lines for a person on the `questions` that the config names at `where`."""
+    found = (_unknown(questions, tokenizer), _unasked(questions, tokenizer, reward))
+    return tuple(f"{where}: {text}" for text in found if text)
+
+
+def _unknown(questions: Sequence[Question], tokenizer: PromptTokenizer) -> str | None:
+    """That the model reads something else than what stands there, if so."""
+    unknown = tokenizer.unknown_id
+    if unknown is None:
+        return None
+    counts = [int(numpy.count_nonzero(numpy.asarray(q.prompt_token_ids.buffer) == unknown)) for q in questions]
+    if not any(counts):
+        return None
+    touched = [question for question, count in zip(questions, counts, strict=True) if count]
+    texts: dict[str, None] = {}
+    for question in touched[:SHOWN]:
+        pieces = tokenizer.pieces(question.messages, question.prompt_token_ids)
+        texts |= dict.fromkeys(text for text, read in pieces if not read)
+    share = sum(counts) / sum(len(question.prompt_token_ids) for question in questions)
+    shown = ", ".join(map(repr, list(texts)[:SHOWN]))
+    return (
+        f"{share:.2%} of the tokens of prompts, in {len(touched)} of {len(questions)} prompts, are unknown to the "
+        f"tokenizer of model.path: where {shown or 'they'} stand{'s' if len(texts) == 1 else ''}, the model reads "
+        f"{tokenizer.shown([unknown])}"
+    )
+
+
+def _unasked(questions: Sequence[Question], tokenizer: PromptTokenizer, reward: RewardSpec) -> str | None:
+    """That the reward pays for tags of which neither prompt nor template says anything, if so. A tokenizer in which the
+    tag is a token belongs to a model that was made to write it."""
+    if reward.format_weight == 0.0 or type(reward).formatted is not RewardSpec.formatted:
+        return None
+    silent = [q for q in questions if not any(TAG in message.content for message in q.messages)]
+    if not silent or len(tokenizer.encode(TAG)[0]) == 1 or TAG in tokenizer.prompt_text(silent[0].messages):
+        return None
+    return (
+        f"reward {component_name(type(reward))} pays for {TAG}…</answer> (format_weight {reward.format_weight:g}), and "
+        f"in {len(silent)} of {len(questions)} prompts neither system prompt, question nor chat template asks for it: "
+        "data.system_prompt can, unless the model has learnt it"
+    )

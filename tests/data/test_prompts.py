@@ -1,0 +1,71 @@
+"""What is said of prompts at the start, and how they are shown."""
+
+from __future__ import annotations
+
+import pytest
+from ampo_plugins.rewards.math_verify import MathVerify
+from ampo_plugins.rewards.regex import Regex
+from ampo_plugins.tasks.labelled_arithmetic.model import make_tokenizer
+from ampo_registry import Message, Question, TokenIds
+
+from ampo_core.config.tree import ModelConfig
+from ampo_core.data.prompts import prompt_notes
+from ampo_core.data.tokens import PromptTokenizer
+
+ASKED = "End with <answer> </answer>."
+
+
+@pytest.fixture(scope="module")
+def small() -> PromptTokenizer:
+    """One token a digit, sign, label and word; everything else is unknown."""
+    return PromptTokenizer(make_tokenizer(), ModelConfig(path="none"))
+
+
+@pytest.fixture
+def large(golden_tokenizer, golden_folder) -> PromptTokenizer:
+    return PromptTokenizer(golden_tokenizer, ModelConfig(path=str(golden_folder)))
+
+
+def question(tokenizer: PromptTokenizer, *texts: str) -> Question:
+    roles = ("system", "user")[-len(texts) :]
+    messages = tuple(Message(role, text) for role, text in zip(roles, texts, strict=True))
+    return Question(texts[-1], messages, TokenIds(tokenizer.prompt_ids(messages)), "1", "test")
+
+
+def test_unknown_tokens_are_said_with_what_stands_there(small):
+    questions = [question(small, text) for text in ("12A+3?", "½A+3?", "½A+€?")]
+    (note,) = prompt_notes("data.train", questions, small, MathVerify())
+    assert note == (
+        "data.train: 13.64% of the tokens of prompts, in 2 of 3 prompts, are unknown to the tokenizer of model.path: "
+        "where '½', '€' stand, the model reads <unk>"
+    )
+    assert prompt_notes("data.train", questions[:1], small, MathVerify()) == ()
+
+
+def test_a_prompt_is_shown_as_it_is_with_what_is_not_read(small):
+    asked = question(small, "½A+€?")
+    pieces = small.pieces(asked.messages, asked.prompt_token_ids)
+    assert "".join(text for text, _ in pieces) == "<user>½A+€?<assistant>"
+    assert [text for text, read in pieces if not read] == ["½", "€"]
+    cut = asked.prompt_token_ids[2:]
+    assert small.pieces(asked.messages, cut) == [("A+<unk>?<assistant>", True)]
+
+
+def test_characters_of_several_tokens_are_shown_once(large):
+    asked = question(large, "½ is 半 of 𝟙")
+    pieces = large.pieces(asked.messages, asked.prompt_token_ids)
+    assert "".join(text for text, _ in pieces) == large.prompt_text(asked.messages)
+    assert all(read for _, read in pieces)
+
+
+def test_a_format_that_nothing_asks_for_is_said(large, small):
+    asked, silent = question(large, ASKED, "1+1?"), question(large, "1+1?")
+    (note,) = prompt_notes("data.train", [asked, silent, silent], large, MathVerify())
+    assert note.startswith(
+        "data.train: reward math_verify pays for <answer>…</answer> (format_weight 0.1), and in 2 of 3 prompts neither"
+    )
+    assert prompt_notes("data.train", [asked], large, MathVerify()) == ()
+    assert prompt_notes("data.train", [silent], large, MathVerify(format_weight=0.0)) == ()
+    # its format is another one, and this tokenizer has the tag as a token of its own
+    assert prompt_notes("data.train", [silent], large, Regex(pattern="#### (.*)")) == ()
+    assert prompt_notes("data.train", [question(small, "1+1?")], small, MathVerify()) == ()
