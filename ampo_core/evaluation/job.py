@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ampo_registry.types import Question
+
 from ampo_core.checked.build import build
 from ampo_core.config.jobs import EvaluateJob
 from ampo_core.config.models import with_model_folder
@@ -50,6 +52,10 @@ class Candidate:
     sets: list[HeldOutSet]
     notes: tuple[str, ...]
 
+    def read(self, question: Question) -> str:
+        """The whole of what the model reads of a question, special tokens and all."""
+        return self.tokenizer.shown(question.prompt_token_ids)
+
 
 def run(job: EvaluateJob, environment: Environment) -> Path:
     """Evaluate every model on every set and compare them; returns the run folder.
@@ -72,7 +78,7 @@ def run(job: EvaluateJob, environment: Environment) -> Path:
         for candidate in candidates:
             pending = [item for item in candidate.sets if (candidate.name, item.name) not in done]
             if pending:
-                told = None if output is None else partial(output.done, candidate.name)
+                told = None if output is None else partial(output.done, candidate.name, candidate.read)
                 sample_sets(candidate, pending, job, environment, graders, ranks, told)
             if output is not None:
                 output.complete(candidate.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,9 +72,9 @@ class EvaluationOutput:
             opened.say(f"{path}: goes on with {len(kept)} of {len(questions)} pairs of model and set")
         return opened
 
-    def done(self, model: str, result: SetResult) -> None:
-        """Write the samples of a set down, say its avg@K and move the bar."""
-        write(self.output.folder.path / FILE, model, result)
+    def done(self, model: str, read: Callable[[Question], str | None], result: SetResult) -> None:
+        """Write the samples of a set down with what the model `read`, say its avg@K and move the bar."""
+        write(self.output.folder.path / FILE, model, result, read)
         self.results[model, result.name] = result.without_texts()
         self.say(f"{model}, {result.name}: avg@{result.samples} {average(result.averages()):.3f}")
         self.output.progress.step(len(self.results), {})

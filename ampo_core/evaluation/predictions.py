@@ -5,13 +5,13 @@ Its lines are what an interrupted job goes on from, and what can be graded anew 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ampo_registry.errors import DataError, RunError
-from ampo_registry.types import Grade
+from ampo_registry.types import Grade, Question
 
 from ampo_core.data.json_lines import json_lines, line_at
 from ampo_core.evaluation.results import Answer, SetResult
@@ -66,9 +66,10 @@ class Predictions:
         return groups
 
 
-def write(path: Path, model: str, result: SetResult) -> None:
-    """Append the samples of `model` on a set and have them on the disk. Raises RunError if it refuses."""
-    append_lines(path, [{"model": model, **record} for record in result.predictions()])
+def write(path: Path, model: str, result: SetResult, read: Callable[[Question], str | None]) -> None:
+    """Append the samples of `model` on a set, with what it `read`, and have them on the disk. Raises RunError if it
+    refuses."""
+    append_lines(path, [{"model": model, **record} for record in result.predictions(read)])
     try:
         flush(path)
     except OSError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def grade_anew(job: EvaluateJob, environment: Environment) -> Path:
         for model in names:
             for name, item in job.evaluation.sets.items():
                 asked, records = questions[model, name], sources[model, name].grouped((model, name))
-                output.done(model, _graded(item, name, asked, records, graders[name].beside()))
+                result = _graded(item, name, asked, records, graders[name].beside())
+                output.done(model, partial(_read, records), result)
             output.complete(model)
         output.conclude()
     return job.run.folder
@@ -199,6 +201,12 @@ def _graded(
         for group, found in zip(chosen, grades, strict=True)
     )
     return SetResult(name, tuple(questions), answers, item.tries())
+
+
+def _read(records: Records, question: Question) -> str | None:
+    """What the model read of `question`; files of older releases do not say it."""
+    read = records[question.uid][0].get("read")
+    return None if read is None else str(read)
 
 
 def _paths(job: EvaluateJob) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -83,15 +83,19 @@ class SetResult:
             "errors": float(statuses.count("error")),
         }
 
-    def predictions(self) -> Iterator[dict[str, Any]]:
-        """One JSON object a sample, as predictions.jsonl holds it after the model's name."""
+    def predictions(self, read: Callable[[Question], str | None]) -> Iterator[dict[str, Any]]:
+        """One JSON object a sample, as predictions.jsonl holds it after the model's name. `read` gives the whole of
+        what a model reads of a question, None where that is not known."""
         for question, answers in zip(self.questions, self.answers, strict=True):
+            text = read(question)
+            known = {} if text is None else {"read": text}
             for sample, answer in enumerate(answers):
                 yield {
                     "set": self.name,
                     "uid": question.uid,
                     "source": question.source,
                     "prompt": question.messages[-1].content if question.messages else None,
+                    **known,
                     "answer": question.answer,
                     "sample": sample,
                     "text": answer.text,

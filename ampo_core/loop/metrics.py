@@ -169,7 +169,18 @@ def group_report(question: GuidedQuestion) -> GroupReport:
         scores=tuple(None if chosen is None else chosen.score for chosen in selections),
         segments=tuple(sample.segments for sample in samples),
         given=tuple(_given(sample) for sample in samples),
+        prompts=tuple(sample.prompt_token_ids for sample in samples),
+        read=tuple(_read(sample) for sample in samples),
     )
+
+
+def _read(sample: Sample) -> TokenIds:
+    """What the sample's response was written after; what it was given of the response itself stands there."""
+    prompt, rollout = sample.prompt_token_ids, sample.rollout
+    if rollout is None or rollout.prompt_token_ids is None:
+        return prompt
+    same = rollout.prompt_token_ids + rollout.token_ids == prompt + sample.token_ids
+    return prompt if same else rollout.prompt_token_ids
 
 
 def _given(sample: Sample) -> int:

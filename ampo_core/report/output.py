@@ -20,7 +20,7 @@ from ampo_core.report.spent import read_spent
 from ampo_core.report.watch import Watch
 from ampo_core.run.checkpoint_store import CheckpointStore, read_state
 from ampo_core.run.environment import Environment
-from ampo_core.run.folder import RunFolder, discard_unfinished
+from ampo_core.run.folder import RunFolder, Shown, discard_unfinished
 from ampo_core.run.lock import held
 from ampo_core.run.progress import Progress
 from ampo_core.run.resume import Beginning, check_still
@@ -95,12 +95,13 @@ class Output:
         self.log(step, metrics)
         self._say_evaluation(step, metrics)
 
-    def stepped(self, report: StepReport, evaluation: Mapping[str, float]) -> dict[str, float]:
-        """A finished step; `report.metrics` has those of `evaluation` already. Returns them with the observers'."""
+    def stepped(self, report: StepReport, evaluation: Mapping[str, float], shown: Shown) -> dict[str, float]:
+        """A finished step; `report.metrics` has those of `evaluation` already. Returns them with the observers'.
+        `shown` gives the text of a prompt."""
         metrics = {**report.metrics, **self._observed(report)}
         self.log(report.step, metrics)
         if report.groups:
-            self.folder.log_samples(report.step, report.groups, SAMPLES_PER_STEP)
+            self.folder.log_samples(report.step, report.groups, SAMPLES_PER_STEP, shown)
         self.progress.step(report.step, metrics)
         if evaluation:
             self._say_evaluation(report.step, evaluation)

@@ -108,7 +108,8 @@ class Reporter:
         """
         metrics = {**report.metrics, **(evaluation or {})}
         if self._output is not None:
-            metrics = self._output.stepped(replace(report, metrics=metrics), evaluation or {})
+            seen = replace(report, metrics=metrics)
+            metrics = self._output.stepped(seen, evaluation or {}, self._tokenizer.shown)
         if count := metrics.get("response/unknown_tokens"):
             self.note(
                 f"step {report.step}: {count:g} sampled tokens are none of the tokenizer's: the model's head has rows "

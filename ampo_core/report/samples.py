@@ -22,8 +22,9 @@ LONGEST_TEXT = 6_000
 
 Row = dict[str, Any]
 """place (step or set), step, who, teacher (bool), reward, correct (None where only the reward tells), score, question,
-truth, text, cut (characters left out), given (characters of the text that a teacher wrote and the student went on
-from), trained (which terms train how many tokens; empty where its source says it)."""
+read (the whole prompt as the model reads it; None in files of older releases), truth, text, cut (characters left out),
+given (characters of the text that a teacher wrote and the student went on from), trained (which terms train how many
+tokens; empty where its source says it)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ def training_row(record: Mapping[str, Any]) -> Row:
         "reward": record["reward"],
         "correct": None,
         "score": record.get("score"),
+        "read": _short(record.get("read")),
         **_texts(record.get("prompt"), record.get("answer"), record["text"]),
         "given": min(int(record.get("given") or 0), LONGEST_TEXT),
         "trained": " · ".join(f"{term or 'context'} {tokens}" for term, tokens in record.get("segments") or ()),
@@ -115,6 +117,7 @@ def prediction_row(record: Mapping[str, Any]) -> Row:
         "reward": float(record["correct"]) if reward is None else reward,
         "correct": bool(record["correct"]),
         "score": None,
+        "read": _short(record.get("read")),
         **_texts(record.get("prompt"), record.get("answer"), record["text"]),
     }
 
@@ -122,10 +125,14 @@ def prediction_row(record: Mapping[str, Any]) -> Row:
 def _texts(question: object, truth: object, text: object) -> Row:
     whole = str(text)
     return {
-        "question": None if question is None else str(question)[:LONGEST_TEXT],
-        "truth": None if truth is None else str(truth)[:LONGEST_TEXT],
+        "question": _short(question),
+        "truth": _short(truth),
         "given": 0,
         "trained": "",
         "text": whole[:LONGEST_TEXT],
         "cut": max(0, len(whole) - LONGEST_TEXT),
     }
+
+
+def _short(text: object) -> str | None:
+    return None if text is None else str(text)[:LONGEST_TEXT]

@@ -18,7 +18,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from typing import Any
 
 from ampo_registry.errors import ConfigError, RunError
 from ampo_registry.samples import OFF_POLICY, ON_POLICY
+from ampo_registry.tokens import TokenIds
 from ampo_registry.types import GroupReport
 
 from ampo_core.config.run_names import step_name
@@ -39,6 +40,8 @@ from ampo_core.run.lock import LOCK, check_not_held
 POLICY_SOURCE = "policy"
 UNMADE = {LOCK, "manifest.json", ".manifest.json.partial", ".config.yaml.partial"}
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+Shown = Callable[[TokenIds], str]
+"""The text of a prompt, special tokens and all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class RunFolder:
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items() if name != "step"}
         append_lines(self.path / METRICS, [{"step": step, **finite}])
 
-    def log_samples(self, step: int, groups: Sequence[GroupReport], limit: int) -> None:
+    def log_samples(self, step: int, groups: Sequence[GroupReport], limit: int, shown: Shown) -> None:
         """Append at most `limit` rollouts to samples.jsonl, of as many questions as possible.
 
         Up to half of them are teacher answers, for those are what one wants to look at.
@@ -114,7 +117,7 @@ class RunFolder:
         guided = teachers[: max(limit // 2, limit - len(students))]
         append_lines(
             self.path / SAMPLES,
-            [_sample(step, group, slot) for group, slot in guided + students[: limit - len(guided)]],
+            [_sample(step, group, slot, shown) for group, slot in guided + students[: limit - len(guided)]],
         )
 
     def flush_lines(self) -> None:
@@ -186,18 +189,22 @@ def discard_unfinished(path: Path) -> bool:
     return True
 
 
-def _sample(step: int, group: GroupReport, slot: int) -> dict[str, Any]:
-    """The line of a slot; `segments` and `given` only of a sample that is not one segment of its source's own term."""
+def _sample(step: int, group: GroupReport, slot: int, shown: Shown) -> dict[str, Any]:
+    """The line of a slot; `segments` and `given` only of a sample that is not one segment of its source's own term,
+    `trained_under` only where that is not what was read."""
     source, score = group.sources[slot], group.scores[slot]
     from_teacher = source != POLICY_SOURCE
     segments = group.segments[slot] if group.segments else ()
     plain = [term for term, _ in segments] in ([], [OFF_POLICY if from_teacher else ON_POLICY])
     given = group.given[slot] if group.given else 0
+    read, prompt = (group.read[slot], group.prompts[slot]) if group.read else (None, None)
     return {
         "step": step,
         "uid": group.question.uid,
         "dataset": group.question.source,
         "prompt": group.question.messages[-1].content,
+        **({} if read is None else {"read": shown(read)}),
+        **({} if prompt is None or prompt == read else {"trained_under": shown(prompt)}),
         "answer": group.question.answer,
         "text": group.texts[slot],
         "reward": group.rewards[slot],

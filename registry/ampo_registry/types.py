@@ -244,7 +244,8 @@ class Totals:
 class GroupReport:
     """A question as it was trained on: `sources` holds "policy" or the teacher's name for each response, `segments`
     which term trained how many of its tokens (None: context), `given` how many characters of its text the student went
-    on from."""
+    on from, `prompts` what each is trained under, and `read` what the student had read when it wrote: mostly the same.
+    """
 
     question: Question
     texts: tuple[str, ...]
@@ -253,6 +254,8 @@ class GroupReport:
     scores: tuple[float | None, ...]
     segments: tuple[tuple[tuple[str | None, int], ...], ...] = ()
     given: tuple[int, ...] = ()
+    prompts: tuple[TokenIds, ...] = ()
+    read: tuple[TokenIds, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

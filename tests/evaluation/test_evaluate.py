@@ -125,7 +125,7 @@ def test_greedy_answers_have_no_entropy(evaluate, sums):
     evaluation, engine = evaluate({"a": {"path": sums}}, temperature=0.0, done=found.append)
     assert engine.options[0].temperature == 0.0
     assert "eval/a/entropy" not in evaluation.metrics()
-    assert {prediction["logprob"] for prediction in found[0].predictions()} == {None}
+    assert {prediction["logprob"] for prediction in found[0].predictions(lambda _: None)} == {None}
 
 
 def test_large_sets_are_sampled_in_parts_with_the_same_result(evaluate, sums, monkeypatch):
@@ -153,7 +153,7 @@ def test_predictions_keep_every_sample(evaluate, sums):
     found = []
     evaluation, _ = evaluate({"sums": {"path": sums, "samples": 4}}, done=found.append)
     assert all(answer.text == "" for group in evaluation.sets[0].answers for answer in group)
-    predictions = list(found[0].predictions())
+    predictions = list(found[0].predictions(lambda _: None))
     assert len(predictions) == 12
     first = predictions[1]
     assert first["text"] == "<answer> 3 </answer>"

@@ -75,4 +75,6 @@ def test_an_evaluation_set_has_the_rewards_own_numbers() -> None:
     answers = tuple(tuple(Answer("x", 2, "stop", -1.0, grade) for grade in grades[i : i + 2]) for i in (0, 2))
     result = SetResult("easy", (QUESTION, QUESTION), answers, ())
     assert result.metrics()["mine/a"] == 1.5
-    assert [record["numbers"] for record in result.predictions()] == [{"mine/a": float(i)} for i in range(4)]
+    assert [record["numbers"] for record in result.predictions(lambda _: None)] == [
+        {"mine/a": float(i)} for i in range(4)
+    ]

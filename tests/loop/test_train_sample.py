@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -20,26 +21,37 @@ from ampo_core.run.folder import POLICY_SOURCE
 from tests.loop.worlds import metrics_of, run, train
 
 ONE_STEP = {"training": {"steps": 1}, "tracking": []}
-GUIDED = {"guidance": {"intervention": {"type": "hint", "sentences": 1}}}
+HINT = {"type": "hint", "sentences": 1, "template": "{question}{hint}", "train": "original"}
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("blocks", [{}, GUIDED], ids=["ampo", "hint"])
+@pytest.mark.parametrize("blocks", [{}, {"guidance": {"intervention": HINT}}], ids=["ampo", "hint"])
 def test_it_is_what_the_first_step_gets(tmp_path, plugins, world, student, blocks):
     config = train(world, student, **ONE_STEP, **blocks)
     policy, _ = run(config, tmp_path, plugins)
     loaded = load_config(tmp_path / "config.yaml", [], plugins)
     with assemble_sampling(loaded.job, Environment.of(loaded, plugins, console=Console(quiet=True))) as parts:
         first = first_hops(parts, 6)
+    shown = parts.tokenizer.shown
+    reports = [group_report(one.guided) for one in first.questions]
     seen = {
-        (report.question.uid, text, reward, source, score)
-        for report in (group_report(one.guided) for one in first.questions)
-        for text, reward, source, score in zip(report.texts, report.rewards, report.sources, report.scores, strict=True)
+        (report.question.uid, *report_of, shown(read), shown(prompt))
+        for report in reports
+        for *report_of, read, prompt in zip(
+            report.texts, report.rewards, report.sources, report.scores, report.read, report.prompts, strict=True
+        )
     }
+    hinted = {shown(read) for report in reports for read in report.read if read != report.question.prompt_token_ids}
+    assert bool(hinted) == bool(blocks)
+    assert all(re.fullmatch(r"<user>[^?]*\?.+<assistant>", read) for read in hinted)
     lines = (policy.parents[2] / "samples.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     assert len(rows) == 8
-    assert {(r["uid"], r["text"], r["reward"], r["teacher"] or POLICY_SOURCE, r["score"]) for r in rows} <= seen
+    assert {
+        (r["uid"], r["text"], r["reward"], r["teacher"] or POLICY_SOURCE, r["score"], r["read"],
+         r.get("trained_under", r["read"]))
+        for r in rows
+    } <= seen  # fmt: skip
     (line,) = metrics_of(policy)
     assert {name: line[name] for name in first.metrics} == first.metrics
 

@@ -35,8 +35,9 @@ def test_a_row_says_who_wrote_it_and_how_much_was_cut(tmp_path):
         "teacher": "t",
         "score": None,
     }
-    write_lines(tmp_path / "s.jsonl", [{**line, "text": "x" * (LONGEST_TEXT + 7)}])
-    (row,) = read_samples(tmp_path / "s.jsonl").rows
+    write_lines(tmp_path / "s.jsonl", [{**line, "text": "x" * (LONGEST_TEXT + 7)}, {**line, "text": "", "read": "<q>"}])
+    row, other = read_samples(tmp_path / "s.jsonl").rows
+    assert (row["read"], other["read"]) == (None, "<q>")
     assert (row["who"], row["teacher"], row["cut"], len(row["text"])) == ("t", True, 7, LONGEST_TEXT)
 
 

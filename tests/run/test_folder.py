@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ampo_registry import ConfigError, GroupReport, Message, Question, RunError
+from ampo_registry import ConfigError, GroupReport, Message, Question, RunError, TokenIds
 
 from ampo_core.config.run_names import finished_output
 from ampo_core.config.tree import RunConfig
@@ -69,7 +69,7 @@ def test_metrics_are_one_json_object_a_line(tmp_path):
 def test_samples_show_teachers_and_many_questions(tmp_path):
     folder = make(tmp_path)
     groups = [group("a", ("policy", "policy")), group("b", ("policy", "chain")), group("c", ("terse", "policy"))]
-    folder.log_samples(3, groups, 4)
+    folder.log_samples(3, groups, 4, str)
     lines = [json.loads(line) for line in (folder.path / "samples.jsonl").read_text().splitlines()]
     assert [(line["text"], line["source"], line["teacher"]) for line in lines] == [
         ("c.0", "teacher", "terse"),
@@ -93,9 +93,9 @@ def test_samples_show_teachers_and_many_questions(tmp_path):
 
 def test_samples_fill_up_with_teachers_when_students_are_few(tmp_path):
     folder = make(tmp_path)
-    folder.log_samples(1, [group("a", ("chain", "terse", "policy"))], 3)
+    folder.log_samples(1, [group("a", ("chain", "terse", "policy"))], 3, str)
     assert len((folder.path / "samples.jsonl").read_text().splitlines()) == 3
-    folder.log_samples(2, [], 3)
+    folder.log_samples(2, [], 3, str)
     assert len((folder.path / "samples.jsonl").read_text().splitlines()) == 3
 
 
@@ -181,11 +181,22 @@ def test_of_large_weight_files_blocks_from_start_to_end_are_hashed(tmp_path, mon
     assert (hash_model(tmp_path)["model.safetensors"] != before) is seen
 
 
+def test_samples_hold_what_was_read_and_what_is_trained_where_that_is_another(tmp_path):
+    folder, two = make(tmp_path), group("q", ("policy", "policy"))
+    plain, hinted = TokenIds([1, 2]), TokenIds([1, 7, 2])
+    folder.log_samples(1, [replace(two, prompts=(plain, plain), read=(plain, hinted))], 8, lambda ids: f"read {[*ids]}")
+    found = [json.loads(line) for line in (folder.path / "samples.jsonl").read_text().splitlines()]
+    assert [(line["read"], line.get("trained_under")) for line in found] == [
+        ("read [1, 2]", None),
+        ("read [1, 7, 2]", "read [1, 2]"),
+    ]
+
+
 def test_segments_are_said_of_samples_that_are_not_trained_as_their_source_says(tmp_path):
     folder, kept = make(tmp_path), group("q", ("policy", "t", "t", "policy", "t"))
     segments = ((("on_policy", 9),), (("off_policy", 9),), (("off_policy", 4), ("on_policy", 5)), (("sft", 9),), ())
-    folder.log_samples(1, [replace(kept, segments=segments, given=(0, 0, 2, 0, 0))], 8)
-    folder.log_samples(2, [kept], 8)
+    folder.log_samples(1, [replace(kept, segments=segments, given=(0, 0, 2, 0, 0))], 8, str)
+    folder.log_samples(2, [kept], 8, str)
     lines = [json.loads(line) for line in (folder.path / "samples.jsonl").read_text().splitlines()]
     said = {line["text"]: (line.get("segments"), line.get("given")) for line in lines if line["step"] == 1}
     assert said == {

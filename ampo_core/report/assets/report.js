@@ -162,6 +162,11 @@
       question.append(node("b", "", "Q "), row.question);
       item.append(question);
     }
+    if (row.read) {
+      const read = node("details", "read");
+      read.append(node("summary", "", "as the model reads it"), node("p", "question", row.read));
+      item.append(read);
+    }
     const text = node("p", "text short", row.given || row.text ? undefined : "(empty)");
     if (row.given) text.append(node("mark", "given", row.text.slice(0, row.given)));
     text.append(row.text.slice(row.given));
