@@ -16,7 +16,8 @@ from ampo_core.run.progress import say
 
 LONGEST_ON_SCREEN = 3_000
 """Characters of a text that the screen shows; a file has all of them."""
-
+SIGNS = "Seen in all of these responses together"
+"""What stands above the signs of a run that learns nothing."""
 PICTURES = {**{i: 0x2400 + i for i in range(32) if chr(i) not in "\t\n"}, 127: 0x2421}
 """Control characters as Unicode's pictures of them: a terminal would obey them."""
 

@@ -10,7 +10,7 @@ from ampo_core.config.jobs import EvaluateJob
 from ampo_core.distributed.ranks import join_ranks
 from ampo_core.evaluation.job import Candidate, read_candidates, sample_sets, what_was_read, with_model_folders
 from ampo_core.evaluation.results import Evaluation, SetResult
-from ampo_core.jobs.sample.document import Part, answered, asked, code, listed
+from ampo_core.jobs.sample.document import SIGNS, Part, answered, asked, code, listed
 from ampo_core.report.watch import Watch
 from ampo_core.run.environment import Environment
 
@@ -33,7 +33,7 @@ def evaluate_sample(job: EvaluateJob, environment: Environment, count: int) -> I
     yield f"# The first {count} questions of each set"
     temperature, limit = job.evaluation.temperature, job.evaluation.longest_response(job.rollout)[0]
     yield f"At temperature {temperature:g}, at most {limit} tokens; the job's own samples (run.seed {job.run.seed})."
-    yield from listed("Warnings", (f"{w.what}; look at {w.look}" for w in watch.warnings(finished=True)))
+    yield from listed(SIGNS, (f"{w.what}; look at {w.look}" for w in watch.warnings(finished=True)))
     yield from listed("Said of data and tokens", said)
     yield from shown
 

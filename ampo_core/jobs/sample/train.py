@@ -16,7 +16,7 @@ from ampo_registry.step import Scorer, StepContext
 from ampo_registry.types import Guidance, Question, RolloutGroup
 
 from ampo_core.config.jobs import TrainJob
-from ampo_core.jobs.sample.document import Part, Text, answered, asked, code, listed, verdict, yes
+from ampo_core.jobs.sample.document import SIGNS, Part, Text, answered, asked, code, listed, verdict, yes
 from ampo_core.loop.assemble import assemble_sampling
 from ampo_core.loop.groups import GuidedQuestion
 from ampo_core.loop.guidance import Guide
@@ -90,7 +90,7 @@ def train_sample(job: TrainJob, environment: Environment, count: int) -> Iterato
         watch = Watch("train", environment.config)
         watch.see(FIRST, first.metrics)
         yield from _head(job, parts, count)
-        yield from listed("Warnings", (f"{w.what}; look at {w.look}" for w in watch.warnings(finished=True)))
+        yield from listed(SIGNS, (f"{w.what}; look at {w.look}" for w in watch.warnings(finished=True)))
         yield from listed("Said of data and tokens", parts.notes)
         for number, one in enumerate(first.questions, start=1):
             yield f"## Question {number} of {count}"
