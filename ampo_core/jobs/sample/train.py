@@ -169,7 +169,7 @@ def _candidate(
     assert trajectory is not None
     truth = trajectory.text[trajectory.start : trajectory.end]
     mean = math.fsum(values) / len(values)
-    each = ", ".join(f"{value:.3f}" for value in values)
+    each = ", ".join(f"{value:.3g}" for value in values)
     yield (
         f"Candidate {number}, of {candidate.teacher}, with the true answer {code(truth)} in the place of its own, as "
         f"it is scored: log-probs {each} of the answer's tokens, exp(mean) = {math.exp(mean):.4f}"
