@@ -33,6 +33,7 @@ def test_it_shows_what_the_job_samples(config, capfd):
         (["--sample", "1", "--file", "a.txt"], "it writes Markdown and needs a name that ends in .md"),
         (["--sample", "1", "--file", "none/a.md"], "needs a folder that is there"),
         (["--sample", "1", "predictions=[old]"], "grades the texts of old anew"),
+        (["--sample", "1", "rollout.max_response_tokens=600"], "has 512 positions; found 601 tokens"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(config, capsys, arguments, said):
