@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -180,13 +180,25 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
     by_first(ranks, lambda: _check_judges(job, context))
     names = [*({START} & job.needed_judges()), POLICY, *job.judges]
     Asked.of(job.objective.advantage).check(loaded.questions, names, teachers)
-    held_out = {item.name: item.questions for item in sets}
+    notes = _notes(job, tokenizer, loaded, library, sets)
+    return _Inputs(tokenizer, context, grader, loaded, order, library, teachers, tuple(sets), graders, notes)
+
+
+def _notes(
+    job: TrainJob,
+    tokenizer: PromptTokenizer,
+    loaded: LoadedQuestions,
+    library: TeacherLibrary | None,
+    sets: Sequence[HeldOutSet],
+) -> tuple[str, ...]:
+    """What a person should know of tokens and questions."""
     notes = [*tokenizer.notes, *(library.notes if library is not None else ())]
+    held_out = {item.name: item.questions for item in sets}
     notes += question_notes(loaded.questions, job.training.questions_per_batch, held_out)
     notes += prompt_notes("data.train", loaded.questions, tokenizer, job.reward)
     for item in sets:
         notes += prompt_notes(item.place, item.questions, tokenizer, item.config.reward or job.reward)
-    return _Inputs(tokenizer, context, grader, loaded, order, library, teachers, tuple(sets), graders, tuple(notes))
+    return tuple(notes)
 
 
 def _library(
