@@ -9,6 +9,7 @@ from ampo_registry.catalog import BrokenPlugin, CatalogEntry
 from ampo_registry.discovery import Plugins
 from ampo_registry.errors import ConfigError
 from ampo_registry.functions import FunctionFile
+from ampo_registry.sources import PluginSource
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -19,7 +20,7 @@ from ampo_core.config.schema import Schema, SchemaView
 
 
 def show_plugins(plugins: Plugins, console: Console) -> None:
-    """A table of all components by kind, then the broken plugins with their reasons."""
+    """A table of all components by kind, then the observers, and the broken plugins with their reasons."""
     table = _table()
     for header in ("kind", "name"):
         table.add_column(header, no_wrap=True)
@@ -36,7 +37,17 @@ def show_plugins(plugins: Plugins, console: Console) -> None:
             )
     console.print(table)
     _show_functions(plugins.catalog.files, console)
+    _show_observers(plugins.observers, plugins, console)
     show_broken(plugins.broken, console)
+
+
+def _show_observers(sources: Iterable[PluginSource], plugins: Plugins, console: Console) -> None:
+    """A line for each observer: who brings it, when it is called, and how to turn it off."""
+    for source in sources:
+        called = ", ".join(sorted(plugins.hooks(source) - {"ampo_specs"}))
+        text = f"{source.name} of {source.distribution} {source.version}: {called}"
+        off = f"; off with observers: {{{source.name}: false}}"
+        console.print(f"observer {escape(text + off)}", soft_wrap=True)
 
 
 def _show_functions(files: Iterable[FunctionFile], console: Console) -> None:
@@ -53,23 +64,27 @@ def show_broken(broken: Iterable[BrokenPlugin], console: Console) -> None:
         console.print(f"[red]broken[/] {escape(str(plugin))}", soft_wrap=True)
 
 
-def show_plugin(name: str, plugins: Plugins, console: Console) -> None:
+def show_plugin(name: str, plugins: Plugins, console: Console) -> bool:
     """Docstring and options of the components called `name` (of several kinds, if so), or of that kind; the
-    functions of a plugin file.
+    functions of a plugin file, or what is known of an observer. Returns False if a plugin of that name is broken.
 
     Raises ConfigError if there is none, with the nearest match.
     """
     entries = [entry for entry in plugins.catalog.entries() if name in (entry.name, entry.kind)]
     broken = [plugin for plugin in plugins.broken if name in (plugin.name, plugin.distribution)]
     files = [file for file in plugins.catalog.files if name == file.module or name in file.own]
-    if not entries and not broken and not files:
+    observers = [source for source in plugins.observers if name in (source.name, "observer")]
+    if not entries and not broken and not files and not observers:
         names = dict.fromkeys([*plugins.catalog.kinds(), *(entry.name for entry in plugins.catalog.entries())])
+        names |= dict.fromkeys(source.name for source in plugins.observers)
         hidden = "".join(f"\nbroken: {plugin}" for plugin in plugins.broken)
         raise ConfigError(f"no component is named {name!r}{nearest(name, names)}{hidden}")
     for entry in entries:
         _show_entry(entry, plugins, console)
     _show_functions(files, console)
+    _show_observers(observers, plugins, console)
     show_broken(broken, console)
+    return not broken
 
 
 def _show_entry(entry: CatalogEntry, plugins: Plugins, console: Console) -> None:

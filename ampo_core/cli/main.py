@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ampo_registry.discovery import Plugins, discover
-from ampo_registry.errors import AmpoError, ConfigError
+from ampo_registry.errors import AmpoError, ConfigError, PluginError
 from rich.console import Console
 
 from ampo_core.cli.listing import show_plugin, show_plugins
@@ -166,12 +166,13 @@ def _report(arguments: argparse.Namespace) -> int:
 def _list(name: str, plugins: Plugins) -> int:
     console = Console() if sys.stdout.isatty() else Console(width=_PIPED_WIDTH)
     if name:
-        show_plugin(name, plugins, console)
+        fine = show_plugin(name, plugins, console)
     else:
         show_plugins(plugins, console)
+        fine = not plugins.broken
     for text in plugins.slow:
         print(f"warning: {text}", file=sys.stderr)
-    return 0
+    return 0 if fine else PluginError.exit_code
 
 
 def _new_plugin(kind: str, name: str, plugins: Plugins) -> int:

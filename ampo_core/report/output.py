@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from ampo_registry.discovery import PluginSource
 from ampo_registry.protocols import RunContext
+from ampo_registry.sources import PluginSource
 from ampo_registry.types import StepReport
 from ampo_registry.warning import RunWarning
 

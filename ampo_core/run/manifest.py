@@ -6,9 +6,10 @@ import hashlib
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from ampo_registry.requirements import installed_version
 
 from ampo_core.config.data_files import HubData
 from ampo_core.data.rows import RowFile, count_rows, file_hash, row_file
@@ -78,14 +79,6 @@ def _known(plugin: str, version: str) -> tuple[str, str]:
     if version != FROM_A_FILE or not path.is_file():
         return plugin, version
     return path.name, f"sha256 {file_hash(path)}"
-
-
-def installed_version(distribution: str) -> str | None:
-    """The installed version of a distribution, or None."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def hash_questions(uids: Iterable[str]) -> dict[str, str | int]:

@@ -10,11 +10,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ampo_registry.discovery import FILE, Plugins, PluginSource
+from ampo_registry.discovery import Plugins
+from ampo_registry.requirements import OWN
+from ampo_registry.sources import FILE, PluginSource
 
 from ampo_core.data.rows import file_hash
 
-OWN = "ampo-rl"
 OWN_PACKAGES = ("ampo_core", "ampo_registry", "ampo_plugins")
 INSTALLED = ("site-packages", "dist-packages")
 

@@ -18,14 +18,12 @@ from typing import Any
 import yaml
 from ampo_registry.catalog import Catalog
 from ampo_registry.errors import ConfigError, PluginError
+from ampo_registry.requirements import installed_version, own_version
 from ampo_registry.step import checked_metric
 from ampo_registry.text import nearest
 
-from ampo_core.run.manifest import installed_version
-
 TEMPLATES = resources.files("ampo_core.scaffold.templates")
 NAME = re.compile(r"[a-z][a-z0-9_]*")
-OWN = "ampo-rl"
 FREE_FORMS = {"credit": "advantage", "late_teacher_pool": "teacher_pool"}
 """Templates of the second form of a kind."""
 CONFIGS = {"task": "configs/quickstart/prepare.yaml"}
@@ -68,7 +66,7 @@ def plugin_files(kind: str, name: str) -> dict[str, str]:
     code, test, use = (text.replace(mine, name).replace(own_class, new_class) for text in (code, test, use))
     config = CONFIGS.get(kind, QUICKSTART)
     settings = dict(_settings(yaml.safe_load(use)))
-    version = installed_version(OWN) or "0"
+    version = own_version() or "0"
     values = {
         "NAME": name,
         "DISTRIBUTION": distribution(name),

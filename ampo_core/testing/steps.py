@@ -103,9 +103,10 @@ def run_steps(
 
 def _with(given: Sequence[type[ComponentSpec] | ModuleType | str | Path]) -> Plugins:
     """The installed plugins and those that are given; one that is both counts once."""
-    from ampo_registry.discovery import PluginSource, discover
+    from ampo_registry.discovery import discover
     from ampo_registry.errors import PluginError
     from ampo_registry.markers import hookimpl
+    from ampo_registry.sources import PluginSource
 
     found = discover([item for item in given if isinstance(item, str | Path)])
     known = {entry.spec for entry in found.catalog.entries()}

@@ -1,56 +1,29 @@
-"""Finds plugins (entry-point group `ampo`, and files named on the command line), each loaded in its own guard.
-
-The only module that goes through `entrypoints`: that package lists what is installed without importing it.
-"""
+"""The plugins of a process (entry-point group `ampo`, and files named on the command line), each loaded in its own
+guard. `sources.py` finds them."""
 
 from __future__ import annotations
 
-import configparser
-import importlib.util
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-import entrypoints  # pyright: ignore[reportMissingTypeStubs]
 import pluggy
 
 from ampo_registry import hooks
 from ampo_registry.catalog import BrokenPlugin, Catalog
 from ampo_registry.errors import PluginError
-from ampo_registry.faults import describe, is_interruption, place_of
+from ampo_registry.faults import describe, is_interruption
 from ampo_registry.functions import FunctionFile
 from ampo_registry.markers import PROJECT
+from ampo_registry.sources import FILE, PluginSource, file_source, installed, why_not_imported
 from ampo_registry.specs import ComponentSpec
 from ampo_registry.text import nearest
 
-GROUP = "ampo"
 HEAVY = ("torch", "transformers", "vllm", "deepspeed", "tensorflow", "jax")
 """What takes seconds to import, and no plugin needs before its component is built."""
-FILE = "file"
-"""The version of a plugin that `--plugin` names."""
 HOOKS = ("ampo_specs", "ampo_run_started", "ampo_step_finished", "ampo_run_finished")
-
-
-@dataclass(frozen=True, slots=True)
-class PluginSource:
-    """A plugin that was found but not imported: its name, who ships it, and how to import it."""
-
-    name: str
-    distribution: str
-    version: str
-    load: Callable[[], object]
-
-    @property
-    def key(self) -> str:
-        """Its name among all plugins."""
-        return f"{self.distribution}:{self.name}"
-
-    def broken(self, reason: str, error: BaseException | None = None) -> BrokenPlugin:
-        """The record of this plugin when it cannot be used."""
-        return BrokenPlugin(self.name, self.distribution, self.version, reason, place_of(error) if error else "")
 
 
 def _to_stderr(message: str) -> None:
@@ -132,7 +105,7 @@ class Plugins:
         except BaseException as error:  # a plugin may end in SystemExit, too: the others must still load
             if is_interruption(error):
                 raise
-            self.catalog.add_broken(source.broken(f"cannot be imported: {describe(error)}", error))
+            self.catalog.add_broken(source.broken(why_not_imported(source, error), error))
             return
         if (fault := self._register(source, plugin, plain=file is not None and file.plain)) is not None:
             self.catalog.add_broken(source.broken(fault))
@@ -225,70 +198,12 @@ def discover(plugin_files: Sequence[str | Path] = ()) -> Plugins:
     plugin file does not exist.
     """
     plugins = Plugins()
-    for source in _installed(sys.path, plugins.catalog.add_broken):
+    for source in installed(sys.path, plugins.catalog.add_broken):
         plugins.add(source)
     for path in plugin_files:
-        plugins.add(_file_source(Path(path)))
+        plugins.add(file_source(Path(path)))
     plugins.catalog.check_options()
     return plugins
-
-
-def _installed(folders: Iterable[str], report: Callable[[BrokenPlugin], None]) -> Iterator[PluginSource]:
-    seen: set[str] = set()
-    for folder in dict.fromkeys(folders):
-        try:
-            found = list(entrypoints.iter_files_distros([folder]))
-        except (configparser.Error, UnicodeDecodeError) as error:
-            report(BrokenPlugin("entry points", folder, "unknown", f"unreadable entry_points.txt: {describe(error)}"))
-            continue
-        for parser, distribution in found:
-            if distribution is None:
-                continue  # says the stub; this function always gives one
-            name = distribution.name.replace("_", "-").lower()
-            if name in seen:
-                continue  # the first on sys.path is the one that Python imports
-            seen.add(name)
-            version = distribution.version or "unknown"
-            for key, text in parser[GROUP].items() if GROUP in parser else ():
-                yield PluginSource(key, name, version, _entry_point(key, text))
-
-
-def _entry_point(name: str, text: str) -> Callable[[], object]:
-    def load() -> object:
-        try:
-            return entrypoints.EntryPoint.from_string(text, name).load()
-        except entrypoints.BadEntryPoint:
-            raise PluginError(f"entry point {name} = {text!r} is not of the form module or module:object") from None
-
-    return load
-
-
-def _file_source(path: Path) -> PluginSource:
-    resolved = path.resolve()
-    if not resolved.is_file() or resolved.suffix != ".py":
-        raise PluginError(f"--plugin {path}: no such Python file")
-    module = resolved.parent if resolved.name == "__init__.py" else resolved  # a package by its folder's name
-    return PluginSource(module.stem, str(path), FILE, lambda: _import_file(resolved, module))
-
-
-def _import_file(path: Path, module: Path) -> ModuleType:
-    name = module.stem
-    known = sys.modules.get(name)
-    if known is not None and getattr(known, "__file__", None) == str(path):
-        return known
-    found = None if known is not None else importlib.util.find_spec(name)
-    if known is not None or (found is not None and Path(found.origin or "").resolve() != path):
-        raise PluginError(
-            f"a module named {name!r} exists already; rename the {'file' if module == path else 'folder'}"
-        )
-    # Under its own name and on sys.path, so that a reward defined there can be unpickled in a worker process.
-    added = [] if found is not None else [str(module.parent)]
-    sys.path.extend(added)
-    try:
-        return importlib.import_module(name)
-    except BaseException:
-        sys.path[:] = [folder for folder in sys.path if folder not in added]
-        raise
 
 
 def _misspelt_hook(plugin: object) -> str | None:

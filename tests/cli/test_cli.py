@@ -117,8 +117,22 @@ def test_a_broken_plugin_matters_only_to_a_config_that_needs_it(folder, run):
     assert "Traceback" not in needed.stderr
     assert run("c.yaml", "--check", "--plugin", "broken_for_cli_test.py").returncode == 0
     listed = run("--plugins", "--plugin", "broken_for_cli_test.py")
-    assert listed.returncode == 0
+    assert listed.returncode == 2
     assert "broken broken_for_cli_test" in listed.stdout
+    assert "; install what brings nothing_of_that_name" in listed.stdout
+    named = run("--plugins", "length", "--plugin", "broken_for_cli_test.py")
+    assert named.returncode == 0
+    assert "broken" not in named.stdout
+
+
+def test_an_observer_is_listed_and_how_it_is_turned_off(folder, capsys):
+    Path("seeing_for_cli_test.py").write_text(
+        "from ampo_registry import hookimpl\n\n\n@hookimpl\ndef ampo_run_started(): ...\n"
+    )
+    line = "observer seeing_for_cli_test of seeing_for_cli_test.py file: ampo_run_started; off with observers: "
+    for named in ((), ("seeing_for_cli_test",), ("observer",)):
+        assert cli.main(["--plugins", *named, "--plugin", "seeing_for_cli_test.py"]) == 0
+        assert f"{line}{{seeing_for_cli_test: false}}\n" in capsys.readouterr().out
 
 
 PLUGIN = '''

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from ampo_core.scaffold.write import kinds
+
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -203,6 +205,33 @@ def test_plugin_chooses_in_a_real_training_step(clean: Clean) -> None:
 def test_configs_of_the_plugins_are_valid(clean: Clean) -> None:
     for config in sorted(path for example in EXAMPLES for path in example.glob("*.yaml")):
         _must(clean.script("ampo-run", config, "--check"))
+
+
+def new_plugin(clean: Clean, kind: str) -> Path:
+    """A plugin of that kind as `ampo-run` writes it, installed where it lies, without a network."""
+    _must(clean.script("ampo-run", "--new-plugin", kind, f"fresh_{kind}"))
+    folder = clean.folder / f"ampo-fresh-{kind.replace('_', '-')}"
+    pip = [sys.executable, "-m", "pip", "--python", clean.python, "install", "--no-index", "--no-deps", "--quiet"]
+    _must(clean.run(*pip, "--no-build-isolation", "-e", folder))
+    assert f"fresh_{kind}" in _must(clean.script("ampo-run", "--plugins", f"fresh_{kind}"))
+    return folder
+
+
+def test_a_new_plugin_installs_and_keeps_its_contract(clean: Clean) -> None:
+    folder = new_plugin(clean, "schedule")
+    out = _must(clean.run(clean.python, "-m", "pytest", "-p", "no:cacheprovider", folder, "-k", "not run"))
+    assert "2 passed" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", kinds())
+def test_a_new_plugin_of_every_kind_passes_its_tests_and_checks(clean: Clean, kind: str) -> None:
+    folder = new_plugin(clean, kind)
+    _must(clean.run(clean.python, "-m", "pytest", "-p", "no:cacheprovider", folder))
+    for check in (("format", "--check"), ("check", "--no-cache")):
+        _must(clean.run(sys.executable, "-m", "ruff", *check, folder))
+    pyright = clean.run(sys.executable, "-m", "pyright", "--pythonpath", clean.python, "--project", folder)
+    assert "0 errors" in _must(pyright)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import pytest
 from ampo_registry import PluginError
 from ampo_registry.discovery import HOOKS, Plugins, discover
 from ampo_registry.hooks import __dict__ as declared
+from ampo_registry.requirements import own_version
 
 SELECTOR = '''
 from typing import Literal
@@ -87,6 +88,51 @@ def test_plugin_that_raises_on_import_is_recorded(install: Callable[..., None], 
     assert reason in broken.reason
     assert "bad_plugin.py:" in broken.where
     assert "good" in plugins.catalog.names("selector")
+
+
+@pytest.mark.parametrize(
+    ("source", "requires", "said"),
+    [
+        (
+            "",
+            "ampo-rl>=9.1",
+            f"asks for ampo-rl>=9.1, and ampo-rl {own_version()} is installed: install a version of old-plugin ",
+        ),
+        (
+            "",
+            "ampo-rl<0.2",
+            f"asks for ampo-rl<0.2, and ampo-rl {own_version()} is installed: install a version of old-plugin ",
+        ),
+        (
+            "from ampo_registry import SelectrSpec\n",
+            "",
+            f"; did you mean 'SelectorSpec'? ampo-rl {own_version()} does not have it; its ",
+        ),
+        ("import no_such_package\n", "no-such>=2; extra == 'x'", "; install what brings no_such_package"),
+        ("import no_such_package\n", "no-such>=2", "; install 'no-such>=2'"),
+        (None, "", "; the module of old-plugin is gone: install it again, or uninstall it"),
+    ],
+    ids=["newer", "older", "gone", "package", "asked", "moved"],
+)
+def test_what_to_do_about_a_broken_one_is_said(
+    install: Callable[..., None], tmp_path: Path, source: str | None, requires: str, said: str
+) -> None:
+    install("old-plugin", source or "")
+    if source is None:
+        (tmp_path / "old-plugin" / "old_plugin.py").unlink()
+    metadata = f"Name: old-plugin\nVersion: 1.0\nRequires-Dist: {requires}\nRequires-Dist: pluggy\n"
+    (tmp_path / "old-plugin" / "old_plugin-1.0.dist-info" / "METADATA").write_text(metadata if requires else "")
+    [broken] = discover().broken
+    assert said in broken.reason
+
+
+def test_a_plugin_of_this_contract_is_taken(install: Callable[..., None], tmp_path: Path) -> None:
+    install("new-plugin", SELECTOR.replace("NAME", "fresh"))
+    info = tmp_path / "new-plugin" / "new_plugin-1.0.dist-info"
+    (info / "METADATA").write_text("Name: new-plugin\nVersion: 1.0\nRequires-Dist: ampo_rl>=0.2\n")
+    plugins = discover()
+    assert plugins.broken == ()
+    assert plugins.catalog.entry("selector", "fresh").distribution == "new-plugin"
 
 
 def test_an_interruption_is_not_kept_from_the_user(install: Callable[..., None]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from ampo_registry import ConfigError
 from ampo_registry.catalog import Catalog
 from ampo_registry.discovery import discover
+from ampo_registry.requirements import own_version
 
 from ampo_core.cli.main import main
 from ampo_core.scaffold.write import kinds, plugin_files, write_plugin
@@ -33,7 +34,7 @@ def test_whatever_the_name_the_files_are_whole(kind: str, name: str) -> None:
     assert not re.search(rf"my_{kind}|\$[A-Z]", text)
     project = tomllib.loads(files["pyproject.toml"])["project"]
     assert project["entry-points"] == {"ampo": {name: f"ampo_{name}"}}
-    assert project["dependencies"] == ["ampo-rl>=0.2"]
+    assert project["dependencies"] == [f"ampo-rl>={'.'.join(own_version().split('.')[:2])}"]
 
 
 def test_the_command_writes_a_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
