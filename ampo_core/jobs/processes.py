@@ -89,6 +89,7 @@ class Processes:
             running.process.send_signal(signal.SIGTERM)
         for running in self._running.values():
             running.process.wait()
+        for running in self._running.values():
             self._read(running)
             running.unread.close()
 

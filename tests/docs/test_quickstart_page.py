@@ -29,6 +29,10 @@ def test_stages_and_their_jobs():
 
 def test_numbers_of_the_configs():
     ampo, task = config("quickstart/ampo.yaml"), config("quickstart/prepare.yaml")["task"]
+    warmup = config("quickstart/warmup.yaml")["training"]
+    steps = LabelledArithmetic().warmup_examples * warmup["epochs"] // warmup["batch"]
+    assert f"{steps:,} steps of {warmup['batch']} conversations" in PAGE
+    assert config("quickstart.yaml")["at_once"] == 2
     assert PAGE.count(f"| train | {ampo['training']['steps']} steps") == 2
     assert f"{task['questions']:,} training questions" in PAGE
     assert sorted(task["levels"]) == [2, 4, 5]
@@ -39,6 +43,12 @@ def test_numbers_of_the_configs():
     evaluation = config("quickstart/evaluate.yaml")["evaluation"]
     assert {item["samples"] for item in evaluation["sets"].values()} == {8}
     assert evaluation["temperature"] == 1.0
+
+
+def test_the_small_world_keeps_the_start_model_of_its_tables():
+    assert config("small/warmup.yaml")["training"] == {"epochs": 4, "batch": 128}
+    stages = {stage["name"]: stage["config"] for stage in config("quickstart_vllm.yaml")["stages"]}
+    assert stages["warmup"] == "small/warmup.yaml"
 
 
 def test_numbers_of_the_task():
