@@ -45,12 +45,6 @@ def test_numbers_of_the_configs():
     assert evaluation["temperature"] == 1.0
 
 
-def test_the_small_world_keeps_the_start_model_of_its_tables():
-    assert config("small/warmup.yaml")["training"] == {"epochs": 4, "batch": 128}
-    stages = {stage["name"]: stage["config"] for stage in config("quickstart_vllm.yaml")["stages"]}
-    assert stages["warmup"] == "small/warmup.yaml"
-
-
 def test_numbers_of_the_task():
     spec = LabelledArithmetic()
     assert f"{spec.heldout_per_level} held-out ones" in PAGE
