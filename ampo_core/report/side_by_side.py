@@ -183,7 +183,10 @@ def _place(columns: Sequence[_Column], where: Where, step: int, row: Callable[[R
                 for start, right in lines[:MOST_IN_A_CELL]:
                     item = row(line_at(file, start))
                     question, truth = question or item["question"], truth or item["truth"]
-                    cells[-1].append({**item, "correct": right, "question": None, "truth": None})
+                    said, read = {"question": None, "truth": None}, item["read"]
+                    if read in (other["read"] for other in cells[-1]):
+                        said["read"] = None  # once is enough of what all of a cell were read from
+                    cells[-1].append({**item, **said, "correct": right})
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{column.path} cannot be read: {error!r}") from error
     place = where[0] or f"step {step}"

@@ -64,6 +64,9 @@ def test_lines_of_other_releases_and_prompts_differ_in_fields(two):
     sides = beside(two, [old], [new])
     assert [len(cell) for cell in sides.places[0]["cells"]] == [1, 1]
     assert sides.places[0]["cells"][1][0]["trained"] == "on_policy 3"
+    assert [cell[0]["read"] for cell in sides.places[0]["cells"]] == [None, "<s>what is a?"]
+    (place,) = beside(two, [old], [new, new, {**new, "read": "<s>hint"}]).places
+    assert [row["read"] for row in place["cells"][1]] == ["<s>what is a?", None, "<s>hint"]
     assert beside(two, [line(1, "a")], [line(1, "b")]) is None
     assert beside(two, [], [line(1, "b")]) is None
 

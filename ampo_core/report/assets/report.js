@@ -127,7 +127,7 @@
     details.addEventListener("toggle", () => { if (details.open) drawAll(); });
   }
   addEventListener("beforeprint", () => {
-    for (const details of document.querySelectorAll("section details")) details.open = true;
+    for (const details of document.querySelectorAll("section > details, .group")) details.open = true;
     setTheme("light");
     drawAll();
   });
