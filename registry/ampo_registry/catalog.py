@@ -12,7 +12,7 @@ from typing import cast
 from ampo_registry.checks import KINDS, check_spec
 from ampo_registry.errors import PluginError
 from ampo_registry.faults import describe, is_interruption
-from ampo_registry.functions import FunctionFile, PluginFunction
+from ampo_registry.functions import NO_FILES, FunctionFile, PluginFunction
 from ampo_registry.options import lost_option
 from ampo_registry.specs import ComponentSpec
 from ampo_registry.text import a, nearest
@@ -197,7 +197,7 @@ class Catalog:
 
     def _no_function(self, name: str, short: str) -> str:
         if not self._files and not self._broken:
-            return f"no function {name}: functions are looked up in the files that `--plugin FILE.py` names, none was"
+            return f"no function {name}: {NO_FILES}"
         near = nearest(short, [own for file in self._files for own in file.own])
         lines = [f"no file named with --plugin has a function {name}" + (f"; did you mean {near!r}?" if near else "")]
         lines += [f"functions of {file}" for file in self._files]

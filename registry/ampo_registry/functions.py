@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic.json_schema import JsonSchemaValue
@@ -14,6 +14,8 @@ from pydantic_core import CoreSchema, core_schema
 
 from ampo_registry.errors import PluginError
 from ampo_registry.specs import ComponentSpec
+
+NO_FILES = "functions are looked up in the files that `--plugin FILE.py` names, none was"
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,20 @@ class PluginFunction:
 
     @classmethod
     def _resolve(cls, value: object, info: ValidationInfo) -> PluginFunction:
-        from ampo_registry.catalog import Catalog
-
         if isinstance(value, PluginFunction):
             return value
         if not isinstance(value, str):
             raise ValueError(f"expected the name of a function, found {value!r}")
-        catalog = cast(Catalog | None, cast(dict[str, object], info.context or {}).get("catalog"))
-        return (catalog or Catalog()).function(value)
+        catalog = cast(_Catalog | None, cast(dict[str, object], info.context or {}).get("catalog"))
+        if catalog is None:
+            raise ValueError(f"no function {value}: {NO_FILES}")
+        return catalog.function(value)
+
+
+class _Catalog(Protocol):
+    """What knows the files: the catalog, in the context that a config is read with."""
+
+    def function(self, name: str) -> PluginFunction: ...
 
 
 @dataclass(frozen=True, slots=True)
