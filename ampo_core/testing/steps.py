@@ -34,7 +34,10 @@ SMALL: dict[str, Any] = {
     "resources": {"devices": 1, "nodes": 1, "threads": 1},
     "tracking": [],
 }
-LEFT_OUT: dict[str, Any] = {"evaluation": None}
+LEFT_OUT: dict[str, Any] = {
+    "evaluation": None,
+    "data": dict.fromkeys(("layout", "columns", "answer_pattern", "weights")),
+}
 """What of a config file has no place in a tiny world."""
 
 
@@ -91,9 +94,10 @@ def run_steps(
         },
     )
     if isinstance(config, str | Path):
-        given, over = {"extends": str(Path(config).absolute())}, {**small, **LEFT_OUT}
+        given, over = {"extends": str(Path(config).absolute())}, _merged(small, LEFT_OUT)
     else:
-        given, over = {"job": "train", **small}, dict(config or {})
+        given = {"job": "train", **_merged(small, {"reward": {"type": "exact"}})}
+        over = dict(config or {})
     _write(place / "given.yaml", given)
     loaded = load_config(_write(place / "config.yaml", {"extends": "given.yaml", **over}), overrides, found)
     policy, said = _run(loaded.job, loaded, found)
@@ -145,7 +149,7 @@ def _made_by(task: str | Mapping[str, Any], place: Path, plugins: Plugins) -> Ti
         "job": "prepare",
         "run": {"dir": str(place), "name": "prepare"},
         "task": task,
-        "reward": {"type": "math_verify", "workers": 1},
+        "reward": {"type": "exact", "workers": 1},
     }
     loaded = load_config(_write(place / "prepare.yaml", config), (), plugins)
     made, _ = _run(loaded.job, loaded, plugins)
@@ -169,7 +173,8 @@ def _run(job: Any, loaded: Any, plugins: Plugins) -> tuple[Path, str]:
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Two mappings of blocks, block by block."""
-    return {name: {**base.get(name, {}), **over[name]} if name in over else base[name] for name in {**base, **over}}
+    both = {name: {**base[name], **block} for name, block in over.items() if isinstance(base.get(name), dict)}
+    return {**base, **over, **both}
 
 
 def _write(path: Path, config: Mapping[str, Any]) -> Path:

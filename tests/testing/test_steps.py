@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import yaml
 from ampo_registry import (
     ConfigError,
     PluginError,
@@ -87,3 +88,20 @@ def test_nothing_heavy_is_imported_before_it_is_used() -> None:
     code = f"import sys, ampo_core.testing; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.process
+def test_of_a_config_file_what_is_large_is_left_out(tmp_path: Path) -> None:
+    config = tmp_path / "large.yaml"
+    config.write_text(
+        "job: train\nmodel: {path: some/model}\ndata: {train: [a.csv, b.csv], layout: trl, weights: [1.0, 2.0]}\n"
+        "objective: {on_policy: {loss: gspo, aggregator: seq}}\nguidance: null\nresources: {devices: 8}\n"
+        "evaluation: {every: 1, sets: {s: {path: held.csv}}}\n"
+    )
+    done = run_steps(config, steps=1, overrides=["training.learning_rate=0.0"])
+    resolved = yaml.safe_load((done.folder / "config.yaml").read_text("utf-8"))
+    assert resolved["objective"]["on_policy"]["loss"]["type"] == "gspo"
+    assert resolved["training"]["learning_rate"] == 0.0
+    assert resolved["data"]["train"] == [str(tiny_world().train)]
+    assert resolved["evaluation"] is None
+    assert "guidance/triggered" not in done.metrics[0]
