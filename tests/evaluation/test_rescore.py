@@ -90,12 +90,13 @@ def test_an_interrupted_one_begins_again_and_has_each_sample_once(letters, chang
 
 
 def test_questions_are_handed_on_where_they_are_known(letters):
-    asked = [{**record, "prompt": f"which, {record['uid']}?"} for record in lines("asked")]
+    asked = [{**record, "prompt": f"which, {record['uid']}?", "read": "<user>"} for record in lines("asked")]
     write(letters / "letters.jsonl", [*asked, *lines("older")])
     assert main(["rescore.yaml"]) == 0
     found = [json.loads(line) for line in Path("runs/again/predictions.jsonl").read_text().splitlines()]
     prompts = {model: [r["prompt"] for r in found if r["model"] == model] for model in ("asked", "older")}
     assert prompts == {"asked": ["which, a?"] * 4 + ["which, b?"] * 4, "older": [None] * 8}
+    assert [r.get("read") for r in found] == ["<user>"] * 8 + [None] * 8
 
 
 FUNCTION = """

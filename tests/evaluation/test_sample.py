@@ -14,7 +14,7 @@ def test_it_shows_what_the_job_samples(config, capfd):
     assert main(["evaluate.yaml", "--sample", "9", "--file", "seen.md"]) == 0
     assert set(config.iterdir()) - before == {config / "seen.md"}
     seen = (config / "seen.md").read_text("utf-8")
-    assert capfd.readouterr().out == f"{seen}\nseen.md\n"
+    assert capfd.readouterr().out == f"{seen}seen.md\n"
     assert main(["evaluate.yaml"]) == 0
     lines = (config / "runs/compared/predictions.jsonl").read_text("utf-8").splitlines()
     predictions = [json.loads(line) for line in lines]

@@ -65,7 +65,7 @@ def test_the_command_line_shows_it_and_leaves_nothing(tmp_path, forge, world, st
     assert done.returncode == 0, done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"c.yaml", "seen.md"}
     seen = (tmp_path / "seen.md").read_text("utf-8")
-    assert done.stdout == f"{seen}\nseen.md\n"
+    assert done.stdout == f"{seen}seen.md\n"
     assert "Sampled on one device; the run has 2." in seen
     assert "# The first 2 of 40 training questions" in seen
     assert seen.count("<assistant>\n```") == 2

@@ -43,7 +43,7 @@ def show(parts: Sequence[Part], console: Console) -> None:
     if console.is_terminal:
         console.print(Markdown(text))
     else:
-        say(console, text)
+        say(console, text.removesuffix("\n"))
 
 
 def asked(question: Question, tokenizer: PromptTokenizer) -> Iterator[Part]:
@@ -73,8 +73,13 @@ def answered(responses: Sequence[tuple[Grade, int, str, str]]) -> Iterator[Part]
 
 def listed(title: str, lines: Iterable[str]) -> list[Part]:
     """A title with `lines` as its list; nothing without lines."""
-    found = [f"- {' '.join(line.split())}" for line in lines]
+    found = [f"- {plain(' '.join(line.split()))}" for line in lines]
     return [f"**{title}**", "\n".join(found)] if found else []
+
+
+def plain(text: str) -> str:
+    """`text` within a paragraph: what looks like a tag or an emphasis is none."""
+    return re.sub(r"([<*`])", r"\\\1", text.translate(PICTURES))
 
 
 def code(text: str) -> str:
@@ -87,7 +92,7 @@ def code(text: str) -> str:
 def verdict(grade: Grade) -> str:
     """The verdict on a response, in words."""
     if grade.status != "ok":
-        return f"no verdict ({grade.status}: {grade.detail})"
+        return plain(f"no verdict ({grade.status}: {grade.detail})")
     return "correct" if grade.correct else "wrong"
 
 

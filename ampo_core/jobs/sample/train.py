@@ -16,7 +16,7 @@ from ampo_registry.step import Scorer, StepContext
 from ampo_registry.types import Guidance, Question, RolloutGroup
 
 from ampo_core.config.jobs import TrainJob
-from ampo_core.jobs.sample.document import SIGNS, Part, Text, answered, asked, code, listed, verdict, yes
+from ampo_core.jobs.sample.document import SIGNS, Part, Text, answered, asked, code, listed, plain, verdict, yes
 from ampo_core.loop.assemble import assemble_sampling
 from ampo_core.loop.groups import GuidedQuestion
 from ampo_core.loop.guidance import Guide
@@ -145,8 +145,8 @@ def _guidance(one: Seen, guide: Guide, heard: Mapping[tuple[str, int], list[floa
         return
     chosen = {id(selection.guidance): place for place, selection in enumerate(one.guided.selections, start=1)}
     rows = [
-        (str(number), c.teacher, str(len(c.token_ids)), f"{c.grade.reward:g}", yes(c.grade.formatted), _number(score),
-         str(chosen.get(id(c), "")))
+        (str(number), plain(c.teacher), str(len(c.token_ids)), f"{c.grade.reward:g}", yes(c.grade.formatted),
+         _number(score), str(chosen.get(id(c), "")))
         for number, (c, score) in enumerate(zip(one.candidates, one.scores, strict=True), start=1)
     ]  # fmt: skip
     selector = component_name(type(guide.config.selector))
@@ -159,10 +159,9 @@ def _candidate(
     number: int, candidate: Guidance, question: Question, guide: Guide, heard: Mapping[tuple[str, int], list[float]]
 ) -> Iterator[Part]:
     """A teacher's answer; where the selector has it scored by the policy, in the form that was scored."""
-    values = heard.get((question.uid, id(candidate)))
+    values, whose = heard.get((question.uid, id(candidate))), f"Candidate {number}, of {plain(candidate.teacher)}"
     if not values:
-        unscorable = values is not None
-        yield f"Candidate {number}, of {candidate.teacher}" + (": it cannot be scored" if unscorable else "")
+        yield whose + ("" if values is None else ": it cannot be scored")
         yield Text(candidate.text)
         return
     trajectory = guide.scorer.trajectory(question, candidate)
@@ -171,8 +170,8 @@ def _candidate(
     mean = math.fsum(values) / len(values)
     each = ", ".join(f"{value:.3g}" for value in values)
     yield (
-        f"Candidate {number}, of {candidate.teacher}, with the true answer {code(truth)} in the place of its own, as "
-        f"it is scored: log-probs {each} of the answer's tokens, exp(mean) = {math.exp(mean):.4f}"
+        f"{whose}, with the true answer {code(truth)} in the place of its own, as it is scored: log-probs "
+        f"{each} of the answer's tokens, exp(mean) = {math.exp(mean):.4f}"
     )
     yield Text(trajectory.text)
 
@@ -202,7 +201,7 @@ def _intervened(job: TrainJob, one: Seen, parts: SamplingParts) -> Iterator[Part
 def _source(sample: Sample) -> str:
     written = POLICY_SOURCE if sample.rollout is not None else ""
     teacher = sample.selection.guidance.teacher if sample.selection is not None else ""
-    return " after ".join(filter(None, (written, teacher)))
+    return plain(" after ".join(filter(None, (written, teacher))))
 
 
 def _number(score: float | None) -> str:

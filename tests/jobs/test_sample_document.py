@@ -1,0 +1,53 @@
+"""The texts of `--sample`: whatever a model writes, it stands there as text, whole in a file."""
+
+from io import StringIO
+
+import pytest
+from ampo_registry import Grade
+from rich.console import Console
+
+from ampo_core.jobs.sample.document import LONGEST_ON_SCREEN, Text, answered, code, listed, markdown, show, verdict
+
+
+def printed(*parts, terminal: bool) -> str:
+    screen = StringIO()
+    show(parts, Console(file=screen, width=100, force_terminal=terminal, color_system=None))
+    return screen.getvalue()
+
+
+def test_a_text_cannot_end_its_block_nor_move_the_cursor():
+    text = "a\n```\n# b\n````\n\x1b[2Jc\r"
+    assert markdown([Text(text)]) == "`````text\na\n```\n# b\n````\n␛[2Jc␍\n`````\n"
+    assert "\x1b" not in printed(Text(text), f"ground truth {code(text)}", terminal=False)
+    assert "␛[2Jc␍" in printed(Text(text), terminal=True)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_screen_cuts_and_says_so_and_the_file_does_not(terminal):
+    text = "z" * LONGEST_ON_SCREEN + "yy"
+    seen = printed(Text(text), terminal=terminal)
+    assert seen.count("z") == LONGEST_ON_SCREEN
+    assert "yy" not in seen
+    assert "… 2 more characters" in seen
+    assert text in markdown([Text(text)])
+
+
+def test_tags_in_what_is_said_stay():
+    parts = listed("Said", ["pays for <answer>…</answer>\nin *all* prompts"])
+    assert "pays for <answer>…</answer> in *all* prompts" in printed(*parts, terminal=True)
+    assert listed("Said", []) == []
+
+
+def test_a_table_has_only_columns_that_say_something():
+    right, lost = Grade(1.0, True, True), Grade(0.0, False, False, "timeout", "5 s")
+    head, *texts = answered([(right, 3, "stop", "a"), (lost, 9, "length", "b")])
+    assert head == (
+        "| response | reward | verdict | format | tokens | finish reason |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: |\n"
+        "| 1 | 1 | correct | yes | 3 | stop |\n"
+        "| 2 | 0 | no verdict (timeout: 5 s) | no | 9 | length |"
+    )
+    assert texts == ["Response 1", Text("a"), "Response 2", Text("b")]
+    assert verdict(Grade(0.5, False, True)) == "wrong"
+    counted = Grade(1.0, True, True, numbers={"mine/steps": 4.0})
+    assert next(iter(answered([(counted, 3, "stop", "a")]))).endswith("| mine/steps 4 |")
