@@ -89,6 +89,12 @@ class EvaluateJob(Job):
     def samples(self) -> bool:
         return not self.predictions
 
+    def unshown(self) -> str | None:
+        if self.samples():
+            return None
+        anew = f"this job grades the texts of {', '.join(self.predictions)} anew, and no model reads anything"
+        return f"{anew}; name the config of the job that sampled them"
+
     def used_models(self) -> Iterator[NamedModel]:
         for name, model in self.models.items() if self.samples() else ():
             yield NamedModel.of(("models", name), model, may_be_run=True)

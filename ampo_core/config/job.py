@@ -130,6 +130,10 @@ class Job(Block):
             return f"a run of a suite is a train, sft or pipeline job, and this is {a(self.job)} job"
         return "an evaluation of a suite is an evaluate job with one model, whose path is ${runs.this.out}"
 
+    def unshown(self) -> str | None:
+        """Why `--sample` has nothing to show of it, with what would work; None if it has."""
+        return f"it shows train and evaluate jobs, and this is {a(self.job)} job"
+
     def left_behind(self) -> str:
         """What an interrupted run has left in its folder, which is there."""
         return f"what was written stands in {self.run.folder}, without a checkpoint: the same command starts over"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence, Set
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ampo_registry.text import MAX_NAME
 from pydantic import Field, PositiveInt
@@ -36,9 +37,19 @@ class ComposedJob(Job):
     """A job that is made of others."""
 
     made_of_others = True
+    part: ClassVar[str] = "NAME"
+    """The folder of a part, inside its own."""
 
     def places(self) -> frozenset[str]:
         return frozenset()
+
+    def unshown(self) -> str | None:
+        inner = [found for found in self.inner_configs() if found.path[0] == "stages"] or self.inner_configs()
+        names = ", ".join(os.path.relpath(found.config) for found in inner)
+        return (
+            f"{super().unshown()}: name the config of one of its parts ({names}) with its references filled in: by "
+            f"overrides (model.path=…), or as {self.run.folder / self.part / 'config.yaml'}, once the part has begun"
+        )
 
     def left_behind(self) -> str:
         return f"what was written stands in {self.run.folder}; run the same command again, and what is finished is kept"

@@ -48,6 +48,7 @@ class SuiteJob(ComposedJob):
     """Runs configs × seeds, evaluates what they trained, and compares them in tables."""
 
     job: Literal["suite"] = "suite"
+    part = "seed-0/NAME"
     seeds: list[Seed] = Field(default=[0], min_length=1, description="each run runs once with each")
     parallel: PositiveInt = Field(default=1, description="runs side by side, each a process of its own")
     only: list[str] | None = Field(

@@ -99,6 +99,9 @@ class TrainJob(LearningJob):
     def machines(self) -> ResourcesConfig:
         return self.resources
 
+    def unshown(self) -> str | None:
+        return None
+
     def longest(self) -> Iterator[Longest]:
         model, data, prompt = self.model.path, self.data, self.data.max_prompt_tokens
         yield Longest.of(model, data, prompt, self.rollout.max_response_tokens, ("rollout", "max_response_tokens"))

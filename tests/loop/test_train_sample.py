@@ -78,9 +78,9 @@ def test_the_command_line_shows_it_and_leaves_nothing(tmp_path, forge, world, st
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ("configs/quickstart/warmup.yaml", "--sample shows train and evaluate jobs, and this is a sft job"),
+        ("configs/quickstart/warmup.yaml", "--sample: it shows train and evaluate jobs, and this is a sft job"),
         ("configs/quickstart.yaml", "this is a pipeline job: name the config of one of its parts (configs/quickstart/"),
-        ("configs/suites/small_world.yaml", "seed-0/NAME/config.yaml, once a part has begun"),
+        ("configs/suites/small_world.yaml", "seed-0/NAME/config.yaml, once the part has begun"),
     ],
 )
 def test_other_jobs_are_refused_with_what_would_work(monkeypatch, plugins, config, said):

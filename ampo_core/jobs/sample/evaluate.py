@@ -15,7 +15,7 @@ from ampo_core.report.watch import Watch
 from ampo_core.run.environment import Environment
 
 
-def evaluate_sample(job: EvaluateJob, environment: Environment, count: int) -> Iterator[Part]:
+def parts_of(job: EvaluateJob, environment: Environment, count: int) -> Iterator[Part]:
     """The first `count` questions of each set, for one model after the other."""
     ranks = join_ranks(job.resources.threads)
     job, watch, shown = with_model_folders(job), Watch("evaluate", environment.config), list[Part]()

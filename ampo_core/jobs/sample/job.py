@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from ampo_registry.errors import ConfigError, RunError
-from ampo_registry.text import a
 
-from ampo_core.config.jobs import EvaluateJob, Job, SuiteJob, TrainJob
+from ampo_core.config.jobs import Job
 from ampo_core.config.load import LoadedConfig
 from ampo_core.config.machines import under_launcher
 from ampo_core.jobs.libraries import settle_libraries
@@ -18,6 +18,8 @@ from ampo_core.run.disk import refusal
 from ampo_core.run.environment import Environment
 from ampo_core.run.files import write_atomically
 from ampo_core.run.progress import say
+
+MODULES = {"train": "ampo_core.jobs.sample.train", "evaluate": "ampo_core.jobs.sample.evaluate"}
 
 
 def sample(loaded: LoadedConfig, environment: Environment, count: int, file: Path | None) -> None:
@@ -48,37 +50,12 @@ def check_sample(job: Job, count: int, file: Path | None) -> None:
         raise ConfigError(f"--file: found {file}; it writes Markdown and needs {wanted}")
     if under_launcher(os.environ):
         raise ConfigError("--sample runs as one process; start it without a launcher")
-    if isinstance(job, EvaluateJob) and job.predictions:
-        raise ConfigError(
-            f"--sample: this job grades the texts of {', '.join(job.predictions)} anew, and no model reads anything; "
-            "name the config of the job that sampled them"
-        )
-    if not isinstance(job, TrainJob | EvaluateJob):
-        raise ConfigError(f"--sample shows train and evaluate jobs, and this is {a(job.job)} job{_instead(job)}")
-
-
-def _instead(job: Job) -> str:
-    """What to name instead of a job that is made of others."""
-    inner = [found for found in job.inner_configs() if found.path[0] == "stages"] or job.inner_configs()
-    if not inner:
-        return ""
-    names = ", ".join(os.path.relpath(found.config) for found in inner)
-    folder = job.run.folder / ("seed-0/NAME" if isinstance(job, SuiteJob) else "NAME") / "config.yaml"
-    return (
-        f": name the config of one of its parts ({names}) with its references filled in: as overrides "
-        f"(model.path=…), or as {folder}, once a part has begun"
-    )
+    if (reason := job.unshown()) is not None:
+        raise ConfigError(f"--sample: {reason}")
 
 
 def _parts(job: Job, environment: Environment, count: int) -> Iterator[Part]:
     machines = job.machines()
     if machines is not None and machines.devices * machines.nodes > 1:
         yield f"Sampled on one device; the run has {machines.devices * machines.nodes}."
-    if isinstance(job, TrainJob):
-        from ampo_core.jobs.sample.train import train_sample
-
-        yield from train_sample(job, environment, count)
-    elif isinstance(job, EvaluateJob):
-        from ampo_core.jobs.sample.evaluate import evaluate_sample
-
-        yield from evaluate_sample(job, environment, count)
+    yield from importlib.import_module(MODULES[job.job]).parts_of(job, environment, count)

@@ -83,7 +83,7 @@ def first_hops(parts: SamplingParts, count: int) -> First:
     return First(seen, metrics, overheard.heard if overheard else {})
 
 
-def train_sample(job: TrainJob, environment: Environment, count: int) -> Iterator[Part]:
+def parts_of(job: TrainJob, environment: Environment, count: int) -> Iterator[Part]:
     """The first `count` questions of the run's order, a part at a time."""
     with assemble_sampling(job, environment) as parts:
         first = first_hops(parts, count)
