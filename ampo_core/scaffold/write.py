@@ -23,7 +23,7 @@ from ampo_registry.step import checked_metric
 from ampo_registry.text import nearest
 
 TEMPLATES = resources.files("ampo_core.scaffold.templates")
-NAME = re.compile(r"[a-z][a-z0-9_]*")
+NAME = re.compile(r"[a-z](?:[a-z0-9_]*[a-z0-9])?")
 FREE_FORMS = {"credit": "advantage", "late_teacher_pool": "teacher_pool"}
 """Templates of the second form of a kind."""
 CONFIGS = {"task": "configs/quickstart/prepare.yaml"}
@@ -91,7 +91,7 @@ def check_name(kind: str, name: str, catalog: Catalog) -> None:
         hint = f"; did you mean {near}?" if near else ""
         raise ConfigError(f"--new-plugin: there is no kind {kind!r}{hint}\nallowed: {', '.join(kinds())}")
     if not NAME.fullmatch(name):
-        fitting = re.sub(r"^[^a-z]+|[^a-z0-9_]", "", re.sub(r"[\s-]+", "_", name.lower()))
+        fitting = re.sub(r"^[^a-z]+|[^a-z0-9_]|_+$", "", re.sub(r"[\s-]+", "_", name.lower()))
         hint = f"; {fitting} would do" if fitting else ""
         raise ConfigError(f"--new-plugin: a name has lower case letters, digits and _, found {name!r}{hint}")
     taken = [entry for entry in catalog.entries() if (entry.kind, entry.name) == (FREE_FORMS.get(kind, kind), name)]

@@ -61,6 +61,7 @@ def test_the_command_writes_a_folder_once(tmp_path: Path, monkeypatch: pytest.Mo
     [
         ("selecter", "mine", r"no kind 'selecter'; did you mean selector\?\nallowed: advantage, aggregator, credit"),
         ("selector", "My-Own", r"lower case letters, digits and _, found 'My-Own'; my_own would do"),
+        ("selector", "mine_", r"lower case letters, digits and _, found 'mine_'; mine would do"),
         ("selector", "length", r"ampo-rl \S+ has selector length already"),
         ("credit", "distill", r"ampo-rl \S+ has advantage distill already"),
         ("loss", "core", r"ampo-core, or a module ampo_core, is installed already"),
