@@ -48,18 +48,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"ampo-run: {_WHAT_HAPPENED[error.exit_code]}{_which_rank()}\n{error}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not (arguments.check or arguments.schema or arguments.plugins is not None):
-            print("ampo-run: what reads its output went away; run the same command again to go on", file=sys.stderr)
-        return INTERNAL
     except KeyboardInterrupt:
         print("ampo-run: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BaseException:  # SystemExit too: what ends a run in the middle never ends it with 0
+    except BaseException as error:  # SystemExit too: what ends a run in the middle never ends it with 0
+        if any(isinstance(found, BrokenPipeError) for found in (error, error.__context__)):  # rich makes an exit of it
+            return _no_reader(arguments)
         traceback.print_exc()
         print("ampo-run: this is a fault of AMPO or of a plugin, not of your config; please report it", file=sys.stderr)
         return INTERNAL
+
+
+def _no_reader(arguments: argparse.Namespace) -> int:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not (arguments.check or arguments.schema or arguments.plugins is not None):
+        print("ampo-run: what reads its output went away; run the same command again to go on", file=sys.stderr)
+    return INTERNAL
 
 
 def _which_rank() -> str:
@@ -137,6 +141,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.file is not None and arguments.sample is None:
         raise ConfigError("--file says where --sample writes: ampo-run CONFIG.yaml --sample N --file FILE.md")
     if arguments.new_plugin is not None:
+        if arguments.config is not None:
+            raise ConfigError(f"--new-plugin takes KIND and NAME and no config, found {arguments.config!r} beside them")
         kind, name = arguments.new_plugin
         return _new_plugin(kind, name, plugins)
     if arguments.config is None:
@@ -170,8 +176,7 @@ def _list(name: str, plugins: Plugins) -> int:
     else:
         show_plugins(plugins, console)
         fine = not plugins.broken
-    for text in plugins.slow:
-        print(f"warning: {text}", file=sys.stderr)
+    _warn(*plugins.slow)
     return 0 if fine else PluginError.exit_code
 
 
@@ -182,9 +187,18 @@ def _new_plugin(kind: str, name: str, plugins: Plugins) -> int:
     return 0
 
 
-def _check(loaded: LoadedConfig, plugins: Plugins) -> int:
-    for text in (*loaded.blockers, *loaded.warnings, *check_first_rows(loaded.reads), *plugins.idle, *plugins.slow):
+def _unused(plugins: Plugins) -> tuple[str, ...]:
+    """What is here, or was named with --plugin, and does nothing for the config."""
+    return (*plugins.idle, *(f"broken plugin, not used here: {plugin}" for plugin in plugins.broken))
+
+
+def _warn(*texts: str) -> None:
+    for text in texts:
         print(f"warning: {text}", file=sys.stderr)
+
+
+def _check(loaded: LoadedConfig, plugins: Plugins) -> int:
+    _warn(*loaded.blockers, *loaded.warnings, *check_first_rows(loaded.reads), *_unused(plugins), *plugins.slow)
     print(loaded.yaml if shows_unicode() else dump_yaml(loaded.data, unicode=False), end="")
     return 0
 
@@ -192,8 +206,7 @@ def _check(loaded: LoadedConfig, plugins: Plugins) -> int:
 def _sample(loaded: LoadedConfig, plugins: Plugins, arguments: argparse.Namespace) -> int:
     from ampo_core.jobs.sample.job import sample
 
-    for text in loaded.warnings:
-        print(f"warning: {text}", file=sys.stderr)
+    _warn(*loaded.warnings, *_unused(plugins))
     check_first_rows(loaded.reads)
     environment = Environment.of(loaded, plugins, trust_remote_code=arguments.trust_remote_code)
     sample(loaded, environment, arguments.sample, arguments.file)
@@ -201,8 +214,8 @@ def _sample(loaded: LoadedConfig, plugins: Plugins, arguments: argparse.Namespac
 
 
 def _run(loaded: LoadedConfig, plugins: Plugins, arguments: argparse.Namespace) -> int:
-    for text in (*loaded.warnings, *plugins.idle) if rank_in(os.environ) == 0 else ():
-        print(f"warning: {text}", file=sys.stderr)
+    if rank_in(os.environ) == 0:
+        _warn(*loaded.warnings, *_unused(plugins))
     loaded.require_ready()
     check_first_rows(loaded.reads)
     environment = Environment.of(

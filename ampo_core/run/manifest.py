@@ -74,11 +74,13 @@ def build_manifest(
 
 
 def _known(plugin: str, version: str) -> tuple[str, str]:
-    """A plugin file has no version: its name, wherever it lies, and its hash tell it from others."""
+    """A plugin file has no version: its name, of a package with its folder's, wherever it lies, and its hash tell it
+    from others."""
     path = Path(plugin)
     if version != FROM_A_FILE or not path.is_file():
         return plugin, version
-    return path.name, f"sha256 {file_hash(path)}"
+    name = path.name if path.name != "__init__.py" else f"{path.resolve().parent.name}/{path.name}"
+    return name, f"sha256 {file_hash(path)}"
 
 
 def hash_questions(uids: Iterable[str]) -> dict[str, str | int]:

@@ -54,6 +54,9 @@ def test_the_command_writes_a_folder_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert main(["--new-plugin", "selector", "near_enough"]) == 2
     assert "ampo-near-enough is there already; nothing was written" in capsys.readouterr().err
     assert readme.read_text() == "mine"
+    assert main(["base.yaml", "--new-plugin", "selector", "other"]) == 2
+    assert "no config, found 'base.yaml' beside them" in capsys.readouterr().err
+    assert not (tmp_path / "ampo-other").exists()
 
 
 @pytest.mark.parametrize(
