@@ -25,7 +25,8 @@ def code_of(plugins: Plugins, config: Mapping[str, Any]) -> dict[str, Any]:
 
     `plugin_files`: "sha256 …" of each Python file of each plugin that the run may use, by plugin, if it was installed
     with `pip install -e` or is a package that `--plugin` names. A plugin may be used if it observes runs, or if the
-    resolved `config` names a component of it. `own_code`: one hash for each package of AMPO, if that is a checkout.
+    resolved `config` names a component or a function of it. `own_code`: one hash for each package of AMPO, if that is
+    a checkout.
     """
     found: dict[str, dict[str, str]] = {}
     for source in plugins.loaded:
@@ -56,6 +57,8 @@ def _may_be_used(plugins: Plugins, source: PluginSource, config: Mapping[str, An
         return False
     if source in plugins.observers and config.get("observers", {}).get(source.name, True):
         return True
+    if any(file.file == source.distribution and any(map(file.has, _texts(config))) for file in plugins.catalog.files):
+        return True
     entries = plugins.catalog.entries()
     own = {entry.name for entry in entries if (entry.plugin, entry.distribution) == (source.name, source.distribution)}
     return not own.isdisjoint(_types(config))
@@ -71,6 +74,15 @@ def _types(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _types(inner)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Each text in a resolved config: the names of functions are among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(inner)
 
 
 def _edited(plugins: Plugins, source: PluginSource) -> dict[str, Path]:

@@ -118,9 +118,9 @@ class Catalog:
 
     def function(self, name: str) -> PluginFunction:
         """The function `NAME`, or `FILE.NAME`, of a plugin file. Raises ComponentError if there is none, or several."""
-        module, _, short = name.rpartition(".")
-        files = [file for file in self._files if module in ("", file.module)]
-        found = [file for file in files if short in file.own] or [file for file in files if short in file.others]
+        short = name.rpartition(".")[2]
+        files = [file for file in self._files if file.has(name)]
+        found = [file for file in files if short in file.own] or files
         if len(found) > 1:
             which = " or ".join(f"{file.module}.{short}" for file in found)
             places = " and in ".join(file.file for file in found)

@@ -57,7 +57,7 @@ class Plugins:
         """A sentence for each plugin file that has no hook, and no function of which the config names."""
         return tuple(
             f"plugin {file.file} does nothing here: it implements no hook, and the config names none of its functions "
-            f"({', '.join(file.own)}); mark hooks with @hookimpl: {', '.join(HOOKS)}"
+            f"({', '.join(file.own or file.others)}); mark hooks with @hookimpl: {', '.join(HOOKS)}"
             for file in self.catalog.unasked
         )
 

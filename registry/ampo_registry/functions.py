@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Protocol, cast
 
+from pluggy import HookimplMarker
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
@@ -68,8 +69,8 @@ class _Catalog(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FunctionFile:
-    """What a file has that can be called: functions of `own`, and `others` that it has imported. `plain`: it has no
-    hook, and nothing that would need one."""
+    """What a file has that can be called: functions of `own`, and `others` that it has imported. `plain`: it has some,
+    no hook, and nothing that would need one."""
 
     module: str
     file: str
@@ -81,17 +82,24 @@ class FunctionFile:
     def of(cls, module: ModuleType, file: str, hooks: tuple[str, ...]) -> FunctionFile:
         """What is public in `module`, the hooks left out."""
         public = {name: value for name, value in vars(module).items() if name[0] != "_" and name not in hooks}
-        named = [name for name, value in public.items() if callable(value) and not isinstance(value, type)]
+        named = [
+            name for name, value in public.items() if callable(value) and not isinstance(value, type | HookimplMarker)
+        ]
         own = tuple(name for name in named if getattr(public[name], "__module__", "") == module.__name__)
         specs = any(
             isinstance(value, type) and issubclass(value, ComponentSpec) and value.__module__ == module.__name__
             for value in public.values()
         )
-        plain = bool(own) and not specs and not any(name in hooks for name in vars(module))
+        plain = bool(named) and not specs and not any(name in hooks for name in vars(module))
         return cls(module.__name__, file, own, tuple(name for name in named if name not in own), plain)
 
+    def has(self, name: str) -> bool:
+        """Whether `name`, as a config may write it, could be that of a function here."""
+        module, _, short = name.rpartition(".")
+        return module in ("", self.module) and short in (*self.own, *self.others)
+
     def __str__(self) -> str:
-        return f"{self.file}: {', '.join(self.own) or 'none'}"
+        return f"{self.file}: {', '.join(self.own or self.others) or 'none'}"
 
 
 def _written(value: object) -> object:

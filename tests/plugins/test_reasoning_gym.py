@@ -3,6 +3,7 @@ run."""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -22,7 +23,15 @@ from pydantic import ValidationError
 from reasoning_gym.factory import DATASETS
 
 QUICK = (
-    *("basic_arithmetic", "binary_matrix", "chain_sum", "countdown", "family_relationships", "graph_color"),
+    *(
+        "basic_arithmetic",
+        "binary_matrix",
+        "bitwise_arithmetic",
+        "chain_sum",
+        "countdown",
+        "family_relationships",
+        "graph_color",
+    ),
     *("knights_knaves", "leg_counting", "maze", "n_queens", "number_sorting", "prime_factorization"),
     *("propositional_logic", "rotate_matrix", "simple_integration", "spell_backward", "word_sorting"),
 )
@@ -68,12 +77,28 @@ def test_a_data_sets_own_scorer_judges(made, name):
 
 
 def test_the_package_keeps_its_promises_of_what_it_runs():
-    """A scorer that calls eval or parse_expr, and is not known to, would run what a policy writes."""
+    """A scorer that calls eval or parse_expr, and is not known to, would run what a policy or a file says."""
     package = Path(__import__("reasoning_gym").__file__).parent
     calls = re.compile(r"(?<![\w.])(?:eval|exec)\(|parse_expr\(|sympify\(|pickle|subprocess|os\.system")
-    found = {path.stem for path in package.rglob("*.py") if calls.search(path.read_text("utf-8"))}
-    generators = {"codeio", "bitwise_arithmetic", "basic_arithmetic", "generators_00_49", "generators_50_99"}
-    assert found - generators - {"propositional_logic"} == set(answers.RUN)  # which parses with a function of its own
+    found = {path for path in package.rglob("*.py") if calls.search(path.read_text("utf-8"))}
+    scorers = {path.stem for path in found if runs_in_a_scorer(path)}
+    assert scorers == {*answers.RUN, *answers.RUN_OF_METADATA}
+    generators = {"codeio", "basic_arithmetic", "generators_00_49", "generators_50_99", "propositional_logic"}
+    assert {path.stem for path in found} - scorers == generators
+
+
+def runs_in_a_scorer(path: Path) -> bool:
+    """Whether what runs text as Python is called from `score_answer`, by whatever of the same file that calls."""
+    tree = ast.parse(path.read_text("utf-8"))
+    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    called, ahead = set(), ["score_answer"]
+    while ahead:
+        name = ahead.pop()
+        if name in functions and name not in called:
+            nodes = [node for node in ast.walk(functions[name]) if isinstance(node, ast.Name | ast.Attribute)]
+            ahead += [node.id if isinstance(node, ast.Name) else node.attr for node in nodes]
+        called.add(name)
+    return not (called - functions.keys()).isdisjoint({"eval", "exec", "parse_expr", "sympify"})
 
 
 @pytest.mark.parametrize(
@@ -124,11 +149,23 @@ def test_what_is_withheld_or_makes_the_scorer_raise_is_wrong_and_counted(made, t
     assert "the scorer of prime_factorization raised ValueError" in raised.detail
 
 
-def test_an_entry_whose_own_parts_would_be_run_is_refused():
-    entry = {"question": "q", "answer": "__import__('os').getcwd()", "metadata": {}}
-    info = {"dataset": "number_sorting", "options": "{}", "entry": to_text(entry)}
-    with pytest.raises(PluginError, match="holds what the scorer of number_sorting would run"):
+@pytest.mark.parametrize(
+    ("name", "answer", "metadata"),
+    [
+        ("number_sorting", "open('FILE', 'w')", {}),
+        ("bitwise_arithmetic", "0x1", {"problem": "open('FILE', 'w').write('x')"}),
+        ("bitwise_arithmetic", "0x1", {"problem": "(0x1 + 0x2).bit_length()"}),
+        ("simple_integration", "x", {"integrand": "open('FILE', 'w')", "variable": "x"}),
+    ],
+    ids=["answer", "problem", "attribute", "integrand"],
+)
+def test_an_entry_whose_own_parts_would_be_run_is_refused(name, answer, metadata, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    entry = {"question": "q", "answer": answer, "metadata": metadata}
+    info = {"dataset": name, "options": "{}", "entry": to_text(entry)}
+    with pytest.raises(PluginError, match=f"holds what the scorer of {name} would run"):
         grade({"reward_model": {"ground_truth": "x"}, "data_source": "", "extra_info": info}, "<answer>[]</answer>")
+    assert not (tmp_path / "FILE").exists()
 
 
 def test_scores_between_right_and_wrong(made):
@@ -189,13 +226,16 @@ def test_rows_of_others_are_told():
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("chain_sums", "there is no data set 'chain_sums'; did you mean 'chain_sum'?"),
-        ([{"name": "chain_sum", "options": {"max_term": 3}}], "has no option max_term; did you mean 'max_terms'?"),
+        ("chain_sums", "there is no data set 'chain_sums'; did you mean 'chain_sum'?; Reasoning Gym has"),
+        (
+            [{"name": "chain_sum", "options": {"max_term": 3}}],
+            "has no option max_term; did you mean 'max_terms'?; its options are",
+        ),
         ([{"name": "chain_sum", "options": {"max_terms": 0}}], "chain_sum refuses its options: AssertionError"),
         ([{"name": "chain_sum", "options": {"seed": 1}}], "chain_sum: seed is set by the task"),
         ([{"name": "chain_sum"}, {"name": "chain_sum"}], "chain_sum stands there twice"),
         ("game_of_life_halting", "is left out: its scorer accepts whatever is not empty"),
-        ("composite", "there is no data set 'composite'"),
+        ("composite", "there is no data set 'composite'; Reasoning Gym has"),
     ],
     ids=["name", "option", "value", "seed", "twice", "broken", "composite"],
 )

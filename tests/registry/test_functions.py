@@ -60,6 +60,15 @@ def test_a_file_without_a_hook_brings_its_functions(file: Callable[[str, str], P
     assert plugins.catalog.unasked == ()
 
 
+def test_a_file_that_only_imports_functions_brings_them(file: Callable[[str, str], Path]) -> None:
+    file("library_of_scores.py", SCORE)
+    plugins = discover([file("only_imports_file.py", "from library_of_scores import compute_score\n")])
+    assert not plugins.broken
+    assert plugins.catalog.function("compute_score").module == "only_imports_file"
+    (text,) = discover([file("idle_imports_file.py", "from library_of_scores import compute_score\n")]).idle
+    assert "names none of its functions (compute_score)" in text
+
+
 def test_a_plugin_may_bring_both(file: Callable[[str, str], Path]) -> None:
     hook = "from ampo_registry import hookimpl\n@hookimpl\ndef ampo_run_started(context): ...\n"
     plugins = discover([file("hook_and_score_file.py", hook + SCORE)])
@@ -78,10 +87,11 @@ def test_a_file_that_nothing_names_a_function_of_is_told(file: Callable[[str, st
     "source",
     [
         "LIMIT = 3\n",
+        "from ampo_registry import hookimpl\nLIMIT = 3\n",
         "def ampo_run_started(context): ...\ndef helper(): ...\n",
         "from ampo_registry import RewardSpec\nclass Mine(RewardSpec): ...\ndef helper(): ...\n",
     ],
-    ids=["nothing", "unmarked-hook", "spec-without-hook"],
+    ids=["nothing", "marker", "unmarked-hook", "spec-without-hook"],
 )
 def test_a_file_that_lacks_its_hook_stays_broken(file: Callable[[str, str], Path], source: str) -> None:
     plugins = discover([file("lacking_hook_file.py", source)])

@@ -122,6 +122,21 @@ def test_a_package_that_is_named_as_a_file_is_known_by_all_its_files(tmp_path: P
         sys.path.remove(str(tmp_path))
 
 
+def test_a_package_of_functions_is_known_by_all_its_files_if_the_config_names_one(tmp_path: Path) -> None:
+    folder = tmp_path / "functions_package_plugin"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("from functions_package_plugin.scores import other\ndef compute_score(): ...\n")
+    (folder / "scores.py").write_text("def other(): ...\n")
+    known = ["functions_package_plugin/__init__.py", "functions_package_plugin/scores.py"]
+    try:
+        for name in ("compute_score", "functions_package_plugin.compute_score", "other"):
+            config = {"reward": {"type": "sum", "parts": [{"reward": {"type": "function", "function": name}}]}}
+            assert files(config, folder / "__init__.py") == {"functions_package_plugin": known}
+        assert files({"reward": {"function": "another"}}, folder / "__init__.py") == {}
+    finally:
+        sys.path.remove(str(tmp_path))
+
+
 def test_an_older_run_does_not_know_them_and_ampos_own_edits_are_only_told_of(tmp_path: Path) -> None:
     def manifest(**code: object) -> dict[str, object]:
         return build_manifest(job="train", seed=0, plugins={"ampo-rl": "0.2.0"}, code=code)

@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-Form = Literal["literal", "arithmetic", "algebra"]
-RUN = {
+Form = Literal["literal", "arithmetic", "algebra", "hexadecimal"]
+RUN: dict[str, Form] = {
     "binary_matrix": "literal",
     "n_queens": "literal",
     "spiral_matrix": "literal",
@@ -25,12 +25,20 @@ RUN = {
     "polynomial_multiplication": "algebra",
     "simple_integration": "algebra",
 }
-"""The data sets whose scorers call `eval`, or SymPy's `parse_expr`, which does; and what they may see."""
+"""The data sets whose scorers call `eval`, or SymPy's `parse_expr`, which does, on an answer or the entry's own; and
+what they may see."""
+RUN_OF_METADATA: dict[str, tuple[str, Form]] = {
+    "bitwise_arithmetic": ("problem", "hexadecimal"),
+    "intermediate_integration": ("integrand", "algebra"),
+    "simple_integration": ("integrand", "algebra"),
+}
+"""… on a value of the entry's metadata: its name, and what it may be."""
 _LITERALS = (
     *(ast.Expression, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.Constant),
     *(ast.Name, ast.Load, ast.UnaryOp, ast.USub, ast.UAdd),
 )
 _ARITHMETIC = re.compile(r"[\d\s+\-*/().]*", re.ASCII)
+_HEXADECIMAL = re.compile(r"(?:0x[0-9a-fA-F]+|[\d\s+\-*<>()])*", re.ASCII)
 _ALGEBRA = re.compile(r"[A-Za-z\d\s+\-*/()^,.]*", re.ASCII)
 _ATTRIBUTE = re.compile(r"\.\s*[A-Za-z]", re.ASCII)
 _FUNCTIONS = frozenset(
@@ -50,9 +58,12 @@ def withheld(dataset: str, answer: str, entry: Mapping[str, Any]) -> bool:
 
 def trusted(dataset: str, entry: Mapping[str, Any]) -> bool:
     """Whether the scorer of `dataset` may run what it runs of this entry."""
-    form, metadata = RUN.get(dataset), entry["metadata"]
-    integrand = metadata.get("integrand", "") if isinstance(metadata, Mapping) else ""
-    return form is None or all(_is(form, text) for text in (entry["answer"], integrand) if isinstance(text, str))
+    metadata = entry["metadata"]
+    run = [(RUN.get(dataset), entry["answer"])]
+    if dataset in RUN_OF_METADATA:
+        name, form = RUN_OF_METADATA[dataset]
+        run.append((form, metadata.get(name) if isinstance(metadata, Mapping) else None))
+    return all(_is(form, text) for form, text in run if form is not None and isinstance(text, str))
 
 
 def _is(form: str, text: str) -> bool:
@@ -60,6 +71,8 @@ def _is(form: str, text: str) -> bool:
         return False
     if form == "arithmetic":
         return _ARITHMETIC.fullmatch(text) is not None
+    if form == "hexadecimal":
+        return _HEXADECIMAL.fullmatch(text) is not None
     if form == "algebra":
         names = re.findall(r"[A-Za-z]+", text)
         plain = _ALGEBRA.fullmatch(text) is not None and _ATTRIBUTE.search(text) is None

@@ -39,7 +39,7 @@ def fault_of(name: str, options: Mapping[str, Any]) -> str | None:
     if name not in known:
         near = nearest(name, known)
         hint = f"; did you mean {near!r}?" if near else ""
-        return f"there is no data set {name!r}{hint} Reasoning Gym has {', '.join(known)}"
+        return f"there is no data set {name!r}{hint}; Reasoning Gym has {', '.join(known)}"
     if name in REFUSED:
         return f"{name} is left out: {REFUSED[name]}"
     allowed = [field.name for field in fields(DATASETS[name][1]) if field.name not in OURS]
@@ -48,7 +48,7 @@ def fault_of(name: str, options: Mapping[str, Any]) -> str | None:
     if unknown := [option for option in options if option not in allowed]:
         near = nearest(unknown[0], allowed)
         hint = f"; did you mean {near!r}?" if near else ""
-        return f"{name} has no option {unknown[0]}{hint} Its options are {', '.join(allowed) or 'none'}"
+        return f"{name} has no option {unknown[0]}{hint}; its options are {', '.join(allowed) or 'none'}"
     try:
         made(name, options, seed=0, size=1)
     except Exception as error:
