@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -35,6 +37,20 @@ def test_whatever_the_name_the_files_are_whole(kind: str, name: str) -> None:
     project = tomllib.loads(files["pyproject.toml"])["project"]
     assert project["entry-points"] == {"ampo": {name: f"ampo_{name}"}}
     assert project["dependencies"] == [f"ampo-rl>={'.'.join(own_version().split('.')[:2])}"]
+
+
+@pytest.mark.process
+def test_what_is_written_is_formatted_and_sorted_whatever_the_name(tmp_path: Path) -> None:
+    for name in ("x1", "a_name_of_twenty_four_abc"):
+        for kind in kinds():
+            for path, text in plugin_files(kind, name).items():
+                file = tmp_path / name / kind / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text)
+    for check in (("format", "--check"), ("check", "--no-cache")):
+        command = [sys.executable, "-m", "ruff", *check, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
 
 
 def test_the_command_writes_a_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -45,7 +45,7 @@ class Engine:
     def generate(self, requests: Sequence[RolloutRequest], options: SamplingOptions) -> list[list[Rollout]]:
         """One rollout for each seed of each request; a seed decides its response, whatever else is asked."""
         if options.top_p < 1.0:
-            raise ConfigError(f"rollout my_rollout: samples from the whole vocabulary; found top_p {options.top_p:g}")
+            raise ConfigError(f"rollout my_rollout: it cannot cut off at top_p {options.top_p:g}")
         return [[self._sample(request, seed, options) for seed in request.seeds] for request in requests]
 
     def _sample(self, request: RolloutRequest, seed: int, options: SamplingOptions) -> Rollout:

@@ -9,5 +9,6 @@ def test_it_keeps_the_contract_of_an_aggregator() -> None:
 
 
 def test_it_trains() -> None:
-    done = run_steps({"objective": {"on_policy": {"aggregator": "my_aggregator"}}}, plugins=[MyAggregator])
+    objective = {"on_policy": {"aggregator": "my_aggregator"}}
+    done = run_steps({"objective": objective}, plugins=[MyAggregator])
     assert all(line["policy/grad_norm"] > 0 for line in done.metrics)

@@ -14,6 +14,6 @@ def test_it_keeps_the_contract_of_a_judge() -> None:
 
 def test_a_run_is_taught_by_it() -> None:
     judge = {"type": "my_judge", "path": str(tiny_world().model), "heat": 0.5}
-    advantage = {"type": "distill", "judge": "surer"}
-    done = run_steps({"judges": {"surer": judge}, "objective": {"advantage": advantage}}, plugins=[MyJudge])
+    objective = {"advantage": {"type": "distill", "judge": "surer"}}
+    done = run_steps({"judges": {"surer": judge}, "objective": objective}, plugins=[MyJudge])
     assert all(line["policy/grad_norm"] > 0 for line in done.metrics)

@@ -9,6 +9,7 @@ def test_it_keeps_the_contract_of_a_loss() -> None:
 
 
 def test_it_trains() -> None:
-    done = run_steps({"objective": {"on_policy": {"loss": "my_loss"}}}, plugins=[MyLoss])
+    objective = {"on_policy": {"loss": "my_loss"}}
+    done = run_steps({"objective": objective}, plugins=[MyLoss])
     assert "my_loss_gate" in {name.rpartition("/")[2] for name in done.metrics[0]}
     assert all(line["policy/grad_norm"] > 0 for line in done.metrics)

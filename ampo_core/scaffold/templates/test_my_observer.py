@@ -10,7 +10,8 @@ import ampo_my_observer
 def test_it_counts_different_responses() -> None:
     report = example_report(texts=(("a", "a"), ("a", "b")))
     context = RunContext("run", Path(), "train", 0, {})
-    assert ampo_my_observer.ampo_step_finished(report, context) == {"my_observer/distinct": 0.75}
+    measured = ampo_my_observer.ampo_step_finished(report, context)
+    assert measured == {"my_observer/distinct": 0.75}
 
 
 def test_its_metric_is_one_of_a_run() -> None:

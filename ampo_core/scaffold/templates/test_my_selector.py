@@ -9,5 +9,6 @@ def test_it_keeps_the_contract_of_a_selector() -> None:
 
 
 def test_it_chooses_in_a_run() -> None:
-    done = run_steps({"guidance": {"selector": "my_selector", "trigger": "always"}}, plugins=[MySelector])
+    guidance = {"selector": "my_selector", "trigger": "always"}
+    done = run_steps({"guidance": guidance}, plugins=[MySelector])
     assert all(0.0 < line["guidance/score_mean"] <= 1.0 for line in done.metrics)

@@ -9,6 +9,7 @@ def test_it_keeps_the_contract_of_a_task() -> None:
 
 
 def test_its_questions_are_trained_on() -> None:
-    done = run_steps({"guidance": {"trigger": "always"}}, plugins=[MyTask], task={"type": "my_task", "questions": 16})
+    task = {"type": "my_task", "questions": 16}
+    done = run_steps({"guidance": {"trigger": "always"}}, plugins=[MyTask], task=task)
     assert {sample["teacher"] for sample in done.samples} <= {None, "short", "spelling"}
     assert all(line["guidance/replaced"] > 0 for line in done.metrics)
