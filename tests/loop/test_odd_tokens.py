@@ -89,8 +89,10 @@ def test_what_is_odd_is_said_counted_and_handed_on(tmp_path, monkeypatch, golden
         "answers with the text of a control token inside: 2 (<|im_start|>)",
         "data.train: 2 different questions, fewer than training.questions_per_batch 4",
         "evaluation.sets.held: 2 of 2 questions occur in data.train",
+        "data.train: reward math_verify pays for <answer>…</answer>",
+        "evaluation.sets.held: reward math_verify pays for <answer>…</answer>",
     ]
-    assert [text in note for text, note in zip(said, notes, strict=True)] == [True] * 4
+    assert [text in note for text, note in zip(said, notes, strict=True)] == [True] * 6
     assert all(note in screen.getvalue() for note in notes)
 
     lines = [json.loads(line) for line in Path("runs/run/metrics.jsonl").read_text().splitlines()]
