@@ -71,6 +71,8 @@ class RowReader:
             "prompt": [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
             "reward_model": {"style": "rule", **kept, "ground_truth": answer},
         }
+        if isinstance(prompt, str):  # a reward in the style of TRL gives texts where the data set has them
+            written["reward_model"]["text_prompt"] = True
         if layout.ability is not None:
             written["ability"] = at.word(layout.ability, needed=True)
         if layout.target is not None:

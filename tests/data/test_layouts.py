@@ -67,7 +67,11 @@ def test_a_layout_reads_its_rows(name):
     assert found.messages[-1].role == "user"
     kept = {key: value for key, value in row.items() if key not in ("prompt", "reward_model", "data_source")}
     assert kept.items() <= found.raw.items(), "a person's own columns stay"
-    assert found.raw["reward_model"] == {"style": "rule", "ground_truth": answer}
+    text = isinstance(
+        next(row[key] for key in ("question", "problem", "input", "prompt", "messages") if key in row), str
+    )
+    said = {"text_prompt": True} if text else {}
+    assert found.raw["reward_model"] == {"style": "rule", "ground_truth": answer, **said}
     assert RowReader().read(found.raw, FILE, 3).answer == answer, "what is written is the contract"
 
 

@@ -63,11 +63,20 @@ def as_said(solution_str):
     import numpy
 
     said = {"none": None, "text": "1.0", "nan": float("nan"), "list": [0.5, 1], "half": 0.5, "array": numpy.float32(1)}
+    said |= {"huge": 10**400, "endless": 10**5000, "one": numpy.array([0.5]), "two": numpy.array([0.5, 1.0])}
+    said |= {"beside": {"score": 1, "acc": float("nan")}, "beside two": {"score": 1, "acc": numpy.array([1, 2])}}
     return said.get(solution_str, {"acc": 1})
 
 
 def as_list(completions):
     """What the response says, for TRL."""
+    import numpy
+    import torch
+
+    said = {"array": numpy.array([0.5]), "tensor": torch.tensor([0.5]), "scalars": [torch.tensor(0.5)]}
+    said |= {"scalar": torch.tensor(0.5), "several": torch.tensor([0.5, 1.0])}
+    if (found := said.get(completions[0][0]["content"])) is not None:
+        return found
     return {"two": [1.0, 1.0], "number": 1.0, "none": [None], "text": "1"}[completions[0][0]["content"]]
 
 

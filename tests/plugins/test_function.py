@@ -14,6 +14,9 @@ from ampo_registry.discovery import discover
 from ampo_registry.testing import check_reward
 from pydantic import ValidationError
 
+from ampo_core.config.layouts import LAYOUTS
+from ampo_core.data.layouts import RowReader
+
 sys.path.insert(0, str(Path(__file__).parent))
 FILE = "reward_functions"
 ROW = {
@@ -100,6 +103,19 @@ def test_a_function_for_texts_is_told_of_messages():
     assert "texts with reward.conversational: false" in refused(built("longer", "trl"), asked("one"))
 
 
+def test_trl_gets_texts_where_the_rows_prompt_was_one(tmp_path):
+    rows = {"text": {"prompt": "3 + 4?", "answer": "7"}, "turns": {**ROW, "answer": "7"}}
+    reader = RowReader((LAYOUTS["trl"],))
+    text, turns = (reader.read(rows[name], tmp_path / "rows.jsonl", 1).raw for name in ("text", "turns"))
+    (grade,) = built("longer", "trl").grade([asked("one two three", **text)])
+    assert grade.reward == 3.0
+    assert "completions are messages here" in refused(built("longer", "trl"), asked("one", **turns))
+    assert "completions are messages here" in refused(built("longer", "trl", conversational=True), asked("1", **text))
+    assert "texts here, and messages with reward.conversational: true" in refused(
+        built("as_list", "trl"), asked("two", **text)
+    )
+
+
 def test_a_coroutine_is_run_and_an_object_is_called():
     assert built("awaited", "trl").grade([asked("")])[0].reward == 1.0
     assert [grade.correct for grade in built("judge").grade([asked("7"), asked("8")])] == [True, False]
@@ -117,6 +133,12 @@ def test_a_column_that_the_row_lacks_is_told():
         ("as_said", "verl", "text", "gave '1.0', expected a finite number"),
         ("as_said", "verl", "nan", "gave nan, expected a finite number"),
         ("as_said", "verl", "other", "gave {'acc': 1}, expected a number, or a mapping with score"),
+        ("as_said", "verl", "huge", "gave 1000"),
+        ("as_said", "verl", "endless", "gave a int, expected a finite number"),
+        ("as_said", "verl", "two", "gave array([0.5, 1. ]), expected a finite number"),
+        ("as_said", "verl", "beside", "'acc': nan}, expected finite numbers beside score, too; see acc"),
+        ("as_list", "trl", "scalar", "gave 0.5, expected a list of one number or None"),
+        ("as_list", "trl", "several", "gave [0.5, 1.0], expected a list of one number or None"),
         ("as_list", "trl", "two", "gave [1.0, 1.0], expected a list of one number or None"),
         ("as_list", "trl", "number", "gave 1.0, expected a list of one number or None"),
         ("as_list", "trl", "text", "gave '1', expected a list of one number or None"),
@@ -128,7 +150,12 @@ def test_what_is_no_score_is_told(name, style, text, said):
 
 
 def test_scores_of_numpy_and_the_first_of_a_list_are_taken():
-    assert [g.reward for g in built("as_said").grade([asked("array"), asked("list"), asked("half")])] == [1.0, 0.5, 0.5]
+    texts = ("array", "list", "half", "one")
+    assert [g.reward for g in built("as_said").grade(list(map(asked, texts)))] == [1.0, 0.5, 0.5, 0.5]
+    (beside,) = built("as_said").grade([asked("beside two")])
+    assert (beside.reward, beside.numbers) == (1.0, {})
+    texts = ("array", "tensor", "scalars")
+    assert [g.reward for g in built("as_list", "trl").grade(list(map(asked, texts)))] == [0.5, 0.5, 0.5]
 
 
 def test_memory_that_runs_out_reaches_the_worker_as_it_is():

@@ -224,6 +224,25 @@ def test_rows_of_others_are_told():
 
 
 @pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("game_of_life_halting", "{}", "is left out: its scorer accepts whatever is not empty"),
+        ("composite", "{}", "there is no data set 'composite'"),
+        ("chain_sum", '{"max_term": 3}', "chain_sum has no option max_term"),
+        ("chain_sum", "[]", "extra_info.options of chain_sum must be a mapping; found []"),
+        ("chain_sum", "{", "extra_info.options of chain_sum cannot be read"),
+    ],
+    ids=["refused", "composite", "option", "no-mapping", "no-json"],
+)
+def test_a_rows_data_set_and_options_are_those_that_a_task_could_have(name, options, said):
+    entry = {"question": "q", "answer": "1", "metadata": {}}
+    info = {"dataset": name, "options": options, "entry": to_text(entry)}
+    with pytest.raises(PluginError) as raised:
+        grade({"reward_model": {"ground_truth": "1"}, "data_source": "", "extra_info": info}, "<answer>1</answer>")
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
     ("value", "said"),
     [
         ("chain_sums", "there is no data set 'chain_sums'; did you mean 'chain_sum'?; Reasoning Gym has"),

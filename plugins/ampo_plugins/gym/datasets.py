@@ -9,6 +9,7 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
+from ampo_registry import PluginError
 from ampo_registry.faults import describe
 from ampo_registry.text import nearest
 
@@ -65,5 +66,14 @@ def made(name: str, options: Mapping[str, Any], *, seed: int, size: int) -> Any:
 
 @lru_cache(maxsize=256)
 def scorer(name: str, options: str) -> Any:
-    """The data set that scores the answers to entries of `name`, made with the same options, given as JSON text."""
-    return made(name, json.loads(options), seed=0, size=1)
+    """The data set that scores the answers to entries of `name`, made with the same options, given as JSON text. Raises
+    PluginError where there is none: both may come from a file of anybody's."""
+    try:
+        found = json.loads(options)
+    except ValueError as error:
+        raise PluginError(f"extra_info.options of {name} cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise PluginError(f"extra_info.options of {name} must be a mapping; found {options:.40}")
+    if fault := fault_of(name, found):
+        raise PluginError(f"extra_info.dataset or options: {fault}")
+    return made(name, found, seed=0, size=1)

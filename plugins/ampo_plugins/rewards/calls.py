@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -69,7 +70,7 @@ def call(
     request: GradeRequest,
     arguments: Mapping[str, object],
     *,
-    conversational: bool,
+    conversational: bool | None,
 ) -> object:
     """What `function` gives for one response. It gets of what there is the arguments that it has; of TRL's columns a
     function with `**kwargs` gets all. Raises NoColumn."""
@@ -102,19 +103,31 @@ def _verl(request: GradeRequest) -> dict[str, Any]:
     }
 
 
-def _trl(request: GradeRequest, conversational: bool) -> dict[str, Any]:
+def as_messages(request: GradeRequest, conversational: bool | None) -> bool:
+    """Whether TRL would give messages: as is said, else unless the row's own prompt is a text."""
+    truth = request.extra.get("reward_model")
+    return not (isinstance(truth, Mapping) and truth.get("text_prompt")) if conversational is None else conversational
+
+
+def _trl(request: GradeRequest, conversational: bool | None) -> dict[str, Any]:
     """The columns of the row, `ground_truth` where it has none of that name; prompts and completions of one sample."""
     taken = ("prompt", "prompts", "completion", "completions", "completion_ids")
     columns = {name: [value] for name, value in request.extra.items() if name not in taken}
     prompt: object = [{"role": message.role, "content": message.content} for message in request.messages]
     completion: object = [{"role": "assistant", "content": request.text}]
-    if not conversational:
+    if not as_messages(request, conversational):
         prompt, completion = request.messages[-1].content if request.messages else "", request.text
     return {"ground_truth": [request.answer], **columns, "prompts": [prompt], "completions": [completion]}
 
 
 def number_of(value: object) -> float | None:
-    """A number as Python's, numpy's or torch's scalars are; None for what is none."""
-    if hasattr(value, "item") and not isinstance(value, Sequence | Mapping):
-        value = value.item()
-    return float(value) if isinstance(value, bool | int | float) else None
+    """A number as Python's, numpy's or torch's scalars are, and their arrays and tensors of one element; None for what
+    is none. One that no float holds is infinite."""
+    try:
+        if hasattr(value, "item") and not isinstance(value, Sequence | Mapping):
+            value = value.item()
+        return float(value) if isinstance(value, bool | int | float) else None
+    except OverflowError:
+        return math.inf
+    except (TypeError, ValueError, RuntimeError):  # several elements
+        return None

@@ -15,7 +15,7 @@ from ampo_registry.faults import describe, place_of
 from ampo_registry.step import CORE
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, model_validator
 
-from ampo_plugins.rewards.calls import NoColumn, call, misfit, number_of
+from ampo_plugins.rewards.calls import NoColumn, as_messages, call, misfit, number_of
 
 Span = tuple[FiniteFloat, FiniteFloat]
 
@@ -50,8 +50,10 @@ class Function(RewardSpec):
     none: Literal["no_verdict", "zero"] = Field(
         default="no_verdict", description="what None means: the response has no verdict, or earns 0 and is wrong"
     )
-    conversational: bool = Field(
-        default=True, description="trl: prompts and completions are lists of messages; false = texts"
+    conversational: bool | None = Field(
+        default=None,
+        description="trl: prompts and completions are lists of messages; false = texts; null = as TRL: texts where "
+        "the row's prompt is one",
     )
     truth: Literal["answer", "other"] = Field(
         default="answer",
@@ -143,29 +145,37 @@ class _Called:
             file = getattr(sys.modules.get(spec.function.module), "__file__", None) or ""
             place = place_of(error, [file]) or place_of(error)
             at = f" at {place}" if place else ""
-            as_messages = spec.style == "trl" and spec.conversational and isinstance(error, TypeError | AttributeError)
-            hint = "; completions are messages here, and texts with reward.conversational: false" if as_messages else ""
+            hint = ""
+            if spec.style == "trl" and isinstance(error, TypeError | AttributeError):
+                hint = "; completions are texts here, and messages with reward.conversational: true"
+                if as_messages(request, spec.conversational):
+                    hint = "; completions are messages here, and texts with reward.conversational: false"
             raise PluginError(f"{self._name} raised {describe(error)}{at}{hint}") from error
 
     def _read(self, given: object) -> tuple[float | None, dict[str, float]]:
         """The score, None where there is no verdict, and the numbers beside it."""
-        found, spec = given, self._spec
+        if self._spec.style == "trl" and hasattr(given, "tolist"):  # an array or a tensor
+            given = given.tolist()
+        found, spec, shown = given, self._spec, _shown(given)
         if spec.style == "trl":
             if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 1:
-                raise PluginError(f"{self._name} gave {given!r:.80}, expected a list of one number or None")
+                raise PluginError(f"{self._name} gave {shown}, expected a list of one number or None")
             found = given[0]
         elif isinstance(given, Mapping):
             if "score" not in given:
-                raise PluginError(f"{self._name} gave {given!r:.80}, expected a number, or a mapping with score")
+                raise PluginError(f"{self._name} gave {shown}, expected a number, or a mapping with score")
             found = given["score"]
         elif isinstance(given, list | tuple) and given:  # verl takes the first, too
             found = given[0]
         score = number_of(found)
         if (score is None and found is not None) or (score is not None and not math.isfinite(score)):
-            raise PluginError(f"{self._name} gave {given!r:.80}, expected a finite number")
+            raise PluginError(f"{self._name} gave {shown}, expected a finite number")
         beside = given if spec.style == "verl" and isinstance(given, Mapping) else {}
-        numbers = {str(name): number_of(value) for name, value in beside.items() if name != "score"}
-        return score, {f"{self._metric}/{name}": value for name, value in numbers.items() if value is not None}
+        read = {str(name): number_of(value) for name, value in beside.items() if name != "score"}
+        numbers = {name: value for name, value in read.items() if value is not None}
+        if odd := [name for name, value in numbers.items() if not math.isfinite(value)]:
+            raise PluginError(f"{self._name} gave {shown}, expected finite numbers beside score, too; see {odd[0]}")
+        return score, {f"{self._metric}/{name}": value for name, value in numbers.items()}
 
     @property
     def _metric(self) -> str:
@@ -176,3 +186,11 @@ class _Called:
 
 async def _awaited(given: Awaitable[object]) -> object:
     return await given
+
+
+def _shown(given: object) -> str:
+    """The beginning of what was given, by its type where that cannot be written."""
+    try:
+        return f"{given!r:.80}"
+    except Exception:  # a whole number of thousands of digits, or a __repr__ that raises
+        return f"a {type(given).__name__}"
