@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,11 +85,29 @@ def is_here(data: HubData) -> bool:
     return os.path.isdir(data.hub) or bool(cached_tables(data))
 
 
+def is_commit(revision: str) -> bool:
+    """Whether `revision` is the hash of a commit, whole: the package datasets keeps what it has loaded under it."""
+    return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+
+
 def cached_tables(data: HubData) -> list[Path]:
-    """The Arrow files of all splits of `data` in the cache of the package datasets, the newest copy's."""
+    """The Arrow files of all splits of `data` in the cache of the package datasets, the newest copy's; none where
+    there are several configs and `data` names none. A revision that is no commit fits any copy."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    cache = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets") / data.hub.replace("/", "___")
+    cache = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets")
+    commit = data.revision if data.revision and is_commit(data.revision) else "*"
     copies: dict[Path, list[Path]] = {}
-    for table in sorted(cache.glob(f"{data.config or '*'}/*/*/*.arrow")):
+    for table in sorted(cache.glob(f"{_kept_as(data.hub)}/{data.config or '*'}/*/{commit}/*.arrow")):
         copies.setdefault(table.parent, []).append(table)
+    if len({copy.parents[1] for copy in copies}) > 1:
+        return []
     return copies[max(copies, key=lambda folder: folder.stat().st_mtime)] if copies else []
+
+
+def _kept_as(hub: str) -> str:
+    """The folder that the package datasets keeps a data set in: OpenAI/GSM8K-Hard in OpenAI___gsm8_k-hard
+    (`camelcase_to_snakecase` of datasets/naming.py, which is not imported for a name)."""
+    owner, slash, name = hub.rpartition("/")
+    name = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name)
+    name = re.sub(r"([a-z\d])([A-Z])", r"\1_\2", name).lower()
+    return f"{owner}___{name}" if slash else name

@@ -29,8 +29,8 @@ SINGLE_TEACHER = "teacher"
 @dataclass(frozen=True, slots=True)
 class CheckedRow:
     """The fields of a row that the core reads. `answer` is the ground truth, `raw` the row itself; `scored_answer` is
-    None where it is left out or blank. `unusable` says why nothing can be verified against the answer that a mapped row
-    has, where that is so.
+    None where it is left out or blank. `unusable` says why the row is no question, where that is so: it asks nothing,
+    or is a mapped one and nothing can be verified against the answer that it has.
 
     `answers` are the teachers': they stand in `target_lst`, and where that is null or left out in `target`; an empty
     list is none.
@@ -45,13 +45,14 @@ class CheckedRow:
     unusable: str | None = None
 
 
-def check_row(row: Row, file: RowFile, number: int, *, mapped: bool = False) -> CheckedRow:
-    """`row` as the contract reads it; a `mapped` one is a person's own with the contract's fields written into it, and
-    its further columns may have names of the contract's and mean something else.
+def check_row(row: Row, file: RowFile, number: int, columns: Mapping[str, str] | None = None) -> CheckedRow:
+    """`row` as the contract reads it. A mapped one is a person's own with the contract's fields written into it, and
+    its further columns may have names of the contract's and mean something else; `columns` says of fields which column
+    of theirs they are read from.
 
     Raises DataError that names file, row, field and what was found.
     """
-    check = _Checker(file, number)
+    check, mapped = _Checker(file, number, columns or {}), columns is not None
     reward_model = check.mapping(row, "reward_model")
     answer = check.text(reward_model, "ground_truth", "reward_model.")
     style = check.text(reward_model, "style", "reward_model.", default="rule")
@@ -67,7 +68,8 @@ def check_row(row: Row, file: RowFile, number: int, *, mapped: bool = False) -> 
     answers = single if row.get("target_lst") is None else several
     scored = check.text(reward_model, "scored_answer", "reward_model.", default="")
     source, messages = check.text(row, "data_source"), check.prompt(row)
-    return CheckedRow(source, messages, answer, answers, row, scored if scored.strip() else None)
+    blank = None if messages[-1].content.strip() else f"{check.called('prompt')}: it is empty"
+    return CheckedRow(source, messages, answer, answers, row, scored if scored.strip() else None, blank)
 
 
 def column(row: Row, name: str) -> Any:
@@ -107,11 +109,19 @@ def is_unicode(text: str) -> bool:
 class _Checker:
     file: RowFile
     number: int
+    columns: Mapping[str, str]
+
+    def called(self, name: str) -> str:
+        """What a person calls a field: the column that it, or what it is in, was read from."""
+        for ours, theirs in self.columns.items():
+            if name == ours or name.startswith((f"{ours}.", f"{ours}[")):
+                return theirs + name[len(ours) :]
+        return name
 
     def fail(self, field: str, wanted: str, found: object) -> NoReturn:
         shown = "nothing (missing or null)" if found is None else repr(found)
         shown = shown if len(shown) <= 120 else shown[:117] + "..."
-        raise DataError(f"{self.file}, row {self.number}: {field} must be {wanted}; found {shown}")
+        raise DataError(f"{self.file}, row {self.number}: {self.called(field)} must be {wanted}; found {shown}")
 
     def text(self, mapping: Row, key: str, prefix: str = "", default: str | None = None) -> str:
         value = mapping.get(key)

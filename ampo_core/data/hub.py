@@ -13,13 +13,15 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ampo_registry.errors import DataError
 
-from ampo_core.config.data_files import HubData, cached_tables
+from ampo_core.config.data_files import HubData, cached_tables, is_commit
+from ampo_core.data.tables import with_short_floats
 
 HASHED_ROWS = 1024
 FEW = 64
@@ -27,11 +29,18 @@ FEW = 64
 
 def rows(data: HubData, batch: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(number from 1, row) for each row. Raises DataError where the data set cannot be loaded, in words."""
-    number = 0
-    for table in _loaded(data).with_format("arrow").iter(batch_size=batch):
-        for row in table.to_pylist():
-            number += 1
-            yield number, row
+    yield from enumerate(_rows_of(_loaded(data), batch), start=1)
+
+
+def _rows_of(loaded: Any, batch: int) -> Iterator[dict[str, Any]]:
+    """The rows as the package gives them: a column of values of several kinds is kept as JSON, and read from it."""
+    for name, feature in loaded.features.items():
+        if getattr(feature, "decode", False) and type(feature).__name__ != "Json":  # an image stays bytes and a path
+            loaded = loaded.cast_column(name, replace(feature, decode=False))
+    short = [name for name, feature in loaded.features.items() if getattr(feature, "dtype", None) == "float32"]
+    for columns in loaded.iter(batch_size=batch):
+        for values in zip(*columns.values(), strict=True):
+            yield with_short_floats(dict(zip(columns, values, strict=True)), short)
 
 
 def count(data: HubData) -> int:
@@ -60,10 +69,13 @@ def first_rows(data: HubData) -> Iterator[Mapping[str, Any]] | Path | None:
     if re.fullmatch(r"\w+(\.\w+)*", data.split) is None:
         return None
     if not Path(data.hub).is_dir():
+        if data.revision and not is_commit(data.revision):
+            return None
         names = re.compile(rf".*-{re.escape(data.split)}(-\d+-of-\d+)?")
         table = next((path for path in cached_tables(data) if names.fullmatch(path.stem)), None)
         return None if table is None else _of_table(table)
     with _in_words(data):
+        _check_revision(data)
         files = _files_of_folder(data)
         if files and data.split not in files:
             raise ValueError(f"Unknown split {data.split!r}. Should be one of {sorted(files)}")
@@ -78,27 +90,35 @@ def _files_of_folder(data: HubData) -> dict[str, list[str]]:
 
 
 def _of_table(path: Path) -> Iterator[Mapping[str, Any]]:
-    import pyarrow as pa
+    yield from _rows_of(_datasets().Dataset.from_file(str(path)), FEW)
 
-    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as batches:
-        for batch in batches:
-            for start in range(0, len(batch), FEW):
-                yield from batch.slice(start, FEW).to_pylist()
+
+def _check_revision(data: HubData) -> None:
+    """Raises DataError for a revision of a folder, which has none."""
+    if data.revision is not None:
+        raise DataError(f"{data}: {data.hub} is a folder, and a folder has no revision; leave revision away")
 
 
 def _loaded(data: HubData) -> Any:
-    datasets, kept = _datasets(), None
+    """The data set. A process asks the Hub for it once: its rows, their number and their hash are of one revision."""
+    stamp = None
     with _in_words(data):
-        if Path(
-            data.hub
-        ).is_dir():  # what the package keeps of a folder it takes for current, whatever has changed there
+        if Path(data.hub).is_dir():
+            _check_revision(data)
             files = [file for files in _files_of_folder(data).values() for file in files]
             stamps = [
                 (file, os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in files if os.path.isfile(file)
             ]
-            stamp = hashlib.sha256(repr(stamps).encode(errors="backslashreplace")).hexdigest()
-            kept = str(Path(datasets.config.HF_DATASETS_CACHE) / "of-folders" / stamp[:16])
-        return datasets.load_dataset(data.hub, data.config, split=data.split, revision=data.revision, cache_dir=kept)
+            stamp = hashlib.sha256(repr(stamps).encode(errors="backslashreplace")).hexdigest()[:16]
+        return _load(data, stamp)
+
+
+@lru_cache(maxsize=16)
+def _load(data: HubData, stamp: str | None) -> Any:
+    """`stamp` is of a folder's files: what the package keeps of a folder it takes for current, whatever has changed."""
+    datasets = _datasets()
+    kept = None if stamp is None else str(Path(datasets.config.HF_DATASETS_CACHE) / "of-folders" / stamp)
+    return datasets.load_dataset(data.hub, data.config, split=data.split, revision=data.revision, cache_dir=kept)
 
 
 def _datasets() -> Any:

@@ -3,7 +3,6 @@ contract's fields written into the row beside them."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from ampo_core.config.layouts import BOXED, LAYOUTS, Layout, SaysLayout, layouts
 from ampo_core.data.contract import SINGLE_TEACHER, CheckedRow, check_row, column
 from ampo_core.data.rows import Row, RowFile
 
-PROMPTS = ("question", "problem", "prompt", "input", "query", "instruction", "messages")
+PROMPTS = ("question", "problem", "prompt", "query", "instruction", "input", "messages")
 ANSWERS = ("answer", "final_answer", "expected_answer", "ground_truth", "label", "solution", "target", "output")
 """Names under which questions and answers often stand, for what is said of a row that cannot be read."""
 _BOX = re.compile(r"\\f?boxed\s*\{")
@@ -54,31 +53,42 @@ class RowReader:
         try:
             return self._mapped(row, file, number) if self.layouts else check_row(row, file, number)
         except DataError as error:
-            raise DataError(f"{error}{_hint(self, row, file, number)}") from None
+            raise DataError(f"{error}{hint(self, row, file, number)}") from None
 
     def _mapped(self, row: Row, file: RowFile, number: int) -> CheckedRow:
         at = _At(row, f"{file}, row {number}")
-        layout = next(filter(at.fits, self.layouts), self.layouts[0])
+        fitting = next(filter(at.fits, self.layouts), self.layouts[0])
+        layout = next((layout for layout in self.layouts if at.fits(layout, filled=True)), fitting)
         name, prompt = at.first(layout.prompt)
+        prompt = "" if prompt is None else prompt
         if not isinstance(prompt, str | list):
             at.fail(name, "text or a list of {role, content}", prompt)
-        answer, unusable = at.answer(layout.answer) if self.truths else ("", None)
+        is_text, empty = isinstance(prompt, str), prompt == []
+        turns = [{"role": "user", "content": "" if empty else prompt}] if is_text or empty else prompt
+        told, answer, unusable = at.answer(layout.answer) if self.truths else ("", "", None)
         old = row.get("reward_model")
         kept = old if isinstance(old, Mapping) else {}
         source = at.word(layout.source or "data_source", needed=layout.source is not None)
         written: dict[str, Any] = {
             "data_source": source or _name(file),
-            "prompt": [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
-            "reward_model": {"style": "rule", **kept, "ground_truth": answer},
+            "prompt": turns,
+            "reward_model": {**kept, "ground_truth": answer, "style": "rule"},
         }
-        if isinstance(prompt, str):  # a reward in the style of TRL gives texts where the data set has them
+        if is_text:  # a reward in the style of TRL gives texts where the data set has them
             written["reward_model"]["text_prompt"] = True
         if layout.ability is not None:
             written["ability"] = at.word(layout.ability, needed=True)
         if layout.target is not None:
             written["target"] = at.target(layout.target)
-        checked = check_row({**row, **written}, file, number, mapped=True)
-        return replace(checked, unusable=unusable)
+        columns = {
+            "prompt[0].content" if is_text else "prompt": name,
+            "prompt": name,
+            "reward_model.ground_truth": told,
+            "data_source": layout.source or "data_source",
+            "target[0].content" if isinstance(at.found(layout.target), str) else "target": layout.target or "target",
+        }
+        checked = check_row({**row, **written}, file, number, columns)
+        return replace(checked, unusable=checked.unusable or unusable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,30 +113,37 @@ class _At:
             except KeyError:
                 continue
 
-    def fits(self, layout: Layout) -> bool:
-        """Whether the row has a column of the prompt and one of the answer."""
+    def found(self, name: str | None) -> Any:
+        return None if name is None else next((value for _, value in self.present([name])), None)
+
+    def fits(self, layout: Layout, *, filled: bool = False) -> bool:
+        """Whether the row has a column of the prompt and one of the answer; `filled`, with something in them."""
         answers = [name for name, _ in layout.answer]
-        return all(next(self.present(names), None) is not None for names in (layout.prompt, answers))
+        return all(
+            any(not filled or not _blank(value) for _, value in self.present(names))
+            for names in (layout.prompt, answers)
+        )
 
     def first(self, names: Sequence[str]) -> tuple[str, Any]:
-        found = next(self.present(names), None)
-        if found is None:
+        """The first column that there is, blank ones only where all are."""
+        found = list(self.present(names))
+        if not found:
             raise DataError(f"{self.place}: it has no column {' or '.join(dict.fromkeys(names))}")
-        return found
+        return next(((name, value) for name, value in found if not _blank(value)), found[0])
 
-    def answer(self, places: Sequence[tuple[str, str | None]]) -> tuple[str, str | None]:
-        """(the answer, None), or (what stands there, why it cannot be used)."""
-        self.first([name for name, _ in places])
+    def answer(self, places: Sequence[tuple[str, str | None]]) -> tuple[str, str, str | None]:
+        """(the column, its answer, None), or (a column, what stands there, why it cannot be used)."""
+        column, _ = self.first([name for name, _ in places])
         shown, reasons = "", []
         for name, pattern in places:
             for _, value in self.present([name]):
                 try:
                     text = self._text(name, value)
-                    return (text if pattern is None else found_by(pattern, text)), None
+                    return name, text if pattern is None else found_by(pattern, text), None
                 except Unusable as reason:
-                    shown = shown or (value if isinstance(value, str) else "")
+                    shown = shown or ("" if value is None else str(value))
                     reasons.append(f"{name}: {reason}")
-        return _short(shown), "; ".join(reasons)
+        return column, _short(shown), "; ".join(reasons)
 
     def word(self, name: str, *, needed: bool) -> str | None:
         """The value of a column that names something; None where it does not, unless it is `needed`."""
@@ -155,7 +172,7 @@ class _At:
             return text
         if value is None:
             raise Unusable("it is empty")
-        if isinstance(value, float) and not math.isfinite(value):
+        if isinstance(value, float | Decimal) and not Decimal(value).is_finite():
             raise Unusable(f"it is {value}, no number")
         if not isinstance(value, bool | int | float | Decimal):
             self.fail(name, "text, a number, true or false", value)
@@ -167,6 +184,8 @@ def as_text(value: object) -> str:
     if isinstance(value, bool | int):
         return str(value)
     number = Decimal(str(value))
+    if number == 0:
+        return "0"
     return f"{number.to_integral_value():f}" if number == number.to_integral_value() else f"{number:f}"
 
 
@@ -201,6 +220,10 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
+def _blank(value: object) -> bool:
+    return value is None or value == [] or (isinstance(value, str) and not value.strip())
+
+
 def _name(file: RowFile) -> str:
     return file.hub if isinstance(file, HubData) else file.stem
 
@@ -209,8 +232,8 @@ def _short(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
-def _hint(reader: RowReader, row: Row, file: RowFile, number: int) -> str:
-    """What is said of a row that `reader` cannot read: its columns, and what would read them."""
+def hint(reader: RowReader, row: Row, file: RowFile, number: int) -> str:
+    """What is said of a row that `reader` cannot read or finds no answer in: its columns, and what would read them."""
     columns = _short(", ".join(map(str, row))).encode(errors="backslashreplace").decode()
     readers = {f"fit layout: {name}": RowReader((layout,)) for name, layout in LAYOUTS.items()}
     if reader.layouts:

@@ -8,17 +8,18 @@ from pathlib import Path
 
 from ampo_registry.errors import DataError
 
-from ampo_core.config.data_files import DataRead, HubData
+from ampo_core.config.data_files import DataRead, HubData, is_here
 from ampo_core.config.nodes import Place, Problem, raise_problems
 from ampo_core.config.references import is_filled_in
 from ampo_core.data import hub
-from ampo_core.data.contract import selected
+from ampo_core.data.contract import column, selected
 from ampo_core.data.conversations import conversation
-from ampo_core.data.layouts import RowReader
+from ampo_core.data.layouts import RowReader, hint
 from ampo_core.data.rows import ENDINGS, Row, RowFile, read_rows, row_file
 
 FIRST = 64
 """Rows of a file that are looked at."""
+VALUES = 8
 
 
 def check_first_rows(reads: Iterable[tuple[Place, DataRead]]) -> list[str]:
@@ -28,35 +29,59 @@ def check_first_rows(reads: Iterable[tuple[Place, DataRead]]) -> list[str]:
     """
     problems: list[Problem] = []
     warnings: list[Problem] = []
+    lists: list[list[tuple[Problem, bool]]] = []
     for place, read in reads:
+        if not (lists and isinstance(at := read.path[-1], int) and lists[-1][-1][0].path == (*read.path[:-1], at - 1)):
+            lists.append([])
         try:
-            warnings += (Problem(place, read.path, text) for text in _look_at(read))
+            text, unused = _look_at(read)
         except DataError as error:
+            text, unused = "", False
             problems.append(Problem(place, read.path, str(error)))
+        lists[-1].append((Problem(place, read.path, text), unused))
+    for found in lists:  # a run refuses files of which no question is left, all together
+        refused = problems if all(unused for _, unused in found) else warnings
+        refused += (problem for problem, _ in found if problem.text)
     raise_problems(problems)
     return list(dict.fromkeys(map(str, warnings)))
 
 
-def _look_at(read: DataRead) -> Iterator[str]:
+def _look_at(read: DataRead) -> tuple[str, bool]:
+    """(what is to be said of the file, "" for nothing; whether no question of it is left, as far as is known)."""
     file = row_file(read.file)
     rows = list(islice(_first_rows(file), FIRST + 1))
-    if not rows and not isinstance(file, HubData) and file.is_file():
+    if isinstance(file, HubData) and not rows:
+        here = not is_filled_in(file.hub) and is_here(file)
+        return (f"{file}: its rows are not looked at before the run" if here else ""), False
+    if isinstance(file, Path) and not rows and file.is_file():
         raise DataError(f"{file}: the file holds no row")
-    whole = len(rows) <= FIRST
+    reader = RowReader.of(read.layout, truths=read.format == "questions")
     left_out: list[str] = []
-    used = 0
+    used, unread = 0, ""
     for number, row in rows[:FIRST]:
         if read.format == "messages":
             conversation(row.get("messages"), f"{file}, row {number}")
         elif selected(row, read.where, file, number):
             used += 1
-            found = RowReader.of(read.layout, truths=read.format == "questions").read(row, file, number)
+            found = reader.read(row, file, number)
             if found.unusable is not None:
+                unread = unread or hint(reader, row, file, number)
                 left_out.append(f"{file}, row {number}: ground truth {found.answer!r} refused: {found.unusable}")
-    if left_out and whole and used == len(left_out):
-        raise DataError(f"no question is left\n{left_out[0]}")
+    # Of a data set of the Hub only the first of its files is looked at.
+    whole = 0 < len(rows) <= FIRST and not isinstance(file, HubData)
+    if read.where and not used and whole:
+        return f"no question is left; where: {read.where}; {file} has {_values(read.where, rows)}", True
+    if left_out and used == len(left_out):
+        return f"{'no question' if whole else f'none of the first {used} rows'} is left{unread}\n{left_out[0]}", whole
     if left_out:
-        yield f"{len(left_out)} of the first {used} rows would be left out; the first of them:\n  {left_out[0]}"
+        return f"{len(left_out)} of the first {used} rows would be left out; the first of them:\n  {left_out[0]}", False
+    return "", False
+
+
+def _values(where: Iterable[str], rows: Iterable[tuple[int, Row]]) -> str:
+    """What stands in the columns of a condition, each value once."""
+    found = {name: dict.fromkeys(repr(column(row, name)) for _, row in rows) for name in where}
+    return "; ".join(f"{name}: {', '.join(islice(values, VALUES))}" for name, values in found.items())
 
 
 def _first_rows(file: RowFile) -> Iterator[tuple[int, Row]]:

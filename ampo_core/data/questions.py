@@ -19,7 +19,7 @@ from ampo_registry.types import Message, Question
 from ampo_core.config.data_files import HubData, Scalar
 from ampo_core.data.contract import CheckedRow, selected
 from ampo_core.data.conversations import with_system_prompt
-from ampo_core.data.layouts import RowReader
+from ampo_core.data.layouts import RowReader, hint
 from ampo_core.data.repeats import SharedAnswers
 from ampo_core.data.report import FileReport, LoadReport, RowTruth, TruthCheck
 from ampo_core.data.rows import Row, RowFile, count_rows, file_hash, read_rows, row_file
@@ -133,6 +133,7 @@ class _Loader:
     seen: set[str] = field(default_factory=set)
     truths: dict[str, TruthCheck] = field(default_factory=dict)
     answers: SharedAnswers = field(default_factory=SharedAnswers)
+    first_unusable: tuple[Row, RowFile, int] | None = None
     selected: int = 0
     repeats_dropped: int = 0
     overlong_dropped: int = 0
@@ -179,11 +180,14 @@ class _Loader:
         )
         if not self.questions:
             condition = f"; where: {self.where}" if self.where else ""
-            raise DataError("no question is left" + condition + "\n" + "\n".join(report.lines()[:6]))
+            unread = hint(self.reader, *self.first_unusable) if self.first_unusable is not None else ""
+            raise DataError("no question is left" + condition + unread + "\n" + "\n".join(report.lines()[:6]))
         return LoadedQuestions(tuple(map(self.answers.share, self.questions)), tuple(self.rows), report)
 
     def _placed(self, row: Row, path: RowFile, number: int) -> _Placed:
         checked = self.reader.read(row, path, number)
+        if checked.unusable is not None and self.first_unusable is None:
+            self.first_unusable = (row, path, number)
         messages = with_system_prompt(checked.messages, self.system_prompt)
         return _Placed(checked, path, number, messages, question_uid(messages, checked.answer))
 

@@ -13,7 +13,7 @@ from ampo_registry.text import nearest
 from ampo_core.config.data_files import HubData
 from ampo_core.data import hub
 from ampo_core.data.json_lines import json_lines
-from ampo_core.data.tables import csv_rows, json_rows
+from ampo_core.data.tables import csv_rows, json_rows, with_short_floats
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,20 +87,21 @@ def _parquet_rows(path: Path, batch_rows: int) -> Iterator[tuple[int, Row]]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
+            short = [field.name for field in file.schema_arrow if pa.types.is_float32(field.type)]
             for batch in file.iter_batches(batch_size=batch_rows):
                 for row in _rows_of(batch, path, number):
                     number += 1
-                    yield number, row
+                    yield number, with_short_floats(row, short)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: not readable as Parquet after row {number}: {error}") from error
 
 
-def _rows_of(batch: pa.RecordBatch, path: Path, before: int) -> list[Row]:
+def _rows_of(batch: pa.RecordBatch, path: Path, before: int) -> list[dict[str, Any]]:
     """The rows of `batch`, whose first one has the number `before` + 1."""
     try:
         return list(batch.to_pylist())
     except Exception:  # values that Python has no form for: the row that brings one is named
-        rows: list[Row] = []
+        rows: list[dict[str, Any]] = []
         for index in range(len(batch)):
             try:
                 rows += batch.slice(index, 1).to_pylist()

@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,12 +19,13 @@ CHARACTERS = 2**20
 _BLANKS = " \t\r\n"
 
 
-def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """(number from 1, row) of each row below the header; all cells are text, and an empty one is None.
+def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number from 1, row) of each row below the header; all cells are text, an empty one is None, and one that is a
+    list of {role, content} in JSON is that list.
 
     Raises DataError that names the row, and the line it ends on, for what is no CSV; OSError where the disk fails.
     """
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a C long, of 32 bits on some systems
     number = 0
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
@@ -41,11 +42,30 @@ def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
                 if len(cells) != len(header):
                     counts = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}, and the header has {len(header)}"
                     raise DataError(f"{path}, row {number} (line {reader.line_num}): {counts}")
-                yield number, {name: cell or None for name, cell in zip(header, cells, strict=True)}
+                yield number, {name: _cell(text) for name, text in zip(header, cells, strict=True)}
         except csv.Error as error:
             raise DataError(f"{path}, row {number + 1} (line {reader.line_num}): not CSV: {error}") from error
         except UnicodeDecodeError as error:
             raise DataError(f"{path}, after row {number}: not UTF-8 text; save it as UTF-8") from error
+
+
+def _cell(text: str) -> str | list[Any] | None:
+    if not text.startswith("[") or '"role"' not in text:
+        return text or None
+    try:
+        turns = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return turns if all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in turns) else text
+
+
+def with_short_floats(row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """`row` whose columns `names` hold numbers of 32 bits: each in its shortest form, 0.1 for 0.10000000149011612."""
+    if names:
+        import numpy as np
+
+        row.update({name: float(str(np.float32(row[name]))) for name in names if isinstance(row[name], float)})
+    return row
 
 
 def _check_header(path: Path, header: list[str]) -> None:

@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from ampo_registry import DataError
 
-from ampo_core.config.data_files import DataRead, HubData
+from ampo_core.config.data_files import DataRead, HubData, _kept_as, cached_tables, is_here
 from ampo_core.config.nodes import Place
 from ampo_core.config.sft_job import SftDataConfig
+from ampo_core.data.hub import first_rows
+from ampo_core.data.layouts import RowReader
 from ampo_core.data.preview import check_first_rows
 from ampo_core.data.rows import count_rows, file_hash, read_rows
 from ampo_core.run.manifest import build_manifest
@@ -126,3 +128,66 @@ def test_first_rows_of_a_folder_and_of_the_cache(sums, home):
     assert _first(data, layout="gsm8k") == []
     assert [row for _, row in read_rows(data)] == ROWS[:4], "the package itself finds it without a network"
     assert _first(HubData(hub="owner/none", split="train")) == []
+
+
+MIXED = [{"question": "a?", "answer": 1, "kind": {"a": 1}}, {"question": "b?", "answer": "two", "kind": "x"}]
+
+
+def _as_cached(home, folder, name):
+    """Move what the package has kept of `folder` to where it keeps the data set `name`."""
+    (home / name).mkdir()
+    next(home.glob(f"of-folders/*/{folder}/*")).rename(home / name / "default")
+    table = next(home.glob(f"{name}/*/*/*/*.arrow"))
+    table.rename(table.with_name(f"{name.rpartition('___')[2]}-train.arrow"))
+
+
+def test_columns_of_several_kinds_are_read_as_the_package_reads_them(sums, home, tmp_path):
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "mixed/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in MIXED))
+    data = HubData(hub="mixed", split="train")
+    assert [row for _, row in read_rows(data)] == MIXED
+    reader = RowReader.of(SftDataConfig(train=[data], columns={"prompt": "question", "answer": "answer"}))
+    assert [reader.read(row, data, number).answer for number, row in read_rows(data)] == ["1", "two"]
+    _as_cached(home, "mixed", "owner___mixed")
+    assert list(first_rows(HubData(hub="owner/mixed", split="train"))) == MIXED
+
+
+def test_a_data_set_is_loaded_once_for_all_that_is_asked_of_it(sums, monkeypatch):
+    import datasets
+
+    loads, load = [], datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: loads.append(a) or load(*a, **k))
+    train = HubData(hub=str(sums), split="train", config="main")
+    assert (len(list(read_rows(train))), count_rows(train), len(file_hash(train)), len(loads)) == (4, 4, 64, 1)
+
+
+def test_the_cache_knows_names_with_capitals(sums, home):
+    from datasets.naming import camelcase_to_snakecase
+
+    for name in ("DAPO-Math-17k", "GSM8K", "MATHLighteval", "open_r1", "gsm8k"):
+        assert _kept_as(f"Owner/{name}") == f"Owner___{camelcase_to_snakecase(name)}"
+    assert _kept_as("squad") == "squad"
+    list(read_rows(HubData(hub="lines", split="train")))
+    _as_cached(home, "lines", "Owner___dapo-math-17k")
+    data = HubData(hub="Owner/DAPO-Math-17k", split="train")
+    assert is_here(data)
+    assert [row for _, row in read_rows(data)] == ROWS == list(first_rows(data))
+
+
+def test_of_revisions_and_configs_only_the_one_that_is_named_is_looked_at(tmp_path, monkeypatch, sums):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "kept"))
+    commits = ["a" * 40, "b" * 40]
+    for config, commit in [("main", commits[0]), ("main", commits[1]), ("socratic", commits[0])]:
+        folder = tmp_path / "kept/o___d" / config / "0.0.0" / commit
+        folder.mkdir(parents=True)
+        (folder / "d-train.arrow").touch()
+    data = HubData(hub="o/d", split="train", config="main", revision=commits[0])
+    assert [table.parent.name for table in cached_tables(data)] == [commits[0]]
+    assert cached_tables(data.model_copy(update={"config": None, "revision": None})) == []
+    assert not is_here(data.model_copy(update={"revision": "c" * 40}))
+    (said,) = _first(data.model_copy(update={"revision": "v1"}))
+    assert said.endswith("o/d@v1 (main, train): its rows are not looked at before the run")
+    folder = HubData(hub="lines", split="train", revision="abc")
+    for look in (_first, lambda data: list(read_rows(data))):
+        with pytest.raises(Exception, match="lines is a folder, and a folder has no revision"):
+            look(folder)

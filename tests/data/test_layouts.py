@@ -131,7 +131,15 @@ def test_the_name_of_the_data():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(7, "7"), (-7.0, "-7"), (0.5, "0.5"), (1e-7, "0.0000001"), (1e21, "1" + "0" * 21), (Decimal("1.50"), "1.50")],
+    [
+        (7, "7"),
+        (-7.0, "-7"),
+        (0.5, "0.5"),
+        (1e-7, "0.0000001"),
+        (-0.0, "0"),
+        (1e21, "1" + "0" * 21),
+        (Decimal("1.50"), "1.50"),
+    ],
 )
 def test_numbers_are_written_as_by_hand(value, text):
     assert as_text(value) == text
@@ -215,5 +223,64 @@ def test_a_row_without_a_usable_answer_is_left_out_counted_and_shown(tmp_path, p
     assert f"{path}, row 2: ground truth" in report.lines()[1]
     assert reason in report.lines()[1]
     assert load(rows[::-1], limit=1).questions[0].answer == "2"
-    with pytest.raises(DataError, match="no question is left"):
-        load(rows[1:])
+    with pytest.raises(DataError, match="no question is left; its columns") as error:
+        load([{**rows[1], "result": "2"}])
+    assert str(error.value).count("\n") == 2
+
+
+DAPO = {
+    "data_source": "math_dapo",
+    "prompt": [{"role": "user", "content": "Solve …"}],
+    "ability": "MATH",
+    "reward_model": {"ground_truth": "34", "style": "rule-lighteval/MATH_v2"},
+    "extra_info": {"index": "9a9b"},
+}
+
+
+@pytest.mark.parametrize("style", ["rule-lighteval/MATH_v2", "model"])
+def test_the_style_that_verl_gives_a_row_is_no_fault_of_a_mapped_one(style):
+    row = {**DAPO, "reward_model": {**DAPO["reward_model"], "style": style}}
+    for said in ({"layout": "verl"}, {"columns": {"answer": "reward_model.ground_truth"}}):
+        assert read(row, **said).raw["reward_model"] == {"ground_truth": "34", "style": "rule"}
+    assert refusal(row).endswith("fit layout: verl")
+
+
+@pytest.mark.parametrize("blank", ["", " \n", None, []])
+def test_a_blank_question_is_left_out_and_a_blank_column_passed_over(blank):
+    assert read({"question": blank, "answer": "#### 4"}, layout="gsm8k").unusable == "question: it is empty"
+    assert read({"input": blank, "prompt": "x?", "label": "4"}, layout="openrlhf").messages[0].content == "x?"
+    both = {"problem": blank, "solution": blank, **GSM8K}
+    assert read(both, layout=["math", "gsm8k"]).answer == "72", "columns of a table that other rows have"
+    turns = [{"role": "user", "content": " "}]
+    assert read({**VERL, "prompt": turns}).unusable == "prompt: it is empty"
+
+
+FAULTS = {
+    "half a pair": ({"frage": "\ud800", "a": 1}, "frage must be text in Unicode"),
+    "a turn": ({"frage": [{"role": "user", "content": 3}], "a": 1}, "frage[0].content must be text; found 3"),
+    "no turn": ({"frage": ["x?"], "a": 1}, "frage[0] must be {role, content}; found 'x?'"),
+    "an answer": ({"frage": "x?", "a": "\ud800"}, ": a must be text in Unicode"),
+    "a teacher's": ({"frage": "x?", "a": 1, "worked": "\ud800"}, "worked must be text in Unicode"),
+    "a teacher": (
+        {"frage": "x?", "a": 1, "worked": [{"role": "user"}]},
+        "worked[0].content must be text; found nothing",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_name_the_column(name):
+    row, said = FAULTS[name]
+    columns = {"prompt": "frage", "answer": "a", **({"target": "worked"} if "worked" in row else {})}
+    assert said in refusal(row, columns=columns)
+
+
+def test_what_is_shown_of_an_answer_that_cannot_be_used():
+    assert read({"prompt": "x?", "answer": float("inf")}, layout="trl").answer == "inf"
+    for value in (Decimal("NaN"), Decimal("sNaN"), Decimal("-Infinity")):
+        assert "no number" in read({"prompt": "x?", "answer": value}, layout="trl").unusable
+
+
+def test_of_alpacas_rows_the_instruction_is_the_prompt():
+    row = {"instruction": "Add.", "input": "1, 2", "output": "3"}
+    assert "{prompt: instruction, answer: output}" in refusal(row)

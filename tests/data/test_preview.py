@@ -69,7 +69,6 @@ def test_rows_that_would_be_left_out(look):
     assert said.startswith("c.yaml:3: data.train.0: 1 of the first 3 rows would be left out; the first of them:\n")
     assert "a.jsonl, row 1: ground truth 'none' refused: answer: answer_pattern" in said
     assert "no question is left" in refused(look, "a.jsonl", lines(rows[:1]), layout="gsm8k")
-    assert look("a.jsonl", lines(rows[:1] * (FIRST + 1)), layout="gsm8k")[0].startswith("c.yaml:3: data.train.0: 64 of")
 
 
 def test_only_selected_rows_are_looked_at(look):
@@ -99,3 +98,35 @@ def test_what_is_not_read(look):
     rest = [lines(GSM8K * FIRST), "{torn"]
     assert look("long.jsonl", "".join(rest), layout="gsm8k") == [], "what stands behind the first rows"
     assert look("long.json", json.dumps(GSM8K * 20_000)[:-1], layout="gsm8k") == []
+
+
+def test_a_condition_that_selects_nothing(look):
+    rows = lines([{**row, "level": level} for level, row in enumerate(GSM8K, start=1)])
+    said = refused(look, "a.jsonl", rows, {"level": "1"}, layout="gsm8k")
+    assert said.endswith("no question is left; where: {'level': '1'}; a.jsonl has level: 1, 2")
+    assert look("a.jsonl", rows * FIRST, {"level": "1"}, layout="gsm8k") == [], (
+        "behind the first rows there may be some"
+    )
+
+
+def test_files_are_refused_together(look, tmp_path):
+    (tmp_path / "b.jsonl").write_text(lines([{**GSM8K[0], "level": 2}]))
+    (tmp_path / "a.jsonl").write_text(lines([{**GSM8K[0], "level": 1}]))
+    config = SftDataConfig(train=["a.jsonl", "b.jsonl"], layout="gsm8k")
+
+    def look_at(level):
+        reads = [DataRead(("data", "train", i), name, config, {"level": level}) for i, name in enumerate(config.train)]
+        return check_first_rows([(Place("c.yaml", 3), read) for read in reads])
+
+    (said,) = look_at(2)
+    assert "data.train.0: no question is left" in said
+    with pytest.raises(ConfigError, match=r"data\.train\.1: no question is left"):
+        look_at(3)
+
+
+def test_rows_without_a_usable_answer_say_what_would_read_them(look):
+    said = refused(look, "a.jsonl", lines([{"question": "x?", "answer": "7"}]), layout="gsm8k")
+    columns = "{prompt: question, answer: answer}"
+    assert f"no question is left; its columns question, answer may be read by columns: {columns}\n" in said
+    (said,) = look("a.jsonl", lines([{"question": "x?", "answer": "7"}] * (FIRST + 1)), layout="gsm8k")
+    assert f"none of the first 64 rows is left; its columns question, answer may be read by columns: {columns}" in said

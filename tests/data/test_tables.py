@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from ampo_registry import DataError
 
@@ -76,3 +79,26 @@ def test_a_list_in_json_is_read_piece_by_piece(tmp_path, monkeypatch, characters
 def test_json_that_is_none(tmp_path, content, said):
     with pytest.raises(DataError, match=re.escape(said)):
         rows(tmp_path, "a.json", content)
+
+
+def test_a_cell_of_messages(tmp_path):
+    turns = [{"role": "user", "content": "1 + 1?"}]
+    texts = ["[1, 2]", '[{"role": "user"}]', '["role", "content"]', '[{"role": "user", "content": "torn"']
+    path = tmp_path / "a.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["prompt"], [json.dumps(turns)], *([text] for text in texts)])
+    assert [row["prompt"] for _, row in read_rows(path)] == [turns, *texts]
+
+
+def test_numbers_of_32_bits_are_read_as_they_are_written(tmp_path):
+    column = pa.array([0.1, None, -2.5, 1e-7], pa.float32())
+    pq.write_table(pa.table({"a": column}), tmp_path / "a.parquet")
+    assert [row["a"] for _, row in read_rows(tmp_path / "a.parquet")] == [0.1, None, -2.5, 1e-7]
+
+
+def test_cells_of_any_length_on_any_system(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(csv, "field_size_limit", asked.append)
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    assert [row for _, row in read_rows(tmp_path / "a.csv")] == [{"a": "1"}]
+    assert asked == [2**31 - 1]
