@@ -220,9 +220,6 @@ class TrainJob(LearningJob):
         if best is not None and best.startswith("eval/") and self.evaluation is None:
             if best != MACRO:
                 yield Finding(path, f"there is no metric {best} without an evaluation block")
-            elif "best" in self.checkpoint.model_fields_set:
-                text = f"{best} never comes without an evaluation block, so no checkpoint is best"
-                yield Finding(path, text, "warning")
             return
         of_a_teacher = tuple(name.removesuffix("NAME") for name in (ANSWERS, TEACHER))
         if best is not None and self.guidance is not None and best.startswith(of_a_teacher):

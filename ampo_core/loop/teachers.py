@@ -48,6 +48,8 @@ class TeacherLibrary:
     """What `check` found that a person should know."""
     _known: dict[str, list[Guidance | LeftOut | TeacherAnswer]] = field(default_factory=dict)
     """uid -> what became of each of its answers, in the pool's order; one without a verdict is still an answer."""
+    _teachers: dict[str, list[str]] = field(default_factory=dict)
+    """uid -> whose answer each of `_known` is."""
     _counted: set[str] = field(default_factory=set)
 
     def candidates(self, questions: Sequence[Question]) -> list[tuple[Guidance, ...]]:
@@ -58,7 +60,8 @@ class TeacherLibrary:
         pool, asked = cast(TeacherPool, self.pool), {question.uid: question for question in questions}
         for uid, question in asked.items():
             if uid not in self._known:
-                self._known[uid] = list(pool.answers(question))
+                answers = list(pool.answers(question))
+                self._known[uid], self._teachers[uid] = [*answers], [answer.teacher for answer in answers]
         open_answers = [
             (question, index, answer)
             for uid, question in asked.items()
@@ -76,12 +79,10 @@ class TeacherLibrary:
 
     def left_out(self, question: Question) -> list[tuple[str, str]]:
         """(teacher, why) of each answer to `question` that `candidates` has left out so far."""
-        known = self._known.get(question.uid, [])
-        answers = cast(TeacherPool, self.pool).answers(question) if known else ()
-        pairs = zip(answers, known, strict=True)
+        pairs = zip(self._teachers.get(question.uid, ()), self._known.get(question.uid, ()), strict=True)
         return [
-            (answer.teacher, "ungraded" if isinstance(found, TeacherAnswer) else found)
-            for answer, found in pairs
+            (teacher, "ungraded" if isinstance(found, TeacherAnswer) else found)
+            for teacher, found in pairs
             if not isinstance(found, Guidance)
         ]
 

@@ -51,8 +51,15 @@ class Watch:
 
     def warnings(self, *, finished: bool) -> tuple[RunWarning, ...]:
         """What is to be said so far. Of a finished run also what showed in all of its steps, if it has few."""
-        found = (track.warning(title, finished=finished) for (title, _), track in self._tracks.items())
-        return tuple(warning for warning in found if warning is not None)
+        found: list[RunWarning] = []
+        said: set[tuple[str, str]] = set()
+        for (title, kind), track in self._tracks.items():
+            explained = any((title, other) in said for other in track.sign.unless)
+            warning = track.warning(title, at_the_end=finished and not explained)
+            if warning is not None:
+                found.append(warning)
+                said.add((title, kind))
+        return tuple(found)
 
     def _judge(self, signs: tuple[Sign, ...], step: Step, title: str) -> list[RunWarning]:
         begun: list[RunWarning] = []
@@ -65,7 +72,7 @@ class Watch:
             track.take(step, holds=holds, explained=explained)
             seen |= {sign.kind} if holds and not explained else set()
             if track.steps and not known:
-                begun += filter(None, [track.warning(title, finished=False)])
+                begun += filter(None, [track.warning(title, at_the_end=False)])
         return begun
 
 
@@ -73,39 +80,45 @@ class _Track:
     """In which steps a sign showed. `steps` of them are warned of, from `first` to `last`."""
 
     def __init__(self, sign: Sign) -> None:
-        self._sign = sign
-        self._measured = self._in_a_row = 0
+        self.sign = sign
+        self._measured = self._in_a_row = self._held = 0
         self._row: list[Step] = []
+        self._all: list[Step] = []
+        """The first steps in which it held, explained or not."""
         self._what = ""
-        self.steps = self._first = self._last = 0
+        self.steps = self._first = self._last = self._until = 0
 
     def take(self, step: Step, *, holds: bool, explained: bool) -> None:
         """A step in which the sign `holds` or not; one that another sign has `explained` says nothing of it."""
         self._measured += 1
+        if holds:
+            self._held, self._until = self._held + 1, step.number
+            self._all += [step] if len(self._all) < self.sign.after else []
         if not holds:
             self._in_a_row, self._row = 0, []
         elif not explained:
             self._in_a_row += 1
-            if self._in_a_row <= self._sign.after:
+            if self._in_a_row <= self.sign.after:
                 self._row.append(step)
-            if self._in_a_row >= self._sign.after:
+            if self._in_a_row >= self.sign.after:
                 self._count(step)
 
-    def warning(self, title: str, *, finished: bool) -> RunWarning | None:
-        """What is said of the sign, if anything; `title` says of what it was seen."""
+    def warning(self, title: str, *, at_the_end: bool) -> RunWarning | None:
+        """What is said of the sign, if anything; `title` says of what it was seen. `at_the_end` also of fewer steps, if
+        it held in all of them: whether another sign explained it in some does not count where that one is not said."""
         what, first, last, steps = self._what, self._first, self._last, self.steps
         if not steps:
-            if not (finished and 0 < self._in_a_row == self._measured):
+            if not (at_the_end and 0 < self._held == self._measured):
                 return None
-            what, steps = self._sign.what(self._row), len(self._row)
-            first, last = self._row[0].number, self._row[-1].number
+            what, steps = self.sign.what(self._all), self._held
+            first, last = self._all[0].number, self._until
         text = f"{title}: {what}" if title else what
-        return RunWarning(self._sign.kind, text, self._sign.look, first, last, steps)
+        return RunWarning(self.sign.kind, text, self.sign.look, first, last, steps)
 
     def _count(self, step: Step) -> None:
         if not self.steps:
-            self._what, self._first = self._sign.what(self._row), self._row[0].number
-        self.steps += len(self._row) if self._in_a_row == self._sign.after else 1
+            self._what, self._first = self.sign.what(self._row), self._row[0].number
+        self.steps += len(self._row) if self._in_a_row == self.sign.after else 1
         self._last = step.number
 
 

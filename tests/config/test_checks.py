@@ -153,6 +153,10 @@ def test_guidance_rules_do_not_bind_grpo(load):
     assert load("guidance: null\nreward: {type: math_verify, format_weight: 0.7}\n").job.guidance is None
 
 
+def test_the_default_of_best_is_not_warned_of_in_a_resolved_config_either(load):
+    assert load("evaluation: null\n", "checkpoint.best=eval/macro/avg").warnings == load("evaluation: null\n").warnings
+
+
 def test_a_broken_default_is_said_to_be_the_default(load):
     with pytest.raises(ConfigError, match=r"guidance\.threshold: .* \(the default\)"):
         load("", "reward.format_weight=0.5")
@@ -162,7 +166,6 @@ WARNINGS = {
     "unit over the batch": ("objective.scope=batch", "objective.off_policy.weight: unit with scope batch"),
     "clip on the shaped ratio": ("objective.off_policy.loss.clip=[0.2, 0.2]", "can only bind for negative advantages"),
     "recorded": ("objective.off_policy.loss.behaviour_policy=recorded", "needs the teachers' per-token log-probs"),
-    "best": ("checkpoint.best=eval/macro/avg", "never comes without an evaluation block, so no checkpoint is best"),
     "constant over the batch": (
         "objective={scope: batch, off_policy: {aggregator: {type: constant, per_sequence: true}}}",
         "objective.off_policy.weight: unit with scope batch",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from ampo_registry import (
@@ -210,6 +210,28 @@ def test_a_teacher_answer_is_graded_once_and_the_unusable_are_counted(
     assert grader.asked == [[text for _, text in targets], ["slow <answer>7</answer>"]]
     assert library.take_counts() == {"incorrect": 1, "ungraded": 1}
     assert library.take_counts() == {}
+
+
+def test_what_was_left_out_is_told_without_asking_the_pool_again(
+    catalog: Any, tokenizer: PromptTokenizer, ranks: Ranks
+) -> None:
+    class Once(TeacherPoolSpec):
+        """A pool that has fewer answers each time."""
+
+        left: ClassVar = ["x <answer>8</answer>", "x <answer>7</answer>"]
+
+        def teachers(self) -> tuple[str, ...]:
+            return ("A",)
+
+        def answers(self, question: Question) -> list[TeacherAnswer]:
+            given = [TeacherAnswer("A", text) for text in self.left]
+            self.left.pop()
+            return given
+
+    question = question_of(tokenizer, "7", [])
+    library = TeacherLibrary(Once(), tokenizer, InProcessGrader(catalog), ranks, 96)  # type: ignore[arg-type]
+    assert len(library.candidates([question])[0]) == 1
+    assert library.left_out(question) == [("A", "incorrect")]
 
 
 def test_an_answer_without_a_verdict_is_asked_again_when_its_question_comes_again(

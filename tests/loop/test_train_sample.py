@@ -12,8 +12,10 @@ from ampo_registry import ConfigError
 from rich.console import Console
 
 from ampo_core.config.load import load_config
+from ampo_core.data.order import QuestionStream
+from ampo_core.jobs.sample.document import markdown
 from ampo_core.jobs.sample.job import check_sample
-from ampo_core.jobs.sample.train import first_hops
+from ampo_core.jobs.sample.train import first_hops, parts_of, without_repeats
 from ampo_core.loop.assemble import assemble_sampling
 from ampo_core.loop.metrics import group_report
 from ampo_core.run.environment import Environment
@@ -67,12 +69,34 @@ def test_the_command_line_shows_it_and_leaves_nothing(tmp_path, forge, world, st
     seen = (tmp_path / "seen.md").read_text("utf-8")
     assert done.stdout == f"{seen}seen.md\n"
     assert "Sampled on one device; the run has 2." in seen
-    assert "# The first 2 of 40 training questions" in seen
+    assert "# 2 of 40 training questions, in the run's order" in seen
+    assert "its own responses may differ, for another batch rounds differently." in seen
     assert seen.count("<assistant>\n```") == 2
     assert seen.count("| response | reward | verdict | format | tokens | finish reason |") == 2
     assert seen.count("### Guidance") == 2 * guidance
     assert ("as it is scored: log-probs" in seen) == guidance
     assert ("### What replace makes of the group" in seen) == guidance
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("count", "shown"), [(99, 40), (6, 6)])
+def test_no_question_is_asked_twice_and_only_the_batch_of_the_run_has_its_responses(
+    tmp_path, plugins, world, student, count, shown
+):
+    config = train(world, student, guidance=None, rollout={"max_response_tokens": 4})
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    loaded = load_config(tmp_path / "c.yaml", [], plugins)
+    parts = [*parts_of(loaded.job, Environment.of(loaded, plugins, console=Console(quiet=True)), count)]
+    text = markdown(parts)
+    assert text.count("\n## Question ") == shown
+    assert ("its responses are these" in text) == (count == 6)
+    assert ("--sample 99: no more than these are shown" in text) == (count == 99)
+
+
+def test_weights_bring_questions_back_before_all_were_there():
+    order = QuestionStream([9, 2], seed=1, weights=[1.0, 1.0])
+    assert without_repeats(order.take(0, 9)) in (4, 5)
+    assert without_repeats(order.take(0, 3)) == 3
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,15 @@ def test_a_short_run_that_shows_it_in_every_step_says_it_at_the_end(kind):
     assert str(watched(row).warnings(finished=True)[0]).startswith("step 1: ")
 
 
+def test_what_is_explained_by_a_sign_that_is_not_said_is_said_at_the_end():
+    nothing = GRPO | WRONG | {"reward/max": 0.0, "reward/format": 0.0, "groups/with_signal": 0.0}
+    rows = [nothing | {"response/truncated": share} for share in (0.94, 1.0, 1.0)]
+    assert kinds(watched(*rows)) == []
+    (warning,) = watched(*rows).warnings(finished=True)
+    assert (warning.kind, warning.first, warning.last, warning.steps) == ("no_format", 1, 3, 3)
+    assert kinds(watched(*rows[1:]), finished=True) == ["cut_off"]
+
+
 def test_every_sign_has_a_case():
     assert set(BAD) == {sign.kind for sign in SIGNS["train"]}
 

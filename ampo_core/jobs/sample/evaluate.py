@@ -10,7 +10,7 @@ from ampo_core.config.jobs import EvaluateJob
 from ampo_core.distributed.ranks import join_ranks
 from ampo_core.evaluation.job import Candidate, read_candidates, sample_sets, what_was_read, with_model_folders
 from ampo_core.evaluation.results import Evaluation, SetResult
-from ampo_core.jobs.sample.document import SIGNS, Part, answered, asked, code, listed
+from ampo_core.jobs.sample.document import SIGNS, Part, answered, asked, code, listed, plain
 from ampo_core.report.watch import Watch
 from ampo_core.run.environment import Environment
 
@@ -28,9 +28,9 @@ def parts_of(job: EvaluateJob, environment: Environment, count: int) -> Iterator
             found = Evaluation(tuple(results)).metrics()
             watch.see(0, {f"{candidate.name}/{name}": value for name, value in found.items()})
             for result in results:
-                shown += _set(candidate, result)
+                shown += _set(candidate, result, count)
         said = what_was_read(candidates)
-    yield f"# The first {count} questions of each set"
+    yield f"# The first {count} questions of each set" if count > 1 else "# The first question of each set"
     temperature, limit = job.evaluation.temperature, job.evaluation.longest_response(job.rollout)[0]
     yield f"At temperature {temperature:g}, at most {limit} tokens; the job's own samples (run.seed {job.run.seed})."
     yield from listed(SIGNS, (f"{w.what}; look at {w.look}" for w in watch.warnings(finished=True)))
@@ -38,8 +38,10 @@ def parts_of(job: EvaluateJob, environment: Environment, count: int) -> Iterator
     yield from shown
 
 
-def _set(candidate: Candidate, result: SetResult) -> Iterator[Part]:
-    yield f"## {candidate.name} on {result.name}"
+def _set(candidate: Candidate, result: SetResult, count: int) -> Iterator[Part]:
+    yield f"## {plain(candidate.name)} on {plain(result.name)}"
+    if len(result.questions) < count:
+        yield f"--sample {count}: the set has no more than these {len(result.questions)}."
     stops = " or ".join(code(candidate.tokenizer.shown([token])) for token in candidate.tokenizer.stop_token_ids)
     yield f"{code(candidate.model.path)}, whose responses are ended by {stops}"
     pairs = zip(result.questions, result.answers, strict=True)

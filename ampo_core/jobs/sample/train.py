@@ -1,7 +1,8 @@
 """The first questions of a train job, through the hops of its first step up to the intervention.
 
-Every number comes from the functions of the loop, with the seeds of step 1. A batch of another size than the run's may
-round differently in the sampler: with as many questions as the run's batch, or more, the responses are the run's own.
+Every number comes from the functions of the loop, with the seeds of step 1. A batch of another size than the run's, and
+another number of devices, may round differently in the sampler: with as many questions as the run's batch, on one
+device, the responses are the run's own.
 """
 
 from __future__ import annotations
@@ -83,13 +84,21 @@ def first_hops(parts: SamplingParts, count: int) -> First:
     return First(seen, metrics, overheard.heard if overheard else {})
 
 
+def without_repeats(places: Sequence[int]) -> int:
+    """How many of `places` come before one comes again."""
+    return next((number for number, place in enumerate(places) if place in places[:number]), len(places))
+
+
 def parts_of(job: TrainJob, environment: Environment, count: int) -> Iterator[Part]:
     """The first `count` questions of the run's order, a part at a time."""
     with assemble_sampling(job, environment) as parts:
+        asked_for, count = count, without_repeats(parts.questions.order.take(0, count))
         first = first_hops(parts, count)
         watch = Watch("train", environment.config)
         watch.see(FIRST, first.metrics)
         yield from _head(job, parts, count)
+        if count < asked_for:
+            yield f"--sample {asked_for}: no more than these are shown, for then questions come again."
         yield from listed(SIGNS, (f"{w.what}; look at {w.look}" for w in watch.warnings(finished=True)))
         yield from listed("Said of data and tokens", parts.notes)
         for number, one in enumerate(first.questions, start=1):
@@ -121,13 +130,17 @@ def _with_candidates(seen: Sequence[Seen], guide: Guide, context: StepContext) -
 def _head(job: TrainJob, parts: SamplingParts, count: int) -> Iterator[Part]:
     tokenizer, rollout, size = parts.tokenizer, job.rollout, job.training.questions_per_batch
     stops = " or ".join(code(tokenizer.shown([token])) for token in tokenizer.stop_token_ids)
-    same = count >= size
-    yield f"# The first {count} of {len(parts.questions.all)} training questions"
+    same, every = count == size and job.resources.devices * job.resources.nodes == 1, len(parts.questions.all)
+    yield f"# {count} of {every} training question{'s' if every > 1 else ''}, in the run's order"
     yield (
         f"{code(job.model.path)}, sampled by {component_name(type(rollout))}: {rollout.group_size} responses a "
         f"question at temperature {rollout.temperature:g}, at most {rollout.max_response_tokens} tokens, ended by "
         f"{stops}. Seeds are those of step 1 of the run (run.seed {job.run.seed}), whose batch has {size} questions: "
-        + ("its responses are these." if same else "its responses are these, but where a batch of another size rounds.")
+        + (
+            "its responses are these."
+            if same
+            else "its own responses may differ, for another batch rounds differently."
+        )
     )
 
 
