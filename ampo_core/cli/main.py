@@ -80,13 +80,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="what to run")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="override a key, e.g. training.steps=10")
-    parser.add_argument(
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
         "--check", action="store_true", help="validate, print the resolved config and its warnings, run nothing"
     )
-    parser.add_argument(
+    instead.add_argument(
         "--plugins", nargs="?", const="", metavar="NAME", help="list the components by kind, or the options of one"
     )
-    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a config, plugins included")
+    instead.add_argument("--schema", action="store_true", help="print the JSON Schema of a config, plugins included")
     parser.add_argument(
         "--plugin",
         action="append",
@@ -95,13 +96,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE.py",
         help="load a plugin from a file; may be repeated",
     )
-    parser.add_argument(
+    instead.add_argument(
         "--new-plugin", nargs=2, metavar=("KIND", "NAME"), help="write a plugin to start from into ./ampo-NAME"
     )
     parser.add_argument(
         "--allow-changes", action="store_true", help="go on with a run although its config, versions or data changed"
     )
-    parser.add_argument(
+    instead.add_argument(
         "--report",
         nargs="+",
         type=Path,
@@ -109,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         help="write the report of a run, a pipeline or a suite (RUN/report.html), or one that compares several runs",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="where --report writes")
-    parser.add_argument(
+    instead.add_argument(
         "--sample",
         type=int,
         metavar="N",

@@ -317,3 +317,13 @@ def test_a_plain_file_brings_functions_and_is_told_where_nothing_names_one(folde
     for name in ("score_for_cli_test", "compute_score"):
         assert cli.main(["--plugins", name, *plugin]) == 0
         assert "functions of score_for_cli_test.py: compute_score; reward: {type: function" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "pair", [("--sample", "1"), ("--schema",), ("--report", "runs/a"), ("--new-plugin", "loss", "x")]
+)
+def test_one_thing_is_asked_for_at_a_time(folder, capsys, pair):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["c.yaml", "--check", *pair])
+    assert end.value.code == 2
+    assert f"argument {pair[0]}: not allowed with argument --check" in capsys.readouterr().err
