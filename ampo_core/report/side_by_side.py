@@ -1,7 +1,8 @@
 """What several runs answered to the same question at the same step, and several models of evaluations.
 
 Two lines are of the same question if they have the same uid, or where a run has other ones (another system prompt, say)
-the same text and truth. Files grow to gigabytes: each is read once, a line at a time, then the lines that are shown.
+the same text and truth. What guidance put into a group stands apart: it is no answer of the run's, and does not count.
+Files grow to gigabytes: each is read once, a line at a time, then the lines that are shown.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ampo_registry.errors import ConfigError
 
 from ampo_core.data.json_lines import json_lines, line_at
 from ampo_core.report.html import paragraph
+from ampo_core.report.marks import signed
 from ampo_core.report.page import Section
 from ampo_core.report.samples import MOST_ROWS, Row, prediction_row, training_row
 from ampo_core.report.sources import Entry
@@ -24,12 +26,15 @@ from ampo_core.run.folder import SAMPLES
 MOST_COLUMNS = 6
 """Runs or models side by side; the others are left out."""
 MOST_IN_A_CELL = 3
+MOST_PUT_IN = 2
+"""Answers of teachers that a cell has besides."""
 LONGEST_LABEL = 70
 GOLDEN = 0.6180339887498949
 """Its multiples are spread over [0, 1) as evenly as can be."""
 Where = tuple[str, str]
 """A set, empty in training, and a question."""
 Record = Mapping[str, Any]
+Lines = dict[Where, dict[int, list[tuple[int, bool]]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +52,21 @@ class Sides:
 
 @dataclass(slots=True)
 class _Column:
-    """A run's or a model's file: question -> step (0 of an evaluation) -> where its lines begin, and who is right."""
+    """A run's or a model's file: question -> step (0 of an evaluation) -> where its lines begin, and who is right.
+
+    `put_in` are the lines that guidance put into groups, `lines` the others.
+    """
 
     name: str
     path: Path
     order: int | None
-    lines: dict[Where, dict[int, list[tuple[int, bool]]]] = field(default_factory=dict)
+    lines: Lines = field(default_factory=dict)
+    put_in: Lines = field(default_factory=dict)
 
-    def add(self, where: Where, step: int, start: int, right: bool) -> None:
+    def add(self, where: Where, step: int, start: int, right: bool, *, own: bool = True) -> None:
         """A line of the file."""
-        self.lines.setdefault(where, {}).setdefault(step, []).append((start, right))
+        kept = self.lines if own else self.put_in
+        kept.setdefault(where, {}).setdefault(step, []).append((start, right))
 
     def nearest(self, where: Where, step: int) -> int | None:
         """The step nearest to `step` at which the column has the question."""
@@ -84,14 +94,18 @@ def rollouts_beside(entries: Sequence[Entry]) -> Sides | None:
     """The rollouts of the train runs among `entries` (of several seeds the first one's); None if there are not two, or
     no question stands in two of them. Raises ConfigError for a file that cannot be read."""
     columns = [
-        (_Column(entry.name, entry.runs[0].path / SAMPLES, order), entry.runs[0].threshold)
+        (
+            _Column(signed(entry.name, {entry.name: entry.patches}), entry.runs[0].path / SAMPLES, order),
+            entry.runs[0].threshold,
+        )
         for order, entry in enumerate(entries)
         if entry.job == "train" and (entry.runs[0].path / SAMPLES).is_file()
     ][:MOST_COLUMNS]
     same = _Same()
     for column, threshold in columns:
         for start, record in _read(column.path, "a sample"):
-            column.add(same.where(record), int(record["step"]), start, float(record["reward"]) >= threshold)
+            right, own = float(record["reward"]) >= threshold, not record.get("teacher")
+            column.add(same.where(record), int(record["step"]), start, right, own=own)
     return _beside([column for column, _ in columns], training_row)
 
 
@@ -131,7 +145,8 @@ def _read(path: Path, what: str) -> Iterator[tuple[int, Record]]:
 
 
 def _beside(columns: Sequence[_Column], row: Callable[[Record], Row]) -> Sides | None:
-    chosen = _chosen(columns, MOST_ROWS // max(1, len(columns) * MOST_IN_A_CELL))
+    in_a_cell = MOST_IN_A_CELL + (MOST_PUT_IN if any(column.put_in for column in columns) else 0)
+    chosen = _chosen(columns, MOST_ROWS // max(1, len(columns) * in_a_cell))
     places = [_place(columns, where, step, row) for where, step in chosen]
     return Sides([(column.name, column.order) for column in columns], places) if places else None
 
@@ -170,17 +185,20 @@ def _apart(columns: Sequence[_Column], where: Where, step: int) -> int:
 
 
 def _place(columns: Sequence[_Column], where: Where, step: int, row: Callable[[Record], Row]) -> dict[str, Any]:
-    """A question with the rows of each column, and what each has of it in a letter."""
+    """A question with the rows of each column, those that guidance put in last, and how many of its own are right."""
     cells: list[list[Row]] = []
-    counts, question, truth = [], None, None
+    counts, put_in, question, truth = [], [], None, None
     for column in columns:
-        own = column.nearest(where, step)
-        lines = [] if own is None else column.lines[where][own]
-        counts.append([sum(right for _, right in lines), len(lines)])
+        nearest = column.nearest(where, step)
+        own, others = (
+            [] if nearest is None else kept.get(where, {}).get(nearest, []) for kept in (column.lines, column.put_in)
+        )
+        counts.append([sum(right for _, right in own), len(own)])
+        put_in.append(len(others))
         cells.append([])
         try:
             with column.path.open("rb") as file:
-                for start, right in lines[:MOST_IN_A_CELL]:
+                for start, right in (*own[:MOST_IN_A_CELL], *others[:MOST_PUT_IN]):
                     item = row(line_at(file, start))
                     question, truth = question or item["question"], truth or item["truth"]
                     said, read = {"question": None, "truth": None}, item["read"]
@@ -192,7 +210,8 @@ def _place(columns: Sequence[_Column], where: Where, step: int, row: Callable[[R
     place = where[0] or f"step {step}"
     label = f"{''.join(map(_sign, counts))} {place} · {' '.join(str(question or where[1]).split())}"
     short = label if len(label) <= LONGEST_LABEL else label[:LONGEST_LABEL] + "…"
-    return {"label": short, "question": question, "truth": truth, "counts": counts, "cells": cells}
+    found = {"label": short, "question": question, "truth": truth}
+    return {**found, "counts": counts, "put_in": put_in, "cells": cells}
 
 
 def _sign(count: Sequence[int]) -> str:

@@ -151,6 +151,10 @@ def test_what_the_student_went_on_from_is_marked(run, browser, show):
 
 @pytest.mark.parametrize("width", [1280, 360])
 def test_the_same_question_side_by_side(pipeline, browser, show, width):
+    samples = pipeline / "ampo/samples.jsonl"
+    own = [json.loads(text) for text in (pipeline / "grpo/samples.jsonl").read_text().splitlines()]
+    put_in = [{**found, "text": "2", "source": "teacher", "teacher": TEACHERS[0], "reward": 1.0} for found in own]
+    write_lines(samples, [*put_in, *({**found, "reward": float(found["step"] < 9)} for found in own)])
     show(write_report([pipeline]), width=width)
     box = browser.find_element("css selector", "[data-sides=rollouts-beside]")
     pick, which = box.find_elements("css selector", "select")
@@ -162,17 +166,22 @@ def test_the_same_question_side_by_side(pipeline, browser, show, width):
         return list(browser.execute_script(told, box))
 
     assert [text.split("\n")[0] for text in columns()] == ["grpo", "ampo"]
-    assert count.text == "1 of 40"
+    plain, guided = columns()
+    assert "1 of 1 right" in guided
+    assert "put in by guidance, not counted: 1" in guided
+    assert "put in by guidance" not in plain
+    assert count.text.startswith("1 of ")
+    total = int(count.text.split()[-1])
     assert not before.is_enabled()
     browser.execute_script("arguments[0].click()", after)
-    assert count.text == "2 of 40"
+    assert count.text == f"2 of {total}"
     choose = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('change'))"
     labels = [option.text for option in pick.find_elements("css selector", "option")]
     evil = next(i for i, label in enumerate(labels) if "+3?" in label)
     browser.execute_script(choose, pick, str(evil))
     assert all(EVIL in text for text in columns())
     browser.execute_script(choose, which, "differ")
-    assert 0 < len(pick.find_elements("css selector", "option")) < 40
+    assert 0 < len(pick.find_elements("css selector", "option")) < total
     assert any("★" in browser.execute_script("return getComputedStyle(arguments[0], '::before').content", item)
                for item in box.find_elements("css selector", ".teacher .who"))  # fmt: skip
     browser.execute_script("document.querySelector('.chip[data-run=\"0\"]').click()")

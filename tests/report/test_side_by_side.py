@@ -57,6 +57,19 @@ def test_what_is_right_is_a_matter_of_each_runs_threshold(two):
     assert (place["question"], place["truth"]) == ("what is a?", "4")
 
 
+def test_what_teachers_wrote_counts_for_nothing_and_stands_below(two):
+    taught = [line(1, "a", f"taught {i}", source="teacher", teacher="chain") for i in range(3)]
+    own = [line(1, "a", f"own {i}", reward=0.0) for i in range(4)]
+    only = line(2, "b", source="teacher", teacher="chain")
+    sides = beside(two, [*own, line(2, "b")], [*taught, *own, only])
+    (place,) = sides.places  # of b the second run has no answer of its own
+    assert (place["label"], place["counts"]) == ("✗✗ step 1 · what is a?", [[0, 4], [0, 4]])
+    texts = [[row["text"] for row in cell] for cell in place["cells"]]
+    assert texts == [["own 0", "own 1", "own 2"], ["own 0", "own 1", "own 2", "taught 0", "taught 1"]]
+    assert [row["teacher"] for row in place["cells"][1]] == [False, False, False, True, True]
+    assert place["put_in"] == [0, 3]
+
+
 def test_lines_of_other_releases_and_prompts_differ_in_fields(two):
     """No uid, another one for another system prompt, fields that one release has and the other has not."""
     old = {key: value for key, value in line(1, "a").items() if key not in ("uid", "score", "teacher")}

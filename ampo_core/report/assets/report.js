@@ -273,17 +273,25 @@
       if (!there) return;
       if (place.question !== null) asked.append(node("p", "question", place.question));
       if (place.truth !== null) asked.append(node("p", "note", `truth ${place.truth}`));
-      for (const i of shown()) grid.append(column(columns[i], place.counts[i], place.cells[i]));
+      for (const i of shown()) grid.append(column(columns[i], place.counts[i], place.put_in[i], place.cells[i]));
     }
-    function column([name, order], [right, all], rows) {
+    function column([name, order], [right, all], putIn, rows) {
       const made = node("div", "column");
       const head = node("h3", "", name);
       if (order !== null) head.style.setProperty("border-color", `var(--s${order % 7})`);
-      head.append(node("span", "note", all ? `${right} of ${all} right` : "not written down"));
-      const list = node("ul", "rollouts");
-      list.append(...rows.map(rollout));
-      made.append(head, list);
-      if (all > rows.length) made.append(node("p", "note", `and ${all - rows.length} more`));
+      head.append(node("span", "note", all ? `${right} of ${all} right` : "no answer of its own is written down"));
+      made.append(head);
+      const several = (found, count) => {
+        const list = node("ul", "rollouts");
+        list.append(...found.map(rollout));
+        made.append(list);
+        if (count > found.length) made.append(node("p", "note", `and ${count - found.length} more`));
+      };
+      several(rows.filter((row) => !row.teacher), all);
+      if (putIn) {
+        made.append(node("p", "note", `put in by guidance, not counted: ${putIn}`));
+        several(rows.filter((row) => row.teacher), putIn);
+      }
       return made;
     }
     views.push(fill);
