@@ -20,7 +20,8 @@ from ampo_core.config.machines import ALONE
 from ampo_core.distributed.outcome import Outcome, announce, leave, outcomes, read_order
 from ampo_core.jobs.table import run_job
 from ampo_core.run.environment import Environment
-from ampo_core.run.interrupt import INTERRUPTED, end_with_parent, terminating
+from ampo_core.run.interrupt import INTERRUPTED, terminating
+from ampo_core.run.parent import end_with_parent
 
 ERROR_S = 2.0
 """How long a failed rank waits for the others to say what they have met: usually the same."""

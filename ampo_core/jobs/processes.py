@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -115,7 +116,7 @@ class Processes:
         with log.open("ab") as output, _signals_after():
             # Out of reach of a terminal's Ctrl-C: it is passed on once, by this process.
             process = subprocess.Popen(
-                [sys.executable, "-m", "ampo_core.cli.member", *arguments, *self._options],
+                [sys.executable, "-m", "ampo_core.cli.member", str(os.getpid()), *arguments, *self._options],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

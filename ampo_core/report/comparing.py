@@ -103,7 +103,8 @@ def final_section(
 
 def differences_section(entries: Sequence[Entry]) -> Section:
     """Where the resolved configs of the runs differ, key by key."""
-    configs = {entry.runs[0].name: _leaves(entry.runs[0].config) for entry in entries}
+    marked = {entry.runs[0].name: entry.patches for entry in entries}
+    configs = {signed(entry.runs[0].name, marked): _leaves(entry.runs[0].config) for entry in entries}
     keys = dict.fromkeys(key for leaves in sorted(configs.values(), key=len, reverse=True) for key in leaves)
     rows = {key: {name: leaves.get(key) for name, leaves in configs.items()} for key in keys}
     settings = {

@@ -20,6 +20,7 @@ from ampo_core.report.html import paragraph
 from ampo_core.report.marks import signed
 from ampo_core.report.page import Section
 from ampo_core.report.samples import MOST_ROWS, Row, prediction_row, training_row
+from ampo_core.report.scores import Scores
 from ampo_core.report.sources import Entry
 from ampo_core.run.folder import SAMPLES
 
@@ -119,9 +120,11 @@ def predictions_beside(entries: Sequence[Entry]) -> Sides | None:
             model = str(record["model"])
             column = own.setdefault(model, _Column(model, path, None))
             column.add(same.where(record), 0, start, bool(record["correct"]))
+        scores = Scores.read(entry.runs[0].path, entry.name) if own else None
         for model, column in own.items():
             named = entry.name if len(own) == 1 else f"{entry.name}: {model}"
-            column.name = named if len(entries) > 1 else model
+            name = named if len(entries) > 1 else model
+            column.name = signed(name, {name: scores is not None and scores.changed.get(model)})
         columns += own.values()
     return _beside(columns[:MOST_COLUMNS], prediction_row)
 

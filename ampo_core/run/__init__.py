@@ -9,5 +9,5 @@ checkpoint_store.py  the folder checkpoints/: newest, best, pruned
 resume.py            whether a run begins, goes on, starts over or is refused
 environment.py       what a job gets beside its config
 progress.py          what is shown meanwhile
-interrupt.py         SIGTERM and Ctrl-C
+interrupt.py         SIGTERM and Ctrl-C; parent.py: a process that ends with the one that started it
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -21,7 +20,6 @@ INTERRUPTED = 3
 """The exit code of a run that was interrupted and can go on."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_SET_PARENT_DEATH_SIGNAL = 1
 
 
 class Interrupted(AmpoError):
@@ -81,15 +79,6 @@ def end_now() -> None:
         except psutil.NoSuchProcess:
             continue
     os._exit(INTERRUPTED)
-
-
-def end_with_parent() -> None:
-    """Have the kernel end this process if the process that started it is killed: a run must not go on unseen."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager

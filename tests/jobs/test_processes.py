@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ampo_core.jobs.processes import Processes
@@ -37,3 +39,26 @@ def test_a_signal_while_a_process_starts_ends_that_process_too(tmp_path: Path, m
     finally:
         signal.signal(signal.SIGTERM, before)
         assert [process.wait(30) for process in started] == [-signal.SIGTERM]
+
+
+@pytest.mark.process
+def test_a_process_whose_parent_is_killed_while_it_starts_does_nothing(tmp_path: Path) -> None:
+    script = (
+        "import os\nfrom pathlib import Path\nfrom ampo_core.jobs.processes import Processes\n"
+        "processes = Processes([dict(os.environ)], [])\n"
+        "processes.start('one', ['--plugins'], Path('one.log'))\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stderr=subprocess.PIPE)
+    assert parent.stderr is not None
+    assert parent.wait(30) == -signal.SIGKILL, parent.stderr.read()
+
+    def runs() -> bool:
+        found = (process.info for process in psutil.process_iter(["cmdline", "cwd"]))
+        return any(i["cwd"] == str(tmp_path) and "ampo_core.cli.member" in (i["cmdline"] or ()) for i in found)
+
+    deadline = time.monotonic() + 20
+    while runs():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert (tmp_path / "one.log").read_bytes() == b""

@@ -69,13 +69,15 @@ def test_a_run_that_was_made_from_a_changed_one_says_so(run, tmp_path):
 
 def test_a_comparison_marks_the_run_in_every_table(run, tmp_path):
     clean = write_run(tmp_path / "grpo", guided=False)
-    text, _ = text_of(clean, patched(run))
+    text, data = text_of(clean, patched(run))
     assert f"(--allow-changes): ampo: {SAID}" in text
     assert re.search(r"ampo † 40 70\.0 %", text)
     assert re.search(r"ampo † 40 320 1,280", text)
     assert "grpo †" not in text
     assert f"† ampo went on with allowed changes: {SAID}" in text
-    assert text.count("ampo †") == 3  # the switch above the figures, where they ended, what they spent
+    assert "key grpo ampo † guidance" in text
+    assert text.count("ampo †") == 4  # the switch above the figures, where they ended, what they spent, differences
+    assert data["sides"]["rollouts-beside"]["columns"] == [["grpo", 0], ["ampo †", 1]]
 
 
 def test_of_several_seeds_the_changed_one_is_named(suite):
@@ -92,7 +94,8 @@ def test_an_evaluation_says_it_of_the_models(tmp_path):
     folder = write_evaluation(tmp_path / "e", {"start": 0.2, "ampo": 0.5})
     found = json.loads((folder / "results.json").read_text())
     (folder / "results.json").write_text(json.dumps({**found, "changed": {"ampo": [SAID]}}))
-    text, _ = text_of(folder)
+    text, data = text_of(folder)
+    assert data["sides"]["predictions-beside"]["columns"] == [["start", None], ["ampo †", None]]
     assert "ampo † easy 16 8 50.0 [45.0, 55.0]" in text
     assert f"† ampo went on with allowed changes: {SAID}" in text
 
