@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from ampo_registry.errors import DataError
+from ampo_registry.text import last_box
 
 from ampo_core.config.data_files import HubData
 from ampo_core.config.layouts import BOXED, LAYOUTS, Layout, SaysLayout, layouts_of
@@ -20,8 +21,6 @@ from ampo_core.data.rows import Row, RowFile
 PROMPTS = ("question", "problem", "prompt", "query", "instruction", "input", "messages")
 ANSWERS = ("answer", "final_answer", "expected_answer", "ground_truth", "label", "solution", "target", "output")
 """Names under which questions and answers often stand, for what is said of a row that cannot be read."""
-_BOX = re.compile(r"\\f?boxed\s*\{")
-_BRACE = re.compile(r"\\[{}]|[{}]")
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _SHOWN = 100
 
@@ -193,26 +192,15 @@ def found_by(pattern: str, text: str) -> str:
     """The answer that `pattern` finds in `text`: the last match, of it the group. A number with separators of thousands
     loses them. Raises Unusable."""
     if pattern == BOXED:
-        found = last_box(text)
-        if found is None or not found.strip():
+        found = last_box(text, any_form=True)
+        if not found:
             raise Unusable("there is no \\boxed{…} in it")
-        return found.strip()
+        return found
     matches = list(_compiled(pattern).finditer(text))
     found = ((matches[-1][1] if matches[-1].re.groups else matches[-1][0]) or "").strip() if matches else ""
     if not found:
         raise Unusable(f"answer_pattern {pattern!r} finds nothing in it")
     return found.replace(",", "") if _THOUSANDS.fullmatch(found) else found
-
-
-def last_box(text: str) -> str | None:
-    """The content of the last `\\boxed{…}` whose braces are balanced, None without one."""
-    for box in reversed(list(_BOX.finditer(text))):
-        depth = 1
-        for brace in _BRACE.finditer(text, box.end()):
-            depth += {"{": 1, "}": -1}.get(brace[0], 0)
-            if depth == 0:
-                return text[box.end() : brace.start()]
-    return None
 
 
 @lru_cache(maxsize=64)

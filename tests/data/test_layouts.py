@@ -11,11 +11,12 @@ import pytest
 from ampo_plugins.rewards.exact import Exact
 from ampo_plugins.rewards.math_verify import MathVerify
 from ampo_registry import DataError, GradeRequest, Message
+from ampo_registry.text import last_box
 
 from ampo_core.config.data_files import HubData
 from ampo_core.config.layouts import LAYOUTS, ColumnsConfig, LayoutName
 from ampo_core.config.tree import Block
-from ampo_core.data.layouts import RowReader, as_text, found_by, last_box
+from ampo_core.data.layouts import RowReader, as_text, found_by
 from ampo_core.data.questions import load_questions
 from ampo_core.data.report import TruthCheck
 
@@ -146,8 +147,14 @@ def test_numbers_are_written_as_by_hand(value, text):
 
 
 def test_the_last_box_with_its_braces():
-    assert last_box(r"\boxed{1} and \fbox{2} and \boxed {\text{a \} b} {c}} \boxed{torn {") == r"\text{a \} b} {c}"
-    assert last_box("none") is None
+    torn = r"\boxed{1} and \fbox{2} and \boxed {\text{a \} b} {c}} \boxed{torn {"
+    assert found_by("boxed", torn) == r"\text{a \} b} {c}"
+    assert last_box(torn) is None, "of a response only what it says last counts"
+    assert last_box("none", any_form=True) is None
+    for any_form in (True, False):
+        rows = r"\boxed{1} \boxed{\begin{array}a\\{b}\\\end{array}}"
+        assert last_box(rows, any_form=any_form) == r"\begin{array}a\\{b}\\\end{array}"
+        assert last_box(r"\boxed{a\\} b", any_form=any_form) == r"a\\"
     assert found_by("boxed", r"\boxed{1,234}") == "1,234", "no pattern of a number: it may be a list"
 
 

@@ -1,10 +1,11 @@
 """What `math_verify` takes for the answer of a response, and as how many answers it counts."""
 
 import pytest
-from ampo_plugins.rewards.answer_tags import boxed_answer, without_thoughts
+from ampo_plugins.rewards.answer_tags import without_thoughts
 from ampo_plugins.rewards.claims import names_several
 from ampo_plugins.rewards.math_verify import MathVerify
 from ampo_registry import GradeRequest
+from ampo_registry.text import last_box
 
 RELEASED = {"normalise": False, "exact_numbers": False, "one_answer": False, "skip_thoughts": False}
 HUNDRED = "=".join(map(str, [*range(99), 42]))
@@ -130,7 +131,7 @@ def test_without_thoughts(text, outside):
     ],
 )
 def test_boxed_answer(text, content):
-    assert boxed_answer(text) == content
+    assert last_box(text) == content
 
 
 def test_tags_in_capitals_are_tags():

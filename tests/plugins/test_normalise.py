@@ -3,11 +3,12 @@
 import time
 
 import pytest
-from ampo_plugins.rewards.answer_tags import boxed_answer, tagged_answer, without_thoughts
+from ampo_plugins.rewards.answer_tags import tagged_answer, without_thoughts
 from ampo_plugins.rewards.choice import chosen_letter
 from ampo_plugins.rewards.claims import names_several
 from ampo_plugins.rewards.normalise import characters, normalised, with_powers
 from ampo_plugins.rewards.numbers import read_number
+from ampo_registry.text import last_box
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,7 +78,7 @@ READERS = (
     characters,
     with_powers,
     without_thoughts,
-    boxed_answer,
+    last_box,
     lambda text: tagged_answer(text, any_case=True),
     read_number,
     chosen_letter,

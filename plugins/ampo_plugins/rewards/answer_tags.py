@@ -6,7 +6,6 @@ import re
 
 _TAGGED = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL)
 _TAGGED_IN_ANY_CASE = re.compile(_TAGGED.pattern, re.DOTALL | re.IGNORECASE)
-_BOX = "\\boxed{"
 
 
 def tagged_answer(text: str, any_case: bool = False) -> str | None:
@@ -29,17 +28,3 @@ def without_thoughts(text: str) -> str:
     kept.append(text[position:])
     outside = "".join(part.rpartition("</think>")[2] for part in kept)
     return outside if outside.strip() else text
-
-
-def boxed_answer(text: str) -> str | None:
-    """The content of the last `\\boxed{…}`, blanks around it removed; None if there is none that is closed."""
-    start = text.rfind(_BOX)
-    if start < 0:
-        return None
-    start += len(_BOX)
-    depth = 1
-    for brace in re.finditer(r"\\.|[{}]", text[start:], re.DOTALL):
-        depth += {"{": 1, "}": -1}.get(brace[0], 0)
-        if depth == 0:
-            return text[start : start + brace.start()].strip()
-    return None

@@ -9,9 +9,10 @@ from decimal import Decimal
 from typing import Literal
 
 from ampo_registry import Grade, GradeRequest, RewardSpec
+from ampo_registry.text import last_box
 from pydantic import Field
 
-from ampo_plugins.rewards.answer_tags import boxed_answer, tagged_answer, without_thoughts
+from ampo_plugins.rewards.answer_tags import tagged_answer, without_thoughts
 from ampo_plugins.rewards.normalise import characters
 
 _NUMBER = re.compile(r"[-+]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?", re.ASCII)
@@ -81,7 +82,7 @@ class Exact(TextReward):
     def _answer(self, text: str) -> str | None:
         text = without_thoughts(text) if self.skip_thoughts else text
         answer = tagged_answer(text, any_case=True)
-        answer = boxed_answer(text) if answer is None else answer
+        answer = last_box(text) if answer is None else answer
         return text if answer is None and self.untagged == "whole" else answer
 
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from ampo_registry import Grade, GradeRequest, RewardSpec
+from ampo_registry.text import last_box
 from pydantic import Field
 
 from ampo_plugins.rewards import library
-from ampo_plugins.rewards.answer_tags import boxed_answer, tagged_answer, without_thoughts
+from ampo_plugins.rewards.answer_tags import tagged_answer, without_thoughts
 from ampo_plugins.rewards.claims import names_several
 from ampo_plugins.rewards.normalise import characters, normalised, with_powers
 from ampo_plugins.rewards.numbers import read_number, same_number
@@ -72,7 +73,7 @@ class MathVerify(RewardSpec):
         outside = without_thoughts(text) if self.skip_thoughts else text
         answer = tagged_answer(outside, any_case=self.normalise)
         if answer is None and self.untagged != "whole":
-            answer = boxed_answer(outside) or "" if self.untagged == "boxed" else ""
+            answer = last_box(outside) or "" if self.untagged == "boxed" else ""
         if answer is None:
             whole = with_powers(characters(outside)) if self.normalise else outside
             return library.equal(self._readings(truth), library.parsed_text(whole), self.exact_numbers)

@@ -9,11 +9,12 @@ from typing import Any, ClassVar, Literal
 
 from ampo_registry import BuildContext, ConfigError, Grade, GradeRequest, PluginError, Reward, RewardSpec
 from ampo_registry.faults import describe
+from ampo_registry.text import last_box
 from pydantic import Field
 
 from ampo_plugins.gym import answers, datasets
 from ampo_plugins.gym.entries import from_text, to_text
-from ampo_plugins.rewards.answer_tags import boxed_answer, tagged_answer, without_thoughts
+from ampo_plugins.rewards.answer_tags import tagged_answer, without_thoughts
 
 MADE = "files for this reward are made by the job prepare with `task: {type: reasoning_gym, …}`"
 
@@ -86,7 +87,7 @@ class ReasoningGym(RewardSpec):
         outside = without_thoughts(text) if self.skip_thoughts else text
         answer = tagged_answer(outside, any_case=True)
         if answer is None and self.untagged != "wrong":
-            answer = boxed_answer(outside)
+            answer = last_box(outside)
         return outside.strip() if answer is None and self.untagged == "whole" else answer
 
 
