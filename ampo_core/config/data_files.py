@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ampo_registry.specs import RewardSpec
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from ampo_core.config.layouts import ColumnsField, LayoutField, PatternField, SaysLayout
@@ -47,7 +48,8 @@ Scalar = str | int | float | bool
 class DataRead:
     """Rows that a job reads: the key that says so, the file, how its rows are read, and which of them (`where`).
 
-    They are questions; or examples, of which nothing is verified; or conversations in the column `messages`.
+    They are questions, whose answers `reward` judges; or examples, of which nothing is verified; or conversations in
+    the column `messages`.
     """
 
     path: KeyPath
@@ -55,6 +57,7 @@ class DataRead:
     layout: SaysLayout
     where: Mapping[str, Scalar] = field(default_factory=dict)
     format: Literal["questions", "examples", "messages"] = "questions"
+    reward: RewardSpec | None = None
 
 
 class DataConfig(Block):

@@ -106,7 +106,7 @@ class EvaluateJob(Job):
 
     def used_data(self) -> Iterator[DataRead]:
         if self.samples():
-            yield from self.evaluation.used_data(self.data)
+            yield from self.evaluation.used_data(self.data, self.reward)
 
     def used_files(self) -> Iterator[tuple[KeyPath, str]]:
         yield from ((("predictions", i), text) for i, text in enumerate(self.predictions))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from ampo_registry.specs import RolloutSpec
+from ampo_registry.specs import RewardSpec, RolloutSpec
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from ampo_core.config import rules
@@ -103,10 +103,12 @@ class HeldOutConfig(Block):
             if item.reward is not None:
                 yield from rules.only_verifies(item.reward, ("evaluation", "sets", name, "reward"))
 
-    def used_data(self, data: SaysLayout) -> Iterator[DataRead]:
-        """The rows of each set; one that does not say how they are read has them read as `data` says."""
+    def used_data(self, data: SaysLayout, reward: RewardSpec) -> Iterator[DataRead]:
+        """The rows of each set; one that does not say how they are read has them read as `data` says, and
+        one without a reward of its own has them judged by `reward`."""
         for name, item in self.sets.items():
-            yield DataRead(("evaluation", "sets", name, "path"), item.path, item.read_as(data), item.where)
+            place, judge = ("evaluation", "sets", name, "path"), item.reward or reward
+            yield DataRead(place, item.path, item.read_as(data), item.where, reward=judge)
 
 
 class EvaluationConfig(HeldOutConfig):

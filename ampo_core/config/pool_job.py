@@ -167,7 +167,7 @@ class PoolJob(Job):
 
     def used_data(self) -> Iterator[DataRead]:
         for i, file in enumerate(self.questions):
-            yield DataRead(("questions", i), file, self.data, self.data.where)
+            yield DataRead(("questions", i), file, self.data, self.data.where, reward=self.reward)
 
     def lacks(self) -> Iterator[tuple[KeyPath, str]]:
         """For endpoints: the key in the environment, the client library."""

@@ -109,9 +109,10 @@ class TrainJob(LearningJob):
             yield Longest.of(model, data, prompt, *self.evaluation.longest_response(self.rollout))
 
     def used_data(self) -> Iterator[DataRead]:
-        yield from (DataRead(("data", "train", i), file, self.data) for i, file in enumerate(self.data.train))
+        for i, file in enumerate(self.data.train):
+            yield DataRead(("data", "train", i), file, self.data, reward=self.reward)
         if self.evaluation is not None:
-            yield from self.evaluation.used_data(self.data)
+            yield from self.evaluation.used_data(self.data, self.reward)
 
     def _guidance(self) -> Iterator[Finding]:
         guidance, group_size = self.guidance, self.rollout.group_size

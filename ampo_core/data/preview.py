@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ampo_registry.errors import DataError
 
+from ampo_core.checked.call import Asked
 from ampo_core.config.data_files import DataRead, HubData, is_here
 from ampo_core.config.nodes import Place, Problem, raise_problems
 from ampo_core.config.references import is_filled_in
@@ -58,12 +59,15 @@ def _look_at(read: DataRead) -> tuple[str, bool]:
     reader = RowReader.of(read.layout, truths=read.format == "questions")
     left_out: list[str] = []
     used, unread = 0, ""
+    judge = None if read.reward is None else Asked.of(read.reward)
     for number, row in rows[:FIRST]:
         if read.format == "messages":
             conversation(row.get("messages"), f"{file}, row {number}")
         elif selected(row, read.where, file, number):
             used += 1
             found = reader.read(row, file, number)
+            if judge is not None and (why := judge.ask("check_row", found.raw)) is not None:
+                raise DataError(f"{file}, row {number}: reward {judge.name} cannot judge it: {why}")
             if found.unusable is not None:
                 unread = unread or hint(reader, row, file, number)
                 left_out.append(f"{file}, row {number}: ground truth {found.answer!r} refused: {found.unusable}")

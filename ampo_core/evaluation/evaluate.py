@@ -63,7 +63,7 @@ def set_graders(evaluation: HeldOutConfig, grader: Grader) -> Iterator[dict[str,
             elif (twin := next(same, None)) is not None:
                 graders[name] = graders[twin]
             else:
-                graders[name] = stack.enter_context(Grader(item.reward))
+                graders[name] = stack.enter_context(Grader(item.reward, grader.say))
         yield graders
 
 

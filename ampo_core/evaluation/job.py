@@ -36,7 +36,7 @@ from ampo_core.report.curves import check_runs
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import begun
 from ampo_core.run.manifest import build_manifest
-from ampo_core.run.progress import Reading
+from ampo_core.run.progress import Reading, say
 
 if TYPE_CHECKING:
     from ampo_core.distributed.ranks import Ranks
@@ -97,7 +97,8 @@ def read_candidates(
 ) -> tuple[list[Candidate], dict[str, Grader]]:
     """The models of `job` with their sets, and the grader of each set, which `stack` closes. Raises ConfigError and
     DataError for what cannot be evaluated."""
-    graders = stack.enter_context(set_graders(job.evaluation, stack.enter_context(Grader(job.reward))))
+    grader = stack.enter_context(Grader(job.reward, partial(say, environment.console)))
+    graders = stack.enter_context(set_graders(job.evaluation, grader))
     candidates, reading = [], stack.enter_context(Reading(environment.console))
     for name, model in job.models.items():
         tokenizer = load_tokenizer(model, environment.trust_remote_code)

@@ -54,7 +54,8 @@ def grade_anew(job: EvaluateJob, environment: Environment) -> Path:
     questions = {pair: _questions(pair, job, source) for pair, source in sources.items()}
     questions, read = _with_rows(job, environment, questions)
     with ExitStack() as stack:
-        graders = stack.enter_context(set_graders(job.evaluation, stack.enter_context(Grader(job.reward))))
+        grader = stack.enter_context(Grader(job.reward, partial(say, environment.console)))
+        graders = stack.enter_context(set_graders(job.evaluation, grader))
         say(environment.console, *_check_truths(job, graders, questions))
         manifest = build_manifest(
             job="evaluate",

@@ -7,8 +7,9 @@ makes the deadline and a crash exactly one response's own.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -33,6 +34,10 @@ ANSWER_TRIES = 2
 """Tries at an answer that is graded once for all: those that a pool is chosen from, and a teacher's in training."""
 RATE_WINDOW = 1_000
 """`max_error_rate` is judged over at least so many responses, so that one bad answer cannot end a small run."""
+KINDS_SAID = 5
+"""Kinds of faults of which the first one is said: more would hide the rest of the screen."""
+_VARYING = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
+"""What differs between faults of one kind: texts in quotes, and numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +52,14 @@ class GradeCounts:
 class Grader:
     """Grades responses with `spec` in worker processes of its own. A context manager; `close` ends the workers.
 
+    `say` gets a line for the first response of each kind of fault that costs a verdict.
     At start-up the workers grade the reward's canaries. Raises ConfigError if the reward cannot start there or
     gets a canary wrong.
     """
 
-    def __init__(self, spec: RewardSpec) -> None:
-        self._spec = spec
+    def __init__(self, spec: RewardSpec, say: Callable[[str], None] | None = None) -> None:
+        self._spec, self.say = spec, say
+        self._said: set[str] = set()
         self._name = component_name(type(spec))
         self._pool = GradingPool(spec)
         self._cache: OrderedDict[bytes, Grade] = OrderedDict()
@@ -104,6 +111,7 @@ class Grader:
         known |= dict(zip(places, grades, strict=True))
         grades = [known[key] for key in keys]
         self._remember(keys, grades)
+        self._tell(grades)
         self._count(grades)
         return grades
 
@@ -157,6 +165,17 @@ class Grader:
                 self._cache.move_to_end(key)
         while len(self._cache) > CACHED_GRADES:
             self._cache.popitem(last=False)
+
+    def _tell(self, grades: Sequence[Grade]) -> None:
+        for grade in grades:
+            kind = f"{grade.status} {_VARYING.sub('', grade.detail)}"
+            if self.say is None or grade.status == "ok" or kind in self._said or len(self._said) == KINDS_SAID:
+                continue
+            self._said.add(kind)
+            detail = " ".join(grade.detail.split())
+            self.say(
+                f"reward {self._name}: a response has no verdict ({grade.status}), said once of its kind: {detail}"
+            )
 
     def _count(self, grades: Sequence[Grade]) -> None:
         timeouts = sum(grade.status == "timeout" for grade in grades)

@@ -46,7 +46,7 @@ from ampo_core.loop.teachers import TeacherLibrary
 from ampo_core.report.reporting import Reporter
 from ampo_core.run.environment import Environment
 from ampo_core.run.manifest import build_manifest, hash_questions
-from ampo_core.run.progress import Reading
+from ampo_core.run.progress import Reading, say
 from ampo_core.run.resume import Beginning, begin
 
 
@@ -144,7 +144,7 @@ def _read_inputs(job: TrainJob, environment: Environment, ranks: Ranks, stack: E
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
-    grader = stack.enter_context(Grader(job.reward))
+    grader = stack.enter_context(Grader(job.reward, partial(say, environment.console)))
     reading = stack.enter_context(Reading(environment.console))
     loaded = load_questions(
         job.data.train,

@@ -174,7 +174,7 @@ TRAINING = (
     ),
     Sign(
         "no_verdict", FEW, ("groups/sampled", "verifier/timeouts", "verifier/errors"), _no_verdict, _no_verdicts,
-        "reward.timeout_s, reward.workers, reward.max_error_rate",
+        "what the screen says of the first response without a verdict, reward.timeout_s, reward.max_error_rate",
     ),
     Sign(
         "no_format", FEW, ("reward/format",), lambda step: step["reward/format"] == 0 and step.asks_for_format,

@@ -195,6 +195,11 @@ class RewardSpec(ComponentSpec):
         are kept and listed with the reason."""
         return None
 
+    def check_row(self, row: Mapping[str, object]) -> str | None:
+        """Why no response to the question of this row of a data file could be judged, or None. Asked of the first rows
+        before a run and by `--check`, in the main process: nothing that a row says may be run here."""
+        return None
+
     def canaries(self) -> Sequence[tuple[GradeRequest, bool]]:
         """Known responses and whether they are correct. Every worker grades them when it starts, outside any
         deadline; the core refuses to run with a verifier that gets one wrong."""

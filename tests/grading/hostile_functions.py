@@ -14,3 +14,8 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None):
     if solution_str == "raise":
         raise RuntimeError("it broke")
     return {"score": float(solution_str == ground_truth), "split": extra_info["index"]}
+
+
+def of_no_number(solution_str):
+    """Text where a number is expected."""
+    return None if solution_str == "none" else solution_str

@@ -16,7 +16,8 @@ def test_a_function_costs_itself_alone():
     spec = Function(function=function, style="verl", timeout_s=0.3, workers=1, max_error_rate=1.0)
     row = {"extra_info": {"index": 3}}
     texts = ("7", "spin", "exit", "memory", "raise", "8")
-    with Grader(spec) as grader:
+    lines: list[str] = []
+    with Grader(spec, lines.append) as grader:
         found = dict(zip(texts, grader.grade([GradeRequest(text, "7", extra=row) for text in texts]), strict=True))
     assert [found[text].status for text in texts] == ["ok", "timeout", "error", "error", "error", "ok"]
     assert (found["7"].reward, found["7"].correct, found["7"].numbers) == (1.0, True, {"compute_score/split": 3.0})
@@ -24,6 +25,20 @@ def test_a_function_costs_itself_alone():
     assert found["memory"].detail.startswith("MemoryError")
     assert "compute_score of hostile_functions.py raised RuntimeError: it broke at " in found["raise"].detail
     assert "hostile_functions.py:15" in found["raise"].detail
+    began = "reward function: a response has no verdict"
+    assert [line.partition(", said")[0] for line in lines] == [f"{began} ({found[t].status})" for t in texts[1:5]]
+    assert lines[3].endswith(f"said once of its kind: {found['raise'].detail}")
+
+
+def test_why_a_response_has_no_verdict_is_said_once_of_each_kind():
+    function = PluginFunction("hostile_functions", "of_no_number", "hostile_functions.py")
+    lines: list[str] = []
+    with Grader(Function(function=function, style="verl", workers=1, max_error_rate=1.0), lines.append) as grader:
+        grader.grade([GradeRequest(text, "7") for text in ("1.0", "0.5")])
+        grader.beside().grade([GradeRequest(text, "7") for text in ("1.0", "2.0", "none")])
+    first, second = lines
+    assert "of_no_number of hostile_functions.py gave '1.0', expected a finite number" in first
+    assert "gave None, which reward.none says is no verdict" in second
 
 
 def test_a_pattern_that_searches_for_ever_ends_with_the_deadline():

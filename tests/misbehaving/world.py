@@ -91,7 +91,7 @@ def ampo_specs():
 class MadeUpGrader:
     """In the place of the worker processes."""
 
-    def __init__(self, spec: Any) -> None:
+    def __init__(self, spec: Any, say: object = None) -> None:
         self.spec = spec
 
     def __enter__(self) -> MadeUpGrader:

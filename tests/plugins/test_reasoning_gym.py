@@ -17,10 +17,16 @@ from ampo_plugins.gym.entries import from_text, to_text
 from ampo_plugins.rewards import ReasoningGym
 from ampo_plugins.tasks import ReasoningGym as Task
 from ampo_plugins.tasks.reasoning_gym import shares
-from ampo_registry import ConfigError, DataError, Grade, GradeRequest, PluginError, TaskQuestion
+from ampo_registry import ConfigError, DataError, Grade, GradeRequest, PluginError, RewardSpec, TaskQuestion
+from ampo_registry.discovery import discover
 from ampo_registry.testing import check_reward, check_task
 from pydantic import ValidationError
 from reasoning_gym.factory import DATASETS
+
+from ampo_core.config.data_files import DataRead
+from ampo_core.config.nodes import Place
+from ampo_core.config.sft_job import SftDataConfig
+from ampo_core.data.preview import check_first_rows
 
 QUICK = (
     *(
@@ -221,6 +227,26 @@ def test_rows_of_others_are_told():
         PluginError, match=r"the row lacks extra_info\.dataset, options or entry: files for this reward"
     ):
         grade({"reward_model": {"ground_truth": "7"}, "data_source": "gsm8k"}, "<answer>7</answer>")
+
+
+def test_rows_of_others_are_refused_before_a_run(tmp_path, made):
+    file = tmp_path / "rows.jsonl"
+    messages = [{"role": "user", "content": "q"}]
+    both = {"type": "sum", "parts": [{"reward": "exact"}, {"reward": "reasoning_gym"}]}
+
+    def look(row: dict[str, Any], judge: RewardSpec) -> list[str]:
+        file.write_text(json.dumps({"prompt": messages, **row}) + "\n", "utf-8")
+        read = DataRead(("data", "train", 0), str(file), SftDataConfig(train=[str(file)]), reward=judge)
+        return check_first_rows([(Place("c.yaml", 3), read)])
+
+    other = {"reward_model": {"ground_truth": "7"}, "data_source": "gsm8k"}
+    for judge, part in ((ReasoningGym(), ""), (discover().catalog.resolve("reward", both), "reasoning_gym: ")):
+        assert look(made["chain_sum"], judge) == []
+        with pytest.raises(
+            ConfigError, match=f"row 1: reward .* cannot judge it: {part}the row lacks extra_info"
+        ) as said:
+            look(other, judge)
+        assert "c.yaml:3: data.train.0: " in str(said.value)
 
 
 @pytest.mark.parametrize(

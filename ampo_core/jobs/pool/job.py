@@ -57,7 +57,7 @@ def run(job: PoolJob, environment: Environment) -> Path:
 
     ranks = join_ranks(job.resources.threads)
     with ExitStack() as stack:
-        grader = stack.enter_context(Grader(job.reward))
+        grader = stack.enter_context(Grader(job.reward, partial(say, environment.console)))
         student = load_tokenizer(job.student, environment.trust_remote_code)
         loaded = load_questions(
             job.questions,

@@ -58,6 +58,14 @@ class ReasoningGym(RewardSpec):
     def check_truth(self, answer: str) -> str | None:
         return None if answer.strip() else "it is empty"
 
+    def check_row(self, row: Mapping[str, object]) -> str | None:
+        """Why the row is none that this task has made."""
+        try:
+            _entry_of(row)
+        except PluginError as error:
+            return str(error)
+        return None
+
     def canaries(self) -> Sequence[tuple[GradeRequest, bool]]:
         entry = {"question": "2 + 3 =", "answer": "5", "metadata": {"difficulty": {"num_terms": (2, 2)}}}
         row = {"extra_info": {"dataset": "chain_sum", "options": "{}", "entry": to_text(entry)}}
@@ -70,7 +78,7 @@ class ReasoningGym(RewardSpec):
         return None if self.partial else super().earns(correct)
 
     def _grade(self, request: GradeRequest) -> Grade:
-        name, options, entry = _entry_of(request)
+        name, options, entry = _entry_of(request.extra)
         answer, formatted = self._answer(request.text), self.formatted(request.text)
         score, why = 0.0, ""
         if answer is not None and answers.withheld(name, answer, entry):
@@ -91,9 +99,9 @@ class ReasoningGym(RewardSpec):
         return outside.strip() if answer is None and self.untagged == "whole" else answer
 
 
-def _entry_of(request: GradeRequest) -> tuple[str, str, dict[str, Any]]:
+def _entry_of(row: Mapping[str, object]) -> tuple[str, str, dict[str, Any]]:
     """The data set that a question is from, its options as JSON text, and the entry."""
-    info = request.extra.get("extra_info")
+    info = row.get("extra_info")
     found = [info.get(name) for name in ("dataset", "options", "entry")] if isinstance(info, Mapping) else [None]
     if not all(isinstance(text, str) for text in found):
         raise PluginError(f"the row lacks extra_info.dataset, options or entry: {MADE}")

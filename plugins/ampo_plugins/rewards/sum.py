@@ -108,6 +108,10 @@ class Sum(RewardSpec):
         found = [(part.called, part.reward.note_truth(answer)) for part in self.parts]
         return "; ".join(f"{name}: {note}" for name, note in found if note) or None
 
+    def check_row(self, row: Mapping[str, object]) -> str | None:
+        found = [(part.called, part.reward.check_row(row)) for part in self.parts]
+        return "; ".join(f"{name}: {why}" for name, why in found if why is not None) or None
+
     def earns(self, correct: bool) -> Span | None:
         """None where a part does not say. A right response is right for all parts that decide, a wrong one is wrong
         for one of them at least; the other parts may say either."""
