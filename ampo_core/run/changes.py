@@ -22,7 +22,7 @@ PLACE_ONLY = ("run.name", "run.dir")
 OWN = "ampo-rl"
 RENAMED = {"ampo": OWN}
 """Distributions whose name in older manifests is another."""
-GOES_ON = ("0.1", "0.2")
+GOES_ON = ("0.1", "0.2", "0.3")
 """Releases of our own distribution that compute the same: a run of one goes on under another."""
 
 

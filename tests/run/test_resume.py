@@ -146,11 +146,11 @@ def test_a_run_that_began_under_the_distributions_old_name_goes_on(world: World)
     world.start(2)
     world.manifest |= {"versions": now, "plugins": {"ampo-rl": "0.1.0"}}
     assert world.begin().resume_step == 2
-    world.manifest |= {"versions": {**now, "ampo-rl": "0.3.0"}, "plugins": {"ampo-rl": "0.3.0"}}
+    world.manifest |= {"versions": {**now, "ampo-rl": "0.9.0"}, "plugins": {"ampo-rl": "0.9.0"}}
     with pytest.raises(ConfigError) as refused:
         world.begin()
     changed = [line.strip() for line in str(refused.value).splitlines() if "->" in line]
-    assert changed == [f"{part}.ampo-rl: '0.1.0' -> '0.3.0'" for part in ("versions", "plugins")]
+    assert changed == [f"{part}.ampo-rl: '0.1.0' -> '0.9.0'" for part in ("versions", "plugins")]
 
 
 TODAY = """
@@ -224,7 +224,7 @@ CHANGES: dict[str, tuple[Callable[[World], Any], str]] = {
     "seed": (lambda w: w.config["run"].update(seed=7), "run.seed: 0 -> 7"),
     "torch": (lambda w: w.manifest["versions"].update(torch="2.14.0"), "versions.torch: '2.13.0' -> '2.14.0'"),
     "python": (lambda w: w.manifest["versions"].update(python="3.12.1"), "versions.python: '3.11' -> '3.12'"),
-    "plugin": (lambda w: w.manifest["plugins"].update({"ampo-rl": "0.3.0"}), "plugins.ampo-rl: '0.1.0' -> '0.3.0'"),
+    "plugin": (lambda w: w.manifest["plugins"].update({"ampo-rl": "0.9.0"}), "plugins.ampo-rl: '0.1.0' -> '0.9.0'"),
     "new plugin": (lambda w: w.manifest["plugins"].update(mine="1"), "plugins.mine: None -> '1'"),
     "data": (lambda w: w.manifest["data"]["a.jsonl"].update(sha256="bb"), "data.a.jsonl.sha256: 'aa' -> 'bb'"),
     "model": (lambda w: w.manifest.update(models={"model": None}), "models.model: {'config.json'"),
