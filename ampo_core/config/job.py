@@ -132,7 +132,7 @@ class Job(Block):
 
     def unshown(self) -> str | None:
         """Why `--sample` has nothing to show of it, with what would work; None if it has."""
-        return f"it shows train and evaluate jobs, and this is {a(self.job)} job"
+        return f"it shows jobs of the kinds train and evaluate, and this one is of the kind {self.job}"
 
     def left_behind(self) -> str:
         """What an interrupted run has left in its folder, which is there."""

@@ -45,11 +45,19 @@ class ComposedJob(Job):
 
     def unshown(self) -> str | None:
         inner = [found for found in self.inner_configs() if found.path[0] == "stages"] or self.inner_configs()
-        names = ", ".join(os.path.relpath(found.config) for found in inner)
+        files: dict[str, list[str]] = {}
+        for found in inner:
+            files.setdefault(os.path.relpath(found.config), []).extend(filter(None, [self.part_at(found.path)]))
+        names = ", ".join(f"{file} for {' and '.join(parts)}" if parts else file for file, parts in files.items())
         return (
             f"{super().unshown()}: name the config of one of its parts ({names}) with its references filled in: by "
             f"overrides (model.path=…), or as {self.run.folder / self.part / 'config.yaml'}, once the part has begun"
         )
+
+    def part_at(self, path: KeyPath) -> str | None:
+        """The name of the stage at `path`; None where another part stands there."""
+        stages: Sequence[Stage] = getattr(self, "stages", ())
+        return stages[int(path[1])].name if path[0] == "stages" else None
 
     def left_behind(self) -> str:
         return f"what was written stands in {self.run.folder}; run the same command again, and what is finished is kept"

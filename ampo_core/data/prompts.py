@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy
+from ampo_registry.components import specs_in
 from ampo_registry.specs import RewardSpec, component_name
 from ampo_registry.types import Question
 
@@ -14,13 +15,15 @@ from ampo_core.data.tokens import PromptTokenizer
 TAG = "<answer>"
 SHOWN = 8
 """Different characters without a token that are named."""
+LOOKED_AT = 64
+"""Prompts, evenly spread over a set, in which characters without any token are looked for: each is tokenised again."""
 
 
 def prompt_notes(
     where: str, questions: Sequence[Question], tokenizer: PromptTokenizer, reward: RewardSpec
 ) -> tuple[str, ...]:
     """Lines for a person on the `questions` that the config names at `where`."""
-    found = (_unknown(questions, tokenizer), _unasked(questions, tokenizer, reward))
+    found = (_unknown(questions, tokenizer), _dropped(questions, tokenizer), _unasked(questions, tokenizer, reward))
     return tuple(f"{where}: {text}" for text in found if text)
 
 
@@ -36,7 +39,7 @@ def _unknown(questions: Sequence[Question], tokenizer: PromptTokenizer) -> str |
     texts: dict[str, None] = {}
     for question in touched[:SHOWN]:
         pieces = tokenizer.pieces(question.messages, question.prompt_token_ids)
-        texts |= dict.fromkeys(text for text, read in pieces if not read)
+        texts |= dict.fromkeys(text for text, fate in pieces if fate == "unknown")
     share = sum(counts) / sum(len(question.prompt_token_ids) for question in questions)
     shown = ", ".join(map(repr, list(texts)[:SHOWN]))
     return (
@@ -46,16 +49,47 @@ def _unknown(questions: Sequence[Question], tokenizer: PromptTokenizer) -> str |
     )
 
 
+def _dropped(questions: Sequence[Question], tokenizer: PromptTokenizer) -> str | None:
+    """That the tokenizer passes over characters without a word, as byte-less BPE does, if so."""
+    some = questions[:: -(-len(questions) // LOOKED_AT) or 1]
+    lost = [
+        [text for text, fate in tokenizer.pieces(question.messages, question.prompt_token_ids) if fate == "dropped"]
+        for question in some
+    ]
+    if not any(lost):
+        return None
+    texts = list(dict.fromkeys(text for found in lost for text in found))
+    count, touched = sum(len(text) for found in lost for text in found), sum(map(bool, lost))
+    return (
+        f"{count} characters in {touched} of {len(some)} prompts that were looked at have no token in the tokenizer of "
+        f"model.path: where {', '.join(map(repr, texts[:SHOWN]))} stand{'s' if len(texts) == 1 else ''}, the model "
+        "reads nothing"
+    )
+
+
+def _wants_tags(reward: RewardSpec) -> str | None:
+    """What the reward, or a part of it, does with tags, if anything."""
+    for spec in specs_in(reward):
+        if not isinstance(spec, RewardSpec):
+            continue
+        name = component_name(type(spec))
+        if getattr(spec, "untagged", None) == "wrong":
+            return f"reward {name} finds no answer but in {TAG}…</answer> (untagged: wrong)"
+        if spec.format_weight > 0.0 and type(spec).formatted is RewardSpec.formatted:
+            return f"reward {name} pays for {TAG}…</answer> (format_weight {spec.format_weight:g})"
+    return None
+
+
 def _unasked(questions: Sequence[Question], tokenizer: PromptTokenizer, reward: RewardSpec) -> str | None:
-    """That the reward pays for tags of which neither prompt nor template says anything, if so. A tokenizer in which the
+    """That the reward wants tags of which neither prompt nor template says anything, if so. A tokenizer in which the
     tag is a token belongs to a model that was made to write it."""
-    if reward.format_weight == 0.0 or type(reward).formatted is not RewardSpec.formatted:
+    wants = _wants_tags(reward)
+    if wants is None:
         return None
     silent = [q for q in questions if not any(TAG in message.content for message in q.messages)]
     if not silent or len(tokenizer.encode(TAG)[0]) == 1 or TAG in tokenizer.prompt_text(silent[0].messages):
         return None
     return (
-        f"reward {component_name(type(reward))} pays for {TAG}…</answer> (format_weight {reward.format_weight:g}), and "
-        f"in {len(silent)} of {len(questions)} prompts neither system prompt, question nor chat template asks for it: "
-        "data.system_prompt can, unless the model has learnt it"
+        f"{wants}, and in {len(silent)} of {len(questions)} prompts neither system prompt, question nor chat template "
+        "asks for it: data.system_prompt can, unless the model has learnt it"
     )

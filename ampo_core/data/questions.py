@@ -139,6 +139,7 @@ class _Loader:
     overlong_dropped: int = 0
     overlong_cut: int = 0
     beyond_limit: int = 0
+    longest: int = 0
 
     def load(self, path: RowFile, watch: Watch | None) -> None:
         rows, total, before = 0, 0, len(self.questions)
@@ -181,6 +182,11 @@ class _Loader:
         if not self.questions:
             condition = f"; where: {self.where}" if self.where else ""
             unread = hint(self.reader, *self.first_unusable) if self.first_unusable is not None else ""
+            if self.overlong_dropped:
+                condition += (
+                    f"; a prompt may have {self.max_prompt_tokens} tokens (data.max_prompt_tokens, in an sft job "
+                    f"data.max_tokens), and the longest has {self.longest}"
+                )
             raise DataError("no question is left" + condition + unread + "\n" + "\n".join(report.lines()[:6]))
         return LoadedQuestions(tuple(map(self.answers.share, self.questions)), tuple(self.rows), report)
 
@@ -235,7 +241,7 @@ class _Loader:
             self._take(placed, prompts[placed.uid])
 
     def _take(self, placed: _Placed, ids: TokenIds) -> None:
-        row = placed.row
+        row, self.longest = placed.row, max(self.longest, len(ids))
         if len(ids) > self.max_prompt_tokens:
             if not self.cut:
                 self.overlong_dropped += 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ampo_registry.errors import ConfigError, unloadable
 from ampo_registry.tokens import TokenIds
@@ -16,6 +18,8 @@ from ampo_core.data.turns import Controls, bos_note, find_ends, leading
 
 THINK = "<think>\n"
 READ_FROM = ("is_local", "local_files_only")
+Fate = Literal["read", "unknown", "dropped"]
+"""Of characters of a prompt: tokens stand for them, the unknown token does, or none."""
 
 
 class PromptTokenizer:
@@ -106,22 +110,41 @@ class PromptTokenizer:
         named = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id}
         return None if tokenizer.unk_token_id in named else tokenizer.unk_token_id
 
-    def pieces(self, messages: Sequence[Message], ids: TokenIds) -> list[tuple[str, bool]]:
-        """The text of the prompt `ids` of `messages` in pieces, and whether the model reads each: not what the unknown
-        token stands for, nor what no token does. Of a prompt that was cut the tokens' text as one piece."""
+    def pieces(self, messages: Sequence[Message], ids: TokenIds) -> list[tuple[str, Fate]]:
+        """The text of the prompt `ids` of `messages` in pieces, and what becomes of each. Of a prompt that was cut the
+        tokens' text as one piece."""
         text, unknown = self.prompt_text(messages), self.unknown_id
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         if encoded["input_ids"] != list(ids):
-            return [(self.shown(ids), True)]
-        found: list[tuple[str, bool]] = []
+            return [(self.shown(ids), "read")]
+        found: list[tuple[str, Fate]] = []
         done = 0
         for token, (start, end) in [*zip(ids, encoded["offset_mapping"], strict=True), (None, (len(text), len(text)))]:
             if start > done:
-                found.append((text[done:start], not text[done:start].strip()))
+                found.append((text[done:start], "dropped" if text[done:start].strip() else "read"))
             if end > max(start, done):
-                found.append((text[max(start, done) : end], token != unknown or unknown is None))
+                is_unknown = token == unknown and unknown is not None
+                found.append((text[max(start, done) : end], "unknown" if is_unknown else "read"))
             done = max(done, start, end)
-        return found
+        missing = len(text) - sum(end - start for start, end in encoded["offset_mapping"])
+        return self._by_character(text, missing) or found
+
+    def _by_character(self, text: str, missing: int) -> list[tuple[str, Fate]]:
+        """`text` in runs of characters that have a token and that have none, if `missing` of them have none: behind a
+        character that BPE drops, the offsets of its tokens are shifted. Empty where the offsets can be trusted."""
+        added = sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
+        parts = re.split(f"({'|'.join(map(re.escape, added))})", text) if missing > 0 else []
+        plain = parts[::2]
+        known = {c: bool(self.tokenizer(c, add_special_tokens=False)["input_ids"]) for c in set("".join(plain))}
+        if missing <= 0 or sum(not known[c] for part in plain for c in part) != missing:
+            return []
+        fates = [
+            (c, place % 2 == 1 or known[c] or c.isspace())
+            for place, part in enumerate(parts)
+            for c in ([part] if place % 2 else part)
+        ]
+        runs = groupby(fates, key=lambda pair: pair[1])
+        return [("".join(c for c, _ in run), "read" if read else "dropped") for read, run in runs]
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer into `folder`, with the chat template that prompts are made with."""

@@ -35,7 +35,7 @@ from ampo_core.grading.grader import Grader
 from ampo_core.report.curves import check_runs
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import begun
-from ampo_core.run.manifest import build_manifest
+from ampo_core.run.manifest import as_warnings, build_manifest
 from ampo_core.run.progress import Reading, say
 
 if TYPE_CHECKING:
@@ -114,14 +114,21 @@ def read_candidates(
 
 def what_was_read(candidates: Sequence[Candidate]) -> list[str]:
     """Lines for a person on each model's tokens and on each set; models that read one differently are named."""
-    readers: dict[str, list[str]] = {}
-    for candidate in candidates:
-        for note in candidate.notes:
-            readers.setdefault(note, []).append(candidate.name)
-        for item in candidate.sets:
-            for line in item.report.lines():
-                readers.setdefault(f"{item.name}: {line}", []).append(candidate.name)
-    return [line if len(names) == len(candidates) else f"{', '.join(names)}, {line}" for line, names in readers.items()]
+    lines = [[f"{item.name}: {line}" for item in one.sets for line in item.report.lines()] for one in candidates]
+    return [*as_warnings(_notes(candidates)), *_said_of(candidates, lines)]
+
+
+def _notes(candidates: Sequence[Candidate]) -> list[str]:
+    return _said_of(candidates, [candidate.notes for candidate in candidates])
+
+
+def _said_of(candidates: Sequence[Candidate], said: Sequence[Sequence[str]]) -> list[str]:
+    """What is `said` of each, once: with the names of those that it is said of where these are not all."""
+    names: dict[str, list[str]] = {}
+    for candidate, lines in zip(candidates, said, strict=True):
+        for line in lines:
+            names.setdefault(line, []).append(candidate.name)
+    return [line if len(of) == len(candidates) else f"{', '.join(of)}, {line}" for line, of in names.items()]
 
 
 def _open(
@@ -145,7 +152,7 @@ def _open(
                 code=environment.code(),
                 data=dict.fromkeys(item.path for item in job.evaluation.sets.values()),
                 models=list(dict.fromkeys(paths.values())),
-                notes=[f"{item.name}: {note}" for item in candidates for note in item.notes],
+                notes=_notes(candidates),
             ),
         )
         output = EvaluationOutput.open(job, environment, start, stack, questions=questions, paths=paths)

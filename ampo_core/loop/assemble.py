@@ -45,7 +45,7 @@ from ampo_core.loop.services import Services, longest_sample
 from ampo_core.loop.teachers import TeacherLibrary
 from ampo_core.report.reporting import Reporter
 from ampo_core.run.environment import Environment
-from ampo_core.run.manifest import build_manifest, hash_questions
+from ampo_core.run.manifest import as_warnings, build_manifest, hash_questions
 from ampo_core.run.progress import Reading, say
 from ampo_core.run.resume import Beginning, begin
 
@@ -129,7 +129,7 @@ def _sampling(job: TrainJob, inputs: _Inputs, learner: LogprobLearner, stack: Ex
         sampler=sampler,
         services=Services(sampler, inputs.tokenizer, judges, steps=job.training.steps, max_tokens=most),
         guide=guide,
-        notes=(*inputs.loaded.report.lines(), *inputs.notes),
+        notes=(*as_warnings(inputs.notes), *inputs.loaded.report.lines()),
     )
 
 

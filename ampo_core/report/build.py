@@ -235,7 +235,22 @@ def _said_first(runs: Sequence[RunData]) -> str:
     """What shows that nothing was learnt, and which runs went on with changes."""
     signs: list[tuple[RunData, object]] = [*warnings_of(runs)]
     patches = [(run, patch) for run in runs for patch in run.patches]
-    return warned("Signs that nothing was learnt", _of_runs(runs, signs)) + warned(WENT_ON, _of_runs(runs, patches))
+    return (
+        warned("Signs that nothing was learnt", _of_runs(runs, signs))
+        + warned(WENT_ON, _of_runs(runs, patches))
+        + warned("Warned of at the start", _of_starts(runs))
+    )
+
+
+def _of_starts(runs: Sequence[RunData]) -> list[str]:
+    """What was said of tokens and questions, each sentence once, with the runs of which it was said in front where it
+    was not said of all."""
+    names: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for note in run.manifest.get("notes") or ():
+            names.setdefault(str(note), {})[run.name] = None
+    every = len({run.name for run in runs})
+    return [note if len(of) == every else f"{', '.join(of)}: {note}" for note, of in names.items()]
 
 
 def _of_runs(runs: Sequence[RunData], said: Sequence[tuple[RunData, object]]) -> list[str]:

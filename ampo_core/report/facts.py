@@ -44,7 +44,6 @@ def run_facts(run: RunData) -> str:
         ("a step", _batch(run)),
         ("seed", str(run.manifest.get("seed", ""))),
         ("devices", f"{devices} on {nodes} node{'s' if nodes != 1 else ''}" if isinstance(devices, int) else ""),
-        ("noted", " · ".join(map(str, run.manifest.get("notes") or ()))),
         ("folder", str(run.path)),
     ]) + facts([("spent", own), ("made from", before), ("together", together)])  # fmt: skip
 

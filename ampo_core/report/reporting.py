@@ -29,6 +29,7 @@ from ampo_core.report.output import Output
 from ampo_core.run.checkpoint_store import CheckpointStore
 from ampo_core.run.environment import Environment
 from ampo_core.run.interrupt import Interrupt, Interrupted
+from ampo_core.run.manifest import as_warnings
 from ampo_core.run.resume import Beginning
 
 REPORT_EVERY_S = 60.0
@@ -62,7 +63,7 @@ class Reporter:
         self._run, self._reported_at = beginning.path, time.monotonic()
         self.checkpoint = None if beginning.checkpoint is None else Checkpoint(beginning.checkpoint, ranks)
         self._checkpoints = Checkpoints(store, ranks, card=partial(write_card, self._run, self.note))
-        for text in (*beginning.notes, *beginning.manifest.get("notes", ())):
+        for text in (*beginning.notes, *as_warnings(beginning.manifest.get("notes", ()))):
             self.note(text)
 
     def __enter__(self) -> Self:

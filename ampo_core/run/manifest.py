@@ -125,3 +125,8 @@ def _hash_weights(path: Path) -> dict[str, str | int]:
             file.seek((size - BLOCK_BYTES) * block // (SAMPLES - 1))
             digest.update(file.read(BLOCK_BYTES))
     return {"sha256_sampled": digest.hexdigest(), "bytes": size}
+
+
+def as_warnings(notes: Iterable[str]) -> list[str]:
+    """The `notes` of a manifest, which a person should know before a run goes on, as they are said."""
+    return [f"warning: {note}" for note in notes]

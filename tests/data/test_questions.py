@@ -343,6 +343,14 @@ def test_nothing_left_says_why(load):
         load(row(reward_model__ground_truth=""))
 
 
+def test_nothing_left_names_the_limit_of_prompts_and_the_longest(load):
+    with pytest.raises(
+        DataError,
+        match=r"no question is left; a prompt may have 2 tokens \(data\.max_prompt_tokens.*and the longest has 23",
+    ):
+        load(row(), max_prompt_tokens=2)
+
+
 def test_where_reaches_inside_and_does_not_confuse_types(load):
     rows = [row(extra_info__index=1), row(extra_info__index=2, data_source="amc"), row(extra_info__index=2)]
     assert len(load(*rows, where={"data_source": "math", "extra_info.index": 2}).questions) == 1

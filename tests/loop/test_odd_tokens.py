@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,14 @@ def test_what_is_odd_is_said_counted_and_handed_on(tmp_path, monkeypatch, golden
         "evaluation.sets.held: reward math_verify pays for <answer>…</answer>",
     ]
     assert [text in note for text, note in zip(said, notes, strict=True)] == [True] * 6
-    assert all(note in screen.getvalue() for note in notes)
+    assert all(f"warning: {note}" in screen.getvalue() for note in notes)
 
     lines = [json.loads(line) for line in Path("runs/run/metrics.jsonl").read_text().splitlines()]
     assert all(line["response/unknown_tokens"] > 0 for line in lines)
     assert screen.getvalue().count("sampled tokens are none of the tokenizer's") == 1
     assert json.loads((policy / "generation_config.json").read_text())["eos_token_id"] == [0, 2]
-    assert "closes an assistant" in Path("runs/run/report.html").read_text()
+    box = re.search(
+        r'<div class="warning"[^>]*><strong>Warned of at the start.*?</div>', Path("runs/run/report.html").read_text()
+    )
+    assert box is not None
+    assert "closes an assistant" in box[0]

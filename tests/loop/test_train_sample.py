@@ -99,11 +99,26 @@ def test_weights_bring_questions_back_before_all_were_there():
     assert without_repeats(order.take(0, 3)) == 3
 
 
+def test_each_file_is_named_once_with_its_stages(tmp_path, plugins):
+    (tmp_path / "stage.yaml").write_text(yaml.safe_dump(train(tmp_path, tmp_path)))
+    stages = [{"name": name, "config": "stage.yaml"} for name in ("one", "two")]
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump({"job": "pipeline", "run": {"name": "p"}, "stages": stages}))
+    said = load_config(tmp_path / "all.yaml", [], plugins).job.unshown()
+    assert "stage.yaml for one and two) with" in said
+    assert said.count("stage.yaml") == 1
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ("configs/quickstart/warmup.yaml", "--sample: it shows train and evaluate jobs, and this is a sft job"),
-        ("configs/quickstart.yaml", "this is a pipeline job: name the config of one of its parts (configs/quickstart/"),
+        (
+            "configs/quickstart/warmup.yaml",
+            "--sample: it shows jobs of the kinds train and evaluate, and this one is of the kind sft",
+        ),
+        (
+            "configs/quickstart.yaml",
+            "of the kind pipeline: name the config of one of its parts (configs/quickstart/prepare.yaml for prepare, c",
+        ),
         ("configs/suites/small_world.yaml", "seed-0/NAME/config.yaml, once the part has begun"),
     ],
 )

@@ -44,6 +44,15 @@ def test_a_run(run):
     assert "replacements: 2" in html
 
 
+def test_what_was_warned_of_at_the_start_stands_first_and_once(tmp_path):
+    runs = [write_run(tmp_path / name, steps=2) for name in ("a", "b")]
+    for run, notes in zip(runs, (["both <answer>", "one"], ["both <answer>"]), strict=True):
+        manifest = json.loads((run / "manifest.json").read_text())
+        (run / "manifest.json").write_text(json.dumps({**manifest, "notes": notes}))
+    assert "Warned of at the start: both &lt;answer&gt; one" in " ".join(words(write_report([runs[0]]))[0].split())
+    assert "Warned of at the start: both &lt;answer&gt; a: one" in " ".join(words(write_report(runs))[0].split())
+
+
 def test_a_runs_own_figures_stand_before_those_of_the_runs_that_it_was_made_from(tmp_path):
     write_run(tmp_path / "warmup", steps=30, guided=False, evaluated=False)
     short = write_run(tmp_path / "short", steps=4, guided=False, evaluated=False)

@@ -63,11 +63,16 @@ def show(parts: Sequence[Part], console: Console) -> None:
 def asked(question: Question, tokenizer: PromptTokenizer) -> Iterator[Part]:
     """A question as the model reads it, with ⟦ ⟧ around what it does not."""
     pieces = tokenizer.pieces(question.messages, question.prompt_token_ids)
-    lost = sum(not read for _, read in pieces)
-    length = len(question.prompt_token_ids)
-    only = f" ({lost} times ⟦unknown⟧: of that it reads nothing)" if lost else ""
+    unknown = code(tokenizer.shown([tokenizer.unknown_id])) if tokenizer.unknown_id is not None else ""
+    fates, length = [fate for _, fate in pieces], len(question.prompt_token_ids)
+    reads = {
+        "unknown": f"for {{}} ⟦…⟧ it reads {unknown}",
+        "dropped": "of {} ⟦…⟧, which have no token, it reads nothing",
+    }
+    lost = [text.format(fates.count(fate)) for fate, text in reads.items() if fate in fates]
+    only = f" ({', and '.join(lost)})" if lost else ""
     yield f"From {code(question.source)}, ground truth {code(question.answer)}. The model reads {length} tokens{only}:"
-    yield Text("".join(text if read else f"⟦{text}⟧" for text, read in pieces))
+    yield Text("".join(text if fate == "read" else f"⟦{text}⟧" for text, fate in pieces))
 
 
 def answered(responses: Sequence[tuple[Grade, int, str, str]]) -> Iterator[Part]:
