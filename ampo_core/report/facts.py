@@ -13,7 +13,7 @@ from ampo_core.report.html import facts, paragraph, table
 from ampo_core.report.marks import signed
 from ampo_core.report.settings import auxiliary, in_words, intervention, schedules
 from ampo_core.report.sources import WITH_CURVES, RunData
-from ampo_core.report.spent import read_spent
+from ampo_core.report.spent import added, read_spent
 from ampo_core.run.progress import duration
 
 SPENT = {
@@ -97,7 +97,8 @@ def _spent_rows(name: str, budget: Mapping[str, Any]) -> list[list[str]]:
     rows = [_spent_row(name, budget["own"])]
     if len(runs) > 1:
         rows.append(_spent_row(f"↳ made from {', '.join(runs[1:])}", budget["before"]))
-        rows.append(_spent_row("↳ together", budget))
+        seconds = added(budget["own"].get("seconds"), budget["before"].get("seconds"))
+        rows.append(_spent_row("↳ together", {**budget, "seconds": seconds}))
     return rows
 
 

@@ -65,7 +65,7 @@ def model_card(run_folder: Path, step: int, policy: Path) -> ModelCard:
         config=config,
         fence="`" * max(3, longest_fence(config) + 1),
         licence=licence.get("license_name") or licence.get("license"),
-        spent=read_spent(run_folder, step),
+        spent=read_spent(run_folder, step).without_time(),
         patches=patches(run_folder, step),
     )
     data = ModelCardData(

@@ -12,6 +12,7 @@ from ampo_registry.errors import ConfigError
 from ampo_core.report.budget import TRAINED, Budget, read_budget
 from ampo_core.report.lineage import lineage, run_of_policy
 from ampo_core.run.changes import read_config, read_manifest
+from ampo_core.run.progress import shown_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +42,27 @@ class Spent:
     @property
     def together(self) -> str:
         """The sum over all runs that are there; empty for a run alone."""
-        return replace(self.total, missing=()).line() if self.before.runs else ""
+        if not self.before.runs:
+            return ""
+        return replace(self.total, missing=(), seconds=added(self.own.seconds, self.before.seconds)).line()
 
     def lines(self) -> list[str]:
         """For a person: the run's own figures, what it was made from, and the sum, a line each."""
-        parts = {"made from": self.made_from, "together": self.together}
-        return [self.own.line(), *(f"{name} {text}" for name, text in parts.items() if text)]
+        parts = {"made from ": self.made_from, "together: ": self.together}
+        return [self.own.line(), *(f"{name}{text}" for name, text in parts.items() if text)]
+
+    def without_time(self) -> Spent:
+        """All but the seconds, which differ between equal runs."""
+        return Spent(replace(self.own, seconds=None), replace(self.before, seconds=None))
 
     def as_json(self) -> dict[str, Any]:
         """The fields of the total, and those of both parts as `own` and `before`, as JSON types."""
         return {**self.total.as_json(), "own": self.own.as_json(), "before": self.before.as_json()}
+
+
+def added(own: float | None, before: float | None) -> float | None:
+    """Both times together as a reader adds them up from what is shown of each."""
+    return None if own is None or before is None else shown_seconds(own) + shown_seconds(before)
 
 
 def read_spent(run_folder: Path, step: int | None = None, *, without: Collection[Path] = ()) -> Spent:

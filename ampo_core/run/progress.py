@@ -155,6 +155,14 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def shown_seconds(seconds: float) -> float:
+    """What `duration` shows of them, as a number: sums of these agree with what a reader adds up."""
+    if seconds < 59.95:
+        return round(seconds, 1)
+    whole = round(seconds)
+    return whole if whole < 3600 else whole // 60 * 60
+
+
 def duration(seconds: float) -> str:
     """A duration to read, to the tenth of a second below a minute."""
     return f"{seconds:.1f}s" if seconds < 59.95 else format_seconds(seconds)

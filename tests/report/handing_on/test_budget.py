@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from ampo_registry import ConfigError
 
 from ampo_core.config.yaml_source import dump_yaml
 from ampo_core.report.budget import Budget, read_budget, replacements
+from ampo_core.report.facts import spent_table
 from ampo_core.report.lineage import read_metrics, run_of_policy
 from ampo_core.report.spent import policy_spent, read_spent
 from ampo_core.run.history import mark
@@ -174,7 +176,7 @@ WORDS = """\
 1m00s in steps
 made from warmup: 800 steps, 0 tokens generated, 32,000 tokens trained, 0 teacher answers, 3m20s in steps; \
 25,600 conversations of unknown authors
-together 804 steps, 16 questions, 128 rollouts, 400 tokens generated, 32,240 tokens trained, \
+together: 804 steps, 16 questions, 128 rollouts, 400 tokens generated, 32,240 tokens trained, \
 2 teacher answers (9 tokens) of chain, 4m20s in steps; 25,600 conversations of unknown authors"""
 
 
@@ -192,6 +194,20 @@ def test_a_short_run_says_what_it_spent_itself_before_what_it_was_made_from(tmp_
     (run / "history").mkdir()
     mark(run, 2, [("rollout.group_size", 4, 8)])
     assert (read_budget(run).rollouts, read_budget(run).questions) == (None, 16)
+
+
+def test_times_add_up_as_they_are_shown_and_a_card_has_none(tmp_path):
+    training = {"batch": 8, "accumulation": 4}
+    lines = [{**sft_line(1), "time/step_s": 188.4}]
+    sft = make(tmp_path / "sft", "sft", lines, data={"format": "messages"}, training=training)
+    lines = [{**train_line(1), "time/step_s": 41.24}]
+    spent = read_spent(make(tmp_path / "run", "train", lines, model=str(policy(sft, 1))))
+    shown = [re.search(r"([0-9.ms]+) in steps", line)[1] for line in spent.lines()]
+    assert shown == ["41.2s", "3m08s", "3m49s"]  # and not 3m50s
+    text = spent_table({"run": spent.as_json()}, {})
+    assert "3m49s" in text
+    assert "3m50s" not in text
+    assert not any("in steps" in line for line in spent.without_time().lines())
 
 
 def test_a_pipeline_has_the_budget_of_its_last_trained_stage(tmp_path):
