@@ -41,7 +41,7 @@ from ampo_core.jobs.members import (
 )
 from ampo_core.jobs.processes import Processes, environments
 from ampo_core.jobs.side_by_side import not_finished, options_of, run_tasks
-from ampo_core.jobs.stages import StageTask, plan_stages, width_here
+from ampo_core.jobs.stages import StageTask, plan_stages, recorded_threads, width_here
 from ampo_core.jobs.table import run_job
 from ampo_core.report.build import refresh_report
 from ampo_core.run.changes import read_config
@@ -63,17 +63,19 @@ def run(job: PipelineJob, environment: Environment) -> Path:
     with held(job.run.folder):
         folder = open_folder(job, environment)
         finished, ran = Finished(), list[str]()
-        for alone, group in groupby(tasks, key=lambda task: task.alone):
-            if alone:
-                for task in group:
-                    run_here(task, finished, ran, environment)
-            else:
-                width = width_here(job.at_once, environ)
-                if width < job.at_once:
-                    say(environment.console, f"at_once: {job.at_once}, but this machine shows {width} GPU(s)")
-                ran += run_beside(list(group), finished, environments(width, environ), environment)
-        folder.finish(finished.out[tasks[-1].name])  # the pipeline's output is that of the last stage
-        refresh_report(folder.path, partial(say, environment.console))
+        try:
+            for alone, group in groupby(tasks, key=lambda task: task.alone):
+                if alone:
+                    for task in group:
+                        run_here(task, finished, ran, environment)
+                else:
+                    width = width_here(job.at_once, environ)
+                    if width < job.at_once:
+                        say(environment.console, f"at_once: {job.at_once}, but this machine shows {width} GPU(s)")
+                    ran += run_beside(list(group), finished, environments(width, environ), environment)
+            folder.finish(finished.out[tasks[-1].name])  # the pipeline's output is that of the last stage
+        finally:  # one that fails or is interrupted has a report of what there is
+            refresh_report(folder.path, partial(say, environment.console))
     return folder.path
 
 
@@ -115,10 +117,10 @@ def run_beside(
         names = ", ".join(task.name for task in todo)
         note(f"stages {names}: {len(places)} at a time, their output also in {todo[0].log.parent}")
         _give_memory_back()
-    with Processes(places, options_of(environment), lambda title, line: note(f"{title.split()[-1]}: {line}")) as those:
+    with Processes(places, options_of(environment), lambda name, line: note(f"{name}: {line}")) as processes:
         for _, failure in run_tasks(
             todo,
-            those,
+            processes,
             ready=lambda task: task.needs <= finished.out.keys(),
             arguments=lambda task: arguments_of(task.member, finished, environment),
             finished=lambda task: _note_finished(task, finished),
@@ -155,7 +157,13 @@ def check_folder(job: PipelineJob, tasks: Sequence[StageTask], environment: Envi
     for task in tasks:
         member, folder = task.member, task.member.folder
         if _note_finished(task, finished):
-            loaded, uses = load_member(member, finished, environment)
+            # How many threads it had, where its config leaves that open, is no matter once it is done.
+            loaded, uses = load_member(replace(member, threads=None), finished, environment)
+            machines = loaded.job.machines()
+            if machines is not None and machines.threads is None:
+                member = replace(member, threads=recorded_threads(member.folder))
+            if member.threads is not None:
+                loaded, _ = load_member(member, finished, environment)
             check_current("stage", member, uses & pending)
             check_unchanged("stage", member, loaded)
             continue

@@ -22,8 +22,12 @@ class Task(Protocol):
     """A member that runs in a process of its own."""
 
     @property
+    def name(self) -> str:
+        """What its process is called; no two are called alike."""
+
+    @property
     def title(self) -> str:
-        """What the screen calls it; no two are called alike."""
+        """What the screen calls it."""
 
     @property
     def log(self) -> Path:
@@ -57,8 +61,8 @@ def run_tasks(
             except ConfigError as error:
                 yield task, f"{task.title}: {error}"
                 continue
-            running[task.title] = task, time.monotonic()
-            processes.start(task.title, given, task.log)
+            running[task.name] = task, time.monotonic()
+            processes.start(task.name, given, task.log)
         if processes.idle:
             break
         time.sleep(POLL_S)
@@ -71,14 +75,14 @@ def run_tasks(
                 note(f"{task.title}: done in {took}")
                 yield task, None
             else:
-                _say_failed(ended, took, note, shown=processes.told)
+                _say_failed(task.title, ended, took, note, shown=processes.told)
                 yield task, f"{task.title}: exit code {ended.code}, see {ended.log}"
     for task in waiting:
         yield task, f"{task.title}: not started, it needs what failed"
 
 
-def _say_failed(ended: Ended, took: str, note: Callable[[str], None], *, shown: bool) -> None:
-    failed = f"{ended.key}: failed with exit code {ended.code} after {took}"
+def _say_failed(title: str, ended: Ended, took: str, note: Callable[[str], None], *, shown: bool) -> None:
+    failed = f"{title}: failed with exit code {ended.code} after {took}"
     if shown:
         note(failed)
     else:

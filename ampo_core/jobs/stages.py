@@ -86,11 +86,17 @@ def _threads(member: Member, machines: ResourcesConfig, beside: int, environ: Ma
     if machines.threads is not None:
         return max(1, machines.threads // beside)
     if (member.folder / "config.yaml").exists():
-        recorded = (read_config(member.folder).get("resources") or {}).get("threads")
+        recorded = recorded_threads(member.folder)
         if recorded is not None:
-            return int(recorded)
+            return recorded
     cores = whole_number(environ.get("OMP_NUM_THREADS", "")) or os.cpu_count() or 1
     return max(1, cores // machines.devices // beside)
+
+
+def recorded_threads(folder: Path) -> int | None:
+    """`resources.threads` of the run in `folder`."""
+    threads = (read_config(folder).get("resources") or {}).get("threads")
+    return None if threads is None else int(threads)
 
 
 def _check_machines(member: Member, machines: ResourcesConfig, width: int) -> None:

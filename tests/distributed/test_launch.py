@@ -25,9 +25,9 @@ from ampo_core.run.environment import Environment
 
 PARENT = """\
 import subprocess, sys, time
-child = "import time; from ampo_core.cli.rank import _end_with_parent as e; e(); print(1, flush=True); time.sleep(60)"
+child = "import time; from ampo_core.run.parent import end_with_parent as e; e(); print(1, flush=True); time.sleep(60)"
 process = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE)
-process.stdout.readline()
+assert process.stdout.readline() == b"1\\n"
 print(process.pid, flush=True)
 time.sleep(60)
 """

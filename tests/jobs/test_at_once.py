@@ -14,7 +14,11 @@ from ampo_registry.discovery import Plugins
 
 from ampo_core.config.load import load_config
 from ampo_core.jobs import stages
+from ampo_core.jobs.members import Finished, load_member, open_folder
+from ampo_core.jobs.pipeline import check_folder
 from ampo_core.jobs.stages import StageTask, plan_stages
+from ampo_core.run.folder import RunFolder
+from ampo_core.run.manifest import build_manifest
 from tests.forge import Forge
 
 WORLD = "job: prepare\ntask: {type: labelled_arithmetic, questions: 12, heldout_per_level: 2, warmup_examples: 20}\n"
@@ -96,6 +100,33 @@ def test_threads_that_no_config_says_are_those_of_the_machine_and_a_stage_keeps_
     (tmp_path / "p" / "one").mkdir(parents=True)
     (tmp_path / "p" / "one" / "config.yaml").write_text("job: sft\nresources: {threads: 8}\n")
     assert planned(own)["one"].member.threads == 8
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3)], ids=str)
+def test_a_finished_stage_keeps_its_threads_whatever_at_once_is_now(
+    write: Callable[..., Path],
+    environment_of: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    before: int,
+    after: int,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "12")
+    open_ended = "overrides: {resources.threads: null}"
+    named = ("world", f"one: {open_ended}", f"two: {open_ended}", f"last: {open_ended}")
+    job, environment = environment_of(write(named, before))
+    open_folder(job, environment)
+    finished = Finished()
+    for task in plan_stages(job, environment):
+        loaded, _ = load_member(task.member, finished, environment)
+        manifest = build_manifest(job=loaded.job.job, seed=0, plugins={})
+        out = RunFolder.create(loaded.job.run, loaded.yaml, manifest).finish()
+        finished.out[task.name] = finished.run[task.name] = out
+    job, environment = environment_of(write(named, after))
+    check_folder(job, plan_stages(job, environment), environment)
+    named = ("world", "one: overrides: {resources.threads: 7}", *named[2:])
+    job, environment = environment_of(write(named, after))
+    with pytest.raises(ConfigError, match=r"stage one is finished .*\n  resources\.threads: "):
+        check_folder(job, plan_stages(job, environment), environment)
 
 
 def test_gpus_decide_how_many_run_at_once(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:

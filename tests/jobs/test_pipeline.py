@@ -141,6 +141,7 @@ def test_an_unfinished_stage_starts_over(run_pipeline: Callable[..., str], stage
     with pytest.raises(RunError, match="it broke"):
         run_pipeline(A, B)
     assert (folder / "p" / "b" / "half-written").exists()
+    assert (folder / "p" / "report.html").exists()
     assert not (folder / "p" / "done").exists()
     stages.failing = set()
     run_pipeline(A, B)

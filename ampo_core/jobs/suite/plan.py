@@ -39,6 +39,11 @@ class Task:
         return self.member.seed
 
     @property
+    def name(self) -> str:
+        """What its process is called."""
+        return f"seed-{self.seed}/{self.label}"
+
+    @property
     def title(self) -> str:
         """What the screen calls it."""
         return f"seed {self.seed}, {self.label}"
