@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,8 @@ from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from ampo_registry.errors import ConfigError
 
 from ampo_core.testing.world import TinyWorld, temporary_folder, tiny_world
 
@@ -75,10 +78,12 @@ def run_steps(
 
     `plugins` are spec classes, modules with hooks, or plugin files, beside what is installed. `task` makes the
     questions, and the start model if it brings one, in place of the tiny world. `folder` gets the run; a temporary one
-    by default. Raises what a run raises, and PluginError where one of `plugins` is broken.
+    by default. A script calls it under `if __name__ == "__main__":`, for the verifier's processes import the script.
+    Raises what a run raises, ConfigError for another job than train, and PluginError where one of `plugins` is broken.
     """
     from ampo_core.config.load import load_config
 
+    _refuse_imported()
     place = (folder or temporary_folder("steps")).absolute()
     place.mkdir(parents=True, exist_ok=True)
     found, faults = _with(plugins), list[str]()
@@ -98,11 +103,19 @@ def run_steps(
     else:
         given = {"job": "train", **_merged(small, {"reward": {"type": "exact"}})}
         over = dict(config or {})
+        if (job := over.get("job", "train")) != "train":
+            raise ConfigError(f"run_steps runs a train job, found job: {job}")
     _write(place / "given.yaml", given)
     loaded = load_config(_write(place / "config.yaml", {"extends": "given.yaml", **over}), overrides, found)
     policy, said = _run(loaded.job, loaded, found)
     run = loaded.job.run.folder
     return Steps(run, policy, _lines(run / "metrics.jsonl"), _lines(run / "samples.jsonl"), said, tuple(faults))
+
+
+def _refuse_imported() -> None:
+    """Raise RuntimeError in a process that multiprocessing is starting and that is importing the main script for it."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError('run_steps stands in a script outside `if __name__ == "__main__":`; put it there')
 
 
 def _with(given: Sequence[type[ComponentSpec] | ModuleType | str | Path]) -> Plugins:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -62,6 +63,14 @@ def test_a_plugin_that_is_broken_is_an_error(tmp_path: Path) -> None:
 def test_a_config_that_is_wrong_is_refused_as_in_a_run() -> None:
     with pytest.raises(ConfigError, match="no selector is named 'lenght'; did you mean length"):
         run_steps({"guidance": {"selector": "lenght"}})
+    with pytest.raises(ConfigError, match="run_steps runs a train job, found job: sft"):
+        run_steps({"job": "sft"})
+
+
+def test_a_process_that_imports_the_script_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(RuntimeError, match="outside `if __name__"):
+        run_steps()
 
 
 def test_the_tiny_model_writes_what_its_table_says() -> None:
