@@ -12,8 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ampo_registry.errors import ConfigError
-
 from ampo_core.testing.world import TinyWorld, temporary_folder, tiny_world
 
 if TYPE_CHECKING:
@@ -81,6 +79,8 @@ def run_steps(
     by default. A script calls it under `if __name__ == "__main__":`, for the verifier's processes import the script.
     Raises what a run raises, ConfigError for another job than train, and PluginError where one of `plugins` is broken.
     """
+    from ampo_registry.errors import ConfigError
+
     from ampo_core.config.load import load_config
 
     _refuse_imported()
