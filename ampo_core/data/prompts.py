@@ -12,7 +12,7 @@ from ampo_registry.types import Question
 
 from ampo_core.data.tokens import PromptTokenizer
 
-TAG = "<answer>"
+TAG, BOX = "<answer>", "\\boxed"
 SHOWN = 8
 """Different characters without a token that are named."""
 LOOKED_AT = 64
@@ -67,26 +67,29 @@ def _dropped(questions: Sequence[Question], tokenizer: PromptTokenizer) -> str |
     )
 
 
-def _wants_tags(reward: RewardSpec) -> str | None:
-    """What the reward, or a part of it, does with tags, if anything."""
+def _wants_tags(reward: RewardSpec) -> tuple[str, tuple[str, ...]] | None:
+    """What the reward, or a part of it, does with tags, if anything, and what a prompt may ask for: a box too, where
+    `untagged` has no word for it, for then it is read in any case."""
     for spec in specs_in(reward):
         if not isinstance(spec, RewardSpec):
             continue
         name = component_name(type(spec))
         if getattr(spec, "untagged", None) == "wrong":
-            return f"reward {name} finds no answer but in {TAG}…</answer> (untagged: wrong)"
+            boxes = "boxed" not in str(type(spec).model_fields["untagged"].annotation)
+            return f"reward {name} finds no answer without {TAG}…</answer> (untagged: wrong)", (TAG, BOX)[: 1 + boxes]
         if spec.format_weight > 0.0 and type(spec).formatted is RewardSpec.formatted:
-            return f"reward {name} pays for {TAG}…</answer> (format_weight {spec.format_weight:g})"
+            return f"reward {name} pays for {TAG}…</answer> (format_weight {spec.format_weight:g})", (TAG,)
     return None
 
 
 def _unasked(questions: Sequence[Question], tokenizer: PromptTokenizer, reward: RewardSpec) -> str | None:
     """That the reward wants tags of which neither prompt nor template says anything, if so. A tokenizer in which the
     tag is a token belongs to a model that was made to write it."""
-    wants = _wants_tags(reward)
-    if wants is None:
+    found = _wants_tags(reward)
+    if found is None:
         return None
-    silent = [q for q in questions if not any(TAG in message.content for message in q.messages)]
+    wants, asks = found
+    silent = [q for q in questions if not any(ask in message.content for message in q.messages for ask in asks)]
     if not silent or len(tokenizer.encode(TAG)[0]) == 1 or TAG in tokenizer.prompt_text(silent[0].messages):
         return None
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from ampo_plugins.rewards.exact import Exact
 from ampo_plugins.rewards.math_verify import MathVerify
 from ampo_plugins.rewards.regex import Regex
 from ampo_plugins.rewards.sum import Sum
@@ -81,8 +82,11 @@ def test_a_format_that_nothing_asks_for_is_said(large, small):
     strict = MathVerify(format_weight=0.0, untagged="wrong")
     (note,) = prompt_notes("data.train", [silent], large, strict)
     assert (
-        "reward math_verify finds no answer but in <answer>…</answer> (untagged: wrong), and in 1 of 1 prompts" in note
+        "reward math_verify finds no answer without <answer>…</answer> (untagged: wrong), and in 1 of 1 prompts" in note
     )
+    boxed = question(large, "Answer in \\boxed{}.", "1+1?")
+    assert prompt_notes("data.train", [boxed], large, strict)
+    assert prompt_notes("data.train", [boxed], large, Exact(format_weight=0.0, untagged="wrong")) == ()
     assert prompt_notes("data.train", [told], large, strict) == prompt_notes("data.train", [told], large, parts) == ()
 
 
