@@ -76,6 +76,14 @@ def settings_of(member: Member, finished: Finished, environment: Environment) ->
     Its seed is the suite's or pipeline's unless its own overrides say another. References are filled in, also those
     that stand in its config file; but not those of a pipeline, which are to its own stages.
     """
+    settings, uses, _ = _settled(member, finished, environment)
+    return settings, uses
+
+
+def _settled(
+    member: Member, finished: Finished, environment: Environment
+) -> tuple[dict[str, Any], frozenset[str], LoadedConfig | None]:
+    """As `settings_of`, with the resolved config if no reference had to be filled in for it."""
     said = f"{member.place} (overrides)"
     uses = names_in(member.overrides)
     overrides = {
@@ -86,9 +94,9 @@ def settings_of(member: Member, finished: Finished, environment: Environment) ->
         overrides["resources.threads"] = member.threads
     loaded = load_config(member.config, overrides, environment.plugins, overrides_from=said)
     if loaded.job.made_of_others:
-        return overrides, frozenset(uses)
+        return overrides, frozenset(uses), loaded
     filled = dict(_filled(path, loaded.data, finished, member) for path, text in leaves(loaded.data) if names_in(text))
-    return {**overrides, **filled}, frozenset(uses | names_in(loaded.data))
+    return {**overrides, **filled}, frozenset(uses | names_in(loaded.data)), None if filled else loaded
 
 
 def _filled(path: KeyPath, data: Mapping[str, Any], finished: Finished, member: Member) -> tuple[str, Any]:
@@ -99,7 +107,9 @@ def _filled(path: KeyPath, data: Mapping[str, Any], finished: Finished, member: 
 
 def load_member(member: Member, finished: Finished, environment: Environment) -> tuple[LoadedConfig, frozenset[str]]:
     """A member's resolved config, inside its root and without references, and the names that it refers to."""
-    settings, uses = settings_of(member, finished, environment)
+    settings, uses, loaded = _settled(member, finished, environment)
+    if loaded is not None:
+        return loaded, uses
     said = f"{member.place} (overrides)"
     return load_config(member.config, settings, environment.plugins, overrides_from=said), uses
 

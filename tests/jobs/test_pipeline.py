@@ -12,7 +12,8 @@ import pytest
 from ampo_registry import ConfigError, DataError, RunError
 
 from ampo_core.config.jobs import Job, PrepareJob
-from ampo_core.jobs import pipeline, sft
+from ampo_core.config.load import load_config
+from ampo_core.jobs import members, pipeline, sft
 from ampo_core.run.environment import Environment
 from ampo_core.run.folder import RunFolder
 from ampo_core.run.manifest import build_manifest
@@ -126,6 +127,22 @@ def test_references_in_a_stages_own_config_are_replaced(
     (folder / "b.yaml").write_text(PREPARE + 'out: "${stages.a.run}/beside"\n')
     run_pipeline(A, "name: b, config: b.yaml")
     assert stages.configs["b"]["out"] == f"{folder}/p/a/beside"
+
+
+def test_a_config_without_references_is_resolved_once(
+    run_pipeline: Callable[..., str], stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def counted(path: Path, *arguments: Any, **named: Any) -> Any:
+        read.append(path)
+        return load_config(path, *arguments, **named)
+
+    monkeypatch.setattr(members, "load_config", counted)
+    run_pipeline(A)
+    assert len(read) == 1
+    run_pipeline(A)
+    assert len(read) == 2  # compared with what is finished, and not run
 
 
 def test_finished_stages_are_not_run_again(run_pipeline: Callable[..., str], stages: Stages) -> None:
