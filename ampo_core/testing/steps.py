@@ -79,11 +79,9 @@ def run_steps(
     by default. A script calls it under `if __name__ == "__main__":`, for the verifier's processes import the script.
     Raises what a run raises, ConfigError for another job than train, and PluginError where one of `plugins` is broken.
     """
-    from ampo_registry.errors import ConfigError
-
     from ampo_core.config.load import load_config
 
-    _refuse_imported()
+    _check(config)
     place = (folder or temporary_folder("steps")).absolute()
     place.mkdir(parents=True, exist_ok=True)
     found, faults = _with(plugins), list[str]()
@@ -103,8 +101,6 @@ def run_steps(
     else:
         given = {"job": "train", **_merged(small, {"reward": {"type": "exact"}})}
         over = dict(config or {})
-        if (job := over.get("job", "train")) != "train":
-            raise ConfigError(f"run_steps runs a train job, found job: {job}")
     _write(place / "given.yaml", given)
     loaded = load_config(_write(place / "config.yaml", {"extends": "given.yaml", **over}), overrides, found)
     policy, said = _run(loaded.job, loaded, found)
@@ -112,8 +108,13 @@ def run_steps(
     return Steps(run, policy, _lines(run / "metrics.jsonl"), _lines(run / "samples.jsonl"), said, tuple(faults))
 
 
-def _refuse_imported() -> None:
-    """Raise RuntimeError in a process that multiprocessing is starting and that is importing the main script for it."""
+def _check(config: Mapping[str, Any] | str | Path | None) -> None:
+    """Raise ConfigError for another job than train, and RuntimeError in a process that multiprocessing is starting and
+    that is importing the main script for it."""
+    from ampo_registry.errors import ConfigError
+
+    if isinstance(config, Mapping) and (job := config.get("job", "train")) != "train":
+        raise ConfigError(f"run_steps runs a train job, found job: {job}")
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise RuntimeError('run_steps stands in a script outside `if __name__ == "__main__":`; put it there')
 
