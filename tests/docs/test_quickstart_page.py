@@ -35,7 +35,8 @@ def test_numbers_of_the_configs():
     assert config("quickstart.yaml")["at_once"] == 2
     assert PAGE.count(f"| train | {ampo['training']['steps']} steps") == 2
     assert f"{task['questions']:,} training questions" in PAGE
-    assert sorted(task["levels"]) == [2, 4, 5]
+    assert "levels 2, 3, 4 and 5 (shares of 0.2, 0.1, 0.4 and 0.3)" in PAGE
+    assert task["levels"] == {2: 0.2, 3: 0.1, 4: 0.4, 5: 0.3}
     assert ampo["objective"]["entropy_coefficient"] == 0
     assert ampo["objective"]["advantage"]["zero_without_correct"] is True
     assert ampo["guidance"]["replacements"] == 2
@@ -43,6 +44,14 @@ def test_numbers_of_the_configs():
     evaluation = config("quickstart/evaluate.yaml")["evaluation"]
     assert {item["samples"] for item in evaluation["sets"].values()} == {8}
     assert evaluation["temperature"] == 1.0
+
+
+def test_the_tables_of_other_pages_keep_their_worlds():
+    assert config("small/warmup.yaml")["training"] == {"epochs": 4, "batch": 128}
+    assert config("distillation/prepare.yaml")["task"]["levels"] == {2: 0.25, 4: 0.45, 5: 0.3}
+    prepare, warmup, *_ = config("quickstart_vllm.yaml")["stages"]
+    assert prepare["overrides"]["task.levels"] == {2: 0.25, 3: 0, 4: 0.45, 5: 0.3}
+    assert warmup["config"] == "small/warmup.yaml"
 
 
 def test_numbers_of_the_task():
