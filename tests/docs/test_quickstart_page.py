@@ -49,6 +49,8 @@ def test_numbers_of_the_configs():
 def test_the_tables_of_other_pages_keep_their_worlds():
     assert config("small/warmup.yaml")["training"] == {"epochs": 4, "batch": 128}
     assert config("distillation/prepare.yaml")["task"]["levels"] == {2: 0.25, 4: 0.45, 5: 0.3}
+    levels = config("small/prepare.yaml")["task"]["levels"]
+    assert list(levels.items()) == [(2, 0.1), (4, 0.45), (5, 0.3), (3, 0.15)]  # they are drawn in this order
     prepare, warmup, *_ = config("quickstart_vllm.yaml")["stages"]
     assert prepare["overrides"]["task.levels"] == {2: 0.25, 3: 0, 4: 0.45, 5: 0.3}
     assert warmup["config"] == "small/warmup.yaml"
