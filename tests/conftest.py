@@ -30,6 +30,7 @@ LONGEST = (
     "run/test_runs.py",
     "distributed/test_ranks.py",
     "jobs/suite/test_suite.py",
+    "jobs/test_at_once.py",
     "plugins/vllm",
     "distributed/test_two_hosts.py",
     "loop/test_train",
