@@ -179,7 +179,9 @@ def compact(world: World, groups: Sequence[RolloutGroup], clock: Clock) -> None:
         }
     with clock("reports"):
         world.folder.log_metrics(STEP, metrics)
-        world.folder.log_samples(STEP, [group_report(question) for question in guided.questions], GROUP)
+        world.folder.log_samples(
+            STEP, [group_report(question) for question in guided.questions], GROUP, lambda ids: "a prompt"
+        )
 
 
 def tuples(world: World, groups: Sequence[RolloutGroup], clock: Clock) -> None:

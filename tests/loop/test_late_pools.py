@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,15 @@ class Waiting:
         if self.broken >= 0 and question == ASKED[self.broken].question:
             raise PluginError("the server is asleep")
         return [TeacherAnswer("live", f"{question.uid} <answer>42</answer>")]
+
+
+class Slow(Waiting):
+    """Takes its time for what comes after the question that breaks."""
+
+    def answers(self, question: Question, group: RolloutGroup) -> list[TeacherAnswer]:
+        if question not in [group.question for group in ASKED[: self.broken + 1]]:
+            time.sleep(0.3)
+        return super().answers(question, group)
 
 
 class Agreeing:
@@ -70,7 +80,7 @@ def test_a_pool_that_is_asked_one_after_the_other_is_asked_in_the_main_thread(li
 
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_a_question_that_fails_ends_the_asking(library_of: Any, at_once: int) -> None:
-    pool = Waiting(together=at_once, broken=1)
+    pool = Slow(broken=1)
     with pytest.raises(RunError, match="step 3: the server is asleep"):
         library_of(pool, at_once).late_candidates(ASKED, 3)
     assert pool.asked < 8
