@@ -119,7 +119,9 @@ def test_first_rows_of_a_folder_and_of_the_cache(sums, home):
         _first(train.model_copy(update={"split": "dev"}))
     list(read_rows(train))
     shutil.rmtree("sums")  # what stays is what the package has kept, under the name of a data set
-    cached = max(home.glob("of-folders/*/sums/main"), key=lambda path: path.stat().st_mtime_ns)  # other tests keep theirs
+    cached = max(
+        home.glob("of-folders/*/sums/main"), key=lambda path: path.stat().st_mtime_ns
+    )  # other tests keep theirs
     (home / "owner___sums").mkdir()
     cached.rename(home / "owner___sums" / "main")
     data = HubData(hub="owner/sums", split="train", config="main")
