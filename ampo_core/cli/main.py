@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("ampo-run: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BaseException as error:  # SystemExit too: what ends a run in the middle never ends it with 0
-        if any(isinstance(found, BrokenPipeError) for found in (error, error.__context__)):  # rich makes an exit of it
+        met = error.__context__ if isinstance(error, SystemExit) else error  # rich makes an exit of a broken pipe
+        if isinstance(met, BrokenPipeError):
             return _no_reader(arguments)
         traceback.print_exc()
         print("ampo-run: this is a fault of AMPO or of a plugin, not of your config; please report it", file=sys.stderr)
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _no_reader(arguments: argparse.Namespace) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if not (arguments.check or arguments.schema or arguments.plugins is not None):
+    if arguments.config is not None and not arguments.check and arguments.sample is None:
         print("ampo-run: what reads its output went away; run the same command again to go on", file=sys.stderr)
     return INTERNAL
 

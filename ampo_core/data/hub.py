@@ -1,7 +1,7 @@
 """Rows of data sets of the Hugging Face Hub, and of folders laid out like one, through the package `datasets`.
 
 It is imported only where a config names such a data set, and nothing else goes to the network. Data sets are files;
-code of theirs is never run: the package no longer does that.
+code of theirs is never run, for the package runs none.
 """
 
 from __future__ import annotations

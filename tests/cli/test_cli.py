@@ -254,6 +254,18 @@ def test_output_may_be_cut_short(folder, asked, first):
     assert result.stderr == ""
 
 
+def test_a_broken_pipe_of_another_process_is_no_lack_of_a_reader(folder, monkeypatch, capsys):
+    def broken(*_):
+        try:
+            raise BrokenPipeError("a worker's")
+        except BrokenPipeError:
+            raise RuntimeError("the worker is gone")  # noqa: B904
+
+    monkeypatch.setattr(cli, "run_job", broken)
+    assert cli.main(["c.yaml"]) == 1
+    assert "RuntimeError: the worker is gone" in capsys.readouterr().err
+
+
 def ascii_screen(monkeypatch):
     """From here on an ASCII stdout and stderr; gives what they show."""
     streams = [io.TextIOWrapper(io.BytesIO(), encoding="ascii") for _ in range(2)]

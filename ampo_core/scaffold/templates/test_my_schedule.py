@@ -13,6 +13,10 @@ def test_it_halves() -> None:
 
 
 def test_it_weighs_a_term_of_a_run() -> None:
-    weight = {"type": "my_schedule", "half_life": 1}
-    done = run_steps({"objective": {"off_policy": {"weight": weight}}}, plugins=[MySchedule])
-    assert len(done.metrics) == 2
+    losses: set[float] = set()
+    for start in (1.0, 0.5):
+        weight = {"type": "my_schedule", "start": start}
+        config = {"guidance": {"trigger": "always"}, "objective": {"off_policy": {"weight": weight}}}
+        done = run_steps(config, steps=1, plugins=[MySchedule])
+        losses.add(done.metrics[0]["policy/loss"])
+    assert len(losses) == 2
